@@ -1,0 +1,1 @@
+"""Our own words for the market: pure values and rules, no input or output."""

@@ -1,0 +1,57 @@
+"""
+A candle (bar), in our own terms.
+
+Made by exchange/<name>/normalise.py or by market/rollup.py from trades; stored in `candles` and `candles_live`.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Resolution(StrEnum):
+    """The lengths of bar we know; the value is what stands in tables, keys and commands. All aligned to UTC."""
+
+    S1 = "1s"
+    S5 = "5s"
+    S15 = "15s"
+    M1 = "1m"
+    M5 = "5m"
+    M15 = "15m"
+    M30 = "30m"
+    H1 = "1h"
+    H4 = "4h"
+    H6 = "6h"
+    H12 = "12h"
+    D1 = "1d"
+
+    @property
+    def length(self) -> timedelta:
+        """How long one bar lasts."""
+        return timedelta(**{_UNITS[self.value[-1]]: int(self.value[:-1])})
+
+    @property
+    def ms(self) -> int:
+        """How long one bar lasts, in milliseconds."""
+        return int(self.length.total_seconds() * 1000)
+
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class Candle(NamedTuple):
+    """
+    One bar. `open_ms` is its opening time, Unix milliseconds UTC; volumes in base and quote units.
+
+    A Bitget bar usually opens at the previous bar's close, not at its first trade (measured on recordings).
+    """
+
+    open_ms: int
+    open: float
+    high: float
+    low: float
+    close: float
+    base_volume: float
+    quote_volume: float

@@ -1,0 +1,66 @@
+"""
+Stretches of time, half open, in Unix milliseconds UTC.
+
+Used wherever something is known, missing or planned: pages, gaps, coverage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Interval:
+    """From `start_ms` (inclusive) to `end_ms` (exclusive)."""
+
+    start_ms: int
+    end_ms: int
+
+    def __post_init__(self) -> None:
+        if self.end_ms < self.start_ms:
+            raise ValueError(f"an interval cannot end before it starts: {self.start_ms} > {self.end_ms}")
+
+    @classmethod
+    def of_day(cls, day: date) -> Interval:
+        """The UTC day."""
+        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        return cls(to_ms(start), to_ms(start + timedelta(days=1)))
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing lies inside."""
+        return self.start_ms == self.end_ms
+
+    def __contains__(self, ms: int) -> bool:
+        return self.start_ms <= ms < self.end_ms
+
+
+def to_ms(moment: datetime) -> int:
+    """Unix milliseconds of an aware moment."""
+    if moment.tzinfo is None:
+        raise ValueError("a moment without a time zone is ambiguous")
+    return round(moment.timestamp() * 1000)
+
+
+def from_ms(ms: int) -> datetime:
+    """The moment in UTC."""
+    return datetime.fromtimestamp(ms / 1000, tz=UTC)
+
+
+def gaps_between(opens: Iterable[int], *, every_ms: int, within: Interval) -> list[Interval]:
+    """
+    The stretches of `within` that have no bar, given the bars' open times in any order.
+
+    A bar that opens at t covers [t, t + every_ms). Opens outside `within` are ignored.
+    """
+    gaps: list[Interval] = []
+    cursor = within.start_ms
+    for opened in sorted({ms for ms in opens if ms in within}):
+        if opened > cursor:
+            gaps.append(Interval(cursor, opened))
+        cursor = max(cursor, opened + every_ms)
+    if cursor < within.end_ms:
+        gaps.append(Interval(cursor, within.end_ms))
+    return gaps
