@@ -42,9 +42,11 @@ class TradeBatch:
     Trades of one symbol that arrived together, oldest first.
 
     `snapshot` is true for the history that the exchange sends on subscribing; `received_ms` is our clock, Unix ms.
+    `rejected` counts the rows that arrived with these and made no sense.
     """
 
     symbol: Symbol
     trades: list[Trade]
     received_ms: int
     snapshot: bool = False
+    rejected: int = 0

@@ -1,0 +1,322 @@
+"""
+What every exchange must offer, and the values that cross the border.
+
+Implemented by exchange/<name>/adapter.py and found by exchange/registry.py; used by feed/, history/ and pipeline/.
+An exchange here is pure: it builds requests and frames, and turns received bytes into our values. Whoever calls it does the sending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Generic, Protocol, TypeAlias, TypeVar
+from urllib.parse import quote
+
+from ..market.candle import Candle, Resolution
+from ..market.instrument import Instrument, Market, Symbol, Ticker
+from ..market.trade import Trade, TradeBatch
+
+Row = TypeVar("Row")
+
+
+class Channel(StrEnum):
+    """The kinds of stream we know, in our words; bitget/channels.py has the exchange's."""
+
+    TRADE = "trade"
+    TICKER = "ticker"
+    BOOKS = "books"  # the full book: one snapshot, then changes
+    BOOKS_1 = "books_1"  # the best level, always a snapshot
+    BOOKS_5 = "books_5"
+    BOOKS_15 = "books_15"
+    CANDLE_1M = "candle_1m"
+    CANDLE_5M = "candle_5m"
+    CANDLE_15M = "candle_15m"
+    CANDLE_30M = "candle_30m"
+    CANDLE_1H = "candle_1h"
+    CANDLE_4H = "candle_4h"
+    CANDLE_6H = "candle_6h"
+    CANDLE_12H = "candle_12h"
+    CANDLE_1D = "candle_1d"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """
+    An HTTP GET that the history client sends, signed or not.
+
+    `endpoint` is the key of its rate budget (`spot.history-candles`); `per_second` is the exchange's published limit for it.
+    """
+
+    path: str
+    params: tuple[tuple[str, str], ...]
+    endpoint: str
+    per_second: float
+
+    def url_query(self) -> str:
+        """The query as it stands in the URL, percent-encoded as UTF-8, without the question mark."""
+        return "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in self.params)
+
+    def raw_query(self) -> str:
+        """The query as it is signed: the raw text, without the question mark."""
+        return "&".join(f"{name}={value}" for name, value in self.params)
+
+    def url(self, base: str) -> str:
+        """The whole URL below `base`, percent-encoded; send it as it is, without encoding it again."""
+        query = self.url_query()
+        return f"{base.rstrip('/')}{self.path}" + (f"?{query}" if query else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One stream of one instrument."""
+
+    symbol: Symbol
+    channel: Channel
+
+
+@dataclass(frozen=True, slots=True)
+class SocketLimits:
+    """What the exchange bears on its public sockets. Times in seconds."""
+
+    max_channels: int
+    messages_per_second: int
+    subscribes_per_hour: int
+    frame_bytes: int
+    ping_every: float
+    pong_within: float
+    lifetime: float
+    connects_per_5min: int
+
+
+# ---------------------------------------------------------------- what a frame can be
+
+
+@dataclass(slots=True)
+class TradesFrame:
+    """
+    Trades of one symbol, oldest first (the wire has them newest first).
+
+    `batch.rejected` counts the rows of the frame that made no sense and were left out. `batch.trades` is empty when the frame had no rows.
+    """
+
+    batch: TradeBatch
+
+
+@dataclass(slots=True)
+class CandlesFrame:
+    """
+    Bars of one symbol, oldest first; the last one may still be forming (its end lies after the market clock's now).
+
+    A later frame with the same open time replaces the bar. `rejected` counts rows left out.
+    """
+
+    symbol: Symbol
+    resolution: Resolution
+    candles: list[Candle]
+    snapshot: bool
+    received_ms: int
+    rejected: int = 0
+
+
+@dataclass(slots=True)
+class TickerFrame:
+    """The last 24 hours of one symbol."""
+
+    ticker: Ticker
+
+
+@dataclass(slots=True)
+class BookFrame:
+    """
+    A book or a change of it. Prices and sizes are the exchange's own text (checksums are taken over it); size zero deletes a level.
+
+    Bids fall, asks rise. `depth` is None for the full book, else the number of levels a side of a fixed-depth channel.
+    `seq`, `prev_seq` and `checksum` are None where the frame has none.
+    """
+
+    symbol: Symbol
+    snapshot: bool
+    bids: list[tuple[str, str]]
+    asks: list[tuple[str, str]]
+    seq: int | None
+    prev_seq: int | None
+    checksum: int | None
+    ts_ms: int
+    depth: int | None = None
+
+
+@dataclass(slots=True)
+class Acknowledged:
+    """The exchange confirms a subscription or its end. It proves nothing: only a data frame does."""
+
+    subscription: Subscription
+    subscribed: bool
+
+
+@dataclass(slots=True)
+class SubscriptionRefused:
+    """The exchange refuses a request on the socket; `subscription` is None when it does not say which one."""
+
+    subscription: Subscription | None
+    code: int
+    message: str
+
+
+@dataclass(slots=True)
+class Pong:
+    """A sign of life from the server."""
+
+
+Frame: TypeAlias = TradesFrame | CandlesFrame | TickerFrame | BookFrame | Acknowledged | SubscriptionRefused | Pong
+
+
+# ---------------------------------------------------------------- what an answer can be
+
+
+class Page(list[Row], Generic[Row]):
+    """
+    The rows of one answer, in our values; `rejected` says in a line each which rows made no sense and were left out.
+
+    Left out is not lost: a bar or trade that is missing shows as a hole, and holes are refetched.
+    """
+
+    def __init__(self, rows: Iterable[Row] = (), rejected: Sequence[str] = ()) -> None:
+        super().__init__(rows)
+        self.rejected: list[str] = list(rejected)
+
+
+@dataclass(slots=True)
+class InstrumentPage:
+    """All instruments of a market, and in a line each the rows that were left out because they made no sense."""
+
+    instruments: list[Instrument]
+    rejected: list[str] = field(default_factory=list)
+
+
+class Family(StrEnum):
+    """Which generation of private calls an account answers to."""
+
+    CLASSIC = "classic"
+    UNIFIED = "unified"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What the exchange knows us by. Its text form shows none of it."""
+
+    key: str = field(repr=False)
+    secret: str = field(repr=False)
+    passphrase: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyVerdict:
+    """
+    What a key may do.
+
+    `read_only` is true only when every right is known to read; `rights` are the exchange's own words, empty for a unified account whose
+    rights are not known yet. `ip_restricted` says whether the key works from listed addresses alone.
+    """
+
+    read_only: bool
+    rights: tuple[str, ...]
+    ip_restricted: bool
+    family: Family
+
+
+class Exchange(Protocol):
+    """One exchange: requests out, answers and frames in, all in our words."""
+
+    name: str
+    rest_url: str
+    ws_url: str
+    markets: tuple[Market, ...]
+    limits: SocketLimits
+    max_candles_per_page: int
+    max_trades_per_page: int
+
+    # ---- requests
+
+    def server_time(self) -> Request:
+        """Ask for the exchange's clock."""
+
+    def instruments(self, market: Market) -> Request:
+        """Ask for every instrument of a market."""
+
+    def tickers(self, market: Market) -> Request:
+        """Ask for the last 24 hours of every instrument of a market."""
+
+    def candle_page(self, symbol: Symbol, resolution: Resolution, *, end_ms: int, limit: int | None = None) -> Request:
+        """
+        Ask for the closed bars that open before `end_ms` (Unix ms UTC, exclusive, aligned), newest `limit` of them.
+
+        The answer may hold a bar that opens at `end_ms` itself: the caller keeps what it asked for.
+        """
+
+    def candle_window(self, resolution: Resolution) -> timedelta:
+        """The longest stretch one candle page covers."""
+
+    def recent_trades(self, symbol: Symbol) -> Request:
+        """Ask for the newest trades, as many as the exchange gives at once, with milliseconds."""
+
+    def trade_page(self, symbol: Symbol, *, before_id: int | None = None, limit: int | None = None) -> Request:
+        """Ask for the trades with ids below `before_id`, newest `limit` of them; without it the newest of all."""
+
+    # ---- answers: HTTP status and body in, our values out; they raise the error tree
+
+    def read_server_time(self, status: int, body: bytes) -> int:
+        """The exchange's clock, Unix ms UTC."""
+
+    def read_instruments(self, market: Market, status: int, body: bytes) -> InstrumentPage:
+        """Every instrument of the market."""
+
+    def read_tickers(self, market: Market, status: int, body: bytes) -> Page[Ticker]:
+        """The last 24 hours of every instrument, volume in USDT included."""
+
+    def read_candles(self, symbol: Symbol, resolution: Resolution, status: int, body: bytes) -> Page[Candle]:
+        """Bars, ascending by open time, each once. Raises MalformedPage when two rows contradict each other."""
+
+    def read_trades(self, symbol: Symbol, status: int, body: bytes, *, received_ms: int) -> Page[Trade]:
+        """Trades, oldest first, each once."""
+
+    def read_headers(self, headers: Mapping[str, str]) -> int | None:
+        """How many requests of this endpoint are left in this second, when the answer says so."""
+
+    # ---- websocket
+
+    def subscribe(self, subscriptions: Sequence[Subscription]) -> list[str]:
+        """The frames that ask for these streams, each within the exchange's size limit."""
+
+    def unsubscribe(self, subscriptions: Sequence[Subscription]) -> list[str]:
+        """The frames that end these streams, each within the exchange's size limit."""
+
+    def ping(self) -> str:
+        """The text that asks for a sign of life."""
+
+    def decode(self, frame: str | bytes, *, received_ms: int) -> Frame:
+        """
+        What a frame says. Bytes are faster than text. `received_ms` is the market clock's now (Unix ms UTC).
+
+        Raises MalformedFrame when nothing of it can be understood, ForeignGeneration when it is V1 or V3.
+        """
+
+    # ---- trade ids
+
+    def trade_time_ms(self, trade_id: int) -> int:
+        """The moment a trade id carries, Unix ms UTC."""
+
+    def id_at(self, ms: int) -> int:
+        """The first trade id of that millisecond: `trade_page(before_id=id_at(t))` asks for what came before t."""
+
+    # ---- credentials
+
+    def account_info(self, family: Family = Family.CLASSIC) -> Request:
+        """The call that shows what a key may do; to be sent with `signed_headers`."""
+
+    def signed_headers(self, request: Request, credentials: Credentials, *, now_ms: int) -> dict[str, str]:
+        """The headers that prove who asks, at the exchange's time `now_ms`."""
+
+    def read_account_info(self, status: int, body: bytes) -> KeyVerdict:
+        """What the key may do. Raises CredentialsRefused when the exchange refuses it."""
