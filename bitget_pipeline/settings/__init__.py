@@ -1,0 +1,51 @@
+"""
+What an operator can set: boot settings (where things are) and operational settings (what is collected, a generation).
+
+Everything is read once at start, from the environment and the settings file; right of here values arrive as arguments.
+To add a setting, add one field to `boot.py` or `operational.py`.
+"""
+
+from __future__ import annotations
+
+from .addresses import ExchangeAddress, exchange_address, redis_address, run_file, ssl_context, warehouse_address
+from .boot import NOT_IN_FILE, Boot, is_loopback, load_boot
+from .operational import Operational, Tier, load_operational
+from .reading import Documented, documented
+
+DERIVED = frozenset({"tier"})
+"""Fields that follow from others and cannot be set."""
+
+__all__ = [
+    "Boot",
+    "Documented",
+    "ExchangeAddress",
+    "Operational",
+    "Tier",
+    "all_settings",
+    "exchange_address",
+    "is_loopback",
+    "known_keys",
+    "known_variables",
+    "load_boot",
+    "load_operational",
+    "redis_address",
+    "run_file",
+    "ssl_context",
+    "warehouse_address",
+]
+
+
+def all_settings() -> list[Documented]:
+    """Every setting there is, for the manual."""
+    rows = [*documented(Boot, without_file=NOT_IN_FILE), *documented(Operational)]
+    return [row for row in rows if row.key not in DERIVED]
+
+
+def known_variables() -> set[str]:
+    """The name of every environment variable that is a setting."""
+    return {row.variable for row in all_settings()}
+
+
+def known_keys() -> set[str]:
+    """Every key that may stand in the settings file."""
+    return {row.key for row in all_settings() if row.key}

@@ -1,0 +1,359 @@
+"""
+Boot settings: where things are. Read once, when a process starts; changing one needs a restart.
+
+Input: environment variables and the settings file; output: a frozen `Boot`, given to cli, defs and api.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict, SecretStr, field_validator, model_validator
+
+from . import reading
+from .reading import Given, setting
+
+PRODUCTION_REST_URL = "https://api.bitget.com"  # reference/bitget-api.md 1.1
+PRODUCTION_WS_URL = "wss://ws.bitget.com/v2/ws/public"
+
+PROXY_SCHEMES = ("http", "https", "socks5")
+
+NOT_IN_FILE = frozenset({"home", "exchange", "settings_file"})
+"""These decide which settings file is read, so it cannot hold them."""
+
+
+class Boot(BaseModel):
+    """Where everything is and who we are to it. Secrets are SecretStr: printing a Boot never shows one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    exchange: Literal["bitget", "local"] = setting(
+        "bitget",
+        "Whose data this is: the real exchange, or the simulated one on this machine. Folders, databases and Redis "
+        "prefixes are stamped with it.",
+        variable="BITGET_PIPELINE_EXCHANGE",
+        write="bitget or local",
+    )
+    home: Path = setting(
+        Path("data"),
+        "The folder that holds everything of this instance: Dagster's records, embedded stores, logs, spill files.",
+        variable="BITGET_PIPELINE_HOME",
+        write="a folder, for example ./data/bitget",
+        shown="./data/bitget, or ./data/local with the local exchange",
+    )
+    settings_file: Path | None = setting(
+        None,
+        "A TOML file with settings; a variable of the environment wins over it.",
+        variable="BITGET_PIPELINE_SETTINGS",
+        write="the path of a TOML file",
+        shown="settings.toml in the home folder, if it exists",
+    )
+    bitget_rest_url: str | None = setting(
+        None,
+        "Bitget's REST address. Plain http only to this machine.",
+        variable="BITGET_REST_URL",
+        write=f"an https address, for example {PRODUCTION_REST_URL}",
+        shown=PRODUCTION_REST_URL,
+    )
+    bitget_ws_url: str | None = setting(
+        None,
+        "Bitget's public websocket address (V2). Plain ws only to this machine.",
+        variable="BITGET_WS_URL",
+        write=f"a wss address, for example {PRODUCTION_WS_URL}",
+        shown=PRODUCTION_WS_URL,
+    )
+    bitget_api_key: SecretStr | None = setting(
+        None,
+        "Bitget API key, read-only. All three Bitget credentials, or none: public data needs none.",
+        variable="BITGET_API_KEY",
+        write="the key as Bitget shows it, together with BITGET_SECRET_KEY and BITGET_PASSPHRASE",
+    )
+    bitget_secret_key: SecretStr | None = setting(
+        None,
+        "The secret of the Bitget API key.",
+        variable="BITGET_SECRET_KEY",
+        write="the secret as Bitget showed it once",
+    )
+    bitget_passphrase: SecretStr | None = setting(
+        None,
+        "The passphrase of the Bitget API key.",
+        variable="BITGET_PASSPHRASE",
+        write="the passphrase chosen with the key",
+    )
+    redis_host: str | None = setting(
+        None,
+        "Redis server. Not set: `up` runs one of its own.",
+        variable="REDIS_HOST",
+        write="a host name or address",
+        shown="embedded",
+    )
+    redis_port: int = setting(
+        6379, "Redis port.", variable="REDIS_PORT", write="a port from 1 to 65535", ge=1, le=65535
+    )
+    redis_user: str | None = setting(None, "Redis user (ACL).", variable="REDIS_USER", write="a user name")
+    redis_password: SecretStr | None = setting(None, "Redis password.", variable="REDIS_PASSWORD", write="the password")
+    redis_db: int = setting(
+        0, "Redis database number.", variable="REDIS_DB", write="a number from 0 to 15", ge=0, le=15
+    )
+    redis_tls: bool = setting(False, "Speak TLS to Redis.", variable="REDIS_TLS", write="true or false", shown="false")
+    redis_prefix: str = setting(
+        "bitget_pipeline:",
+        "What every key of ours in Redis begins with; stamped with the exchange.",
+        variable="BITGET_PIPELINE_REDIS_PREFIX",
+        write="1 to 64 letters, digits, '_', '-' or ':', for example bitget_pipeline:",
+        pattern=r"^[A-Za-z0-9_:-]{1,64}$",
+    )
+    clickhouse_host: str | None = setting(
+        None,
+        "ClickHouse server (HTTP interface). Not set: `up` runs one of its own.",
+        variable="CLICKHOUSE_HOST",
+        write="a host name or address",
+        shown="embedded",
+    )
+    clickhouse_port: int = setting(
+        8123,
+        "ClickHouse's HTTP port.",
+        variable="CLICKHOUSE_PORT",
+        write="a port from 1 to 65535, for example 8123, or 8443 with TLS",
+        ge=1,
+        le=65535,
+    )
+    clickhouse_user: str = setting("default", "ClickHouse user.", variable="CLICKHOUSE_USER", write="a user name")
+    clickhouse_password: SecretStr = setting(
+        SecretStr(""), "ClickHouse password.", variable="CLICKHOUSE_PASSWORD", write="the password", shown="empty"
+    )
+    clickhouse_database: str = setting(
+        "trading",
+        "The ClickHouse database with our tables.",
+        variable="CLICKHOUSE_DATABASE",
+        write="a plain name, for example trading",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$",
+    )
+    clickhouse_secure: bool = setting(
+        False, "Speak TLS to ClickHouse.", variable="CLICKHOUSE_SECURE", write="true or false", shown="false"
+    )
+    clickhouse_profile: Literal["single", "cluster", "cloud"] = setting(
+        "single",
+        "How tables are created: on one server, replicated over a cluster, or on ClickHouse Cloud.",
+        variable="CLICKHOUSE_PROFILE",
+        write="single, cluster or cloud",
+    )
+    clickhouse_cluster: str | None = setting(
+        None,
+        "The name of the cluster, with CLICKHOUSE_PROFILE=cluster.",
+        variable="CLICKHOUSE_CLUSTER",
+        write="the cluster's name as in system.clusters",
+        pattern=r"^[A-Za-z0-9_.{}-]{1,64}$",
+    )
+    ssl_ca_certs: Path | None = setting(
+        None,
+        "Certificates to trust (PEM), for the exchange, Redis and ClickHouse.",
+        variable="SSL_CA_CERTS",
+        write="the path of a PEM file that can be read",
+        shown="the system's",
+    )
+    ssl_cert_file: Path | None = setting(
+        None,
+        "Client certificate (PEM), together with SSL_KEY_FILE. Alone it means certificates to trust, as OpenSSL does.",
+        variable="SSL_CERT_FILE",
+        write="the path of a PEM file that can be read",
+    )
+    ssl_key_file: Path | None = setting(
+        None,
+        "Key of the client certificate (PEM).",
+        variable="SSL_KEY_FILE",
+        write="the path of a PEM file that can be read, together with SSL_CERT_FILE",
+    )
+    ssl_verify: bool = setting(
+        True,
+        "Verify certificates and host names everywhere. False is for a test bench only.",
+        variable="SSL_VERIFY",
+        write="true or false",
+        shown="true",
+    )
+    proxy: SecretStr | None = setting(
+        None,
+        "Proxy on the way to the exchange; a password in it is never shown.",
+        variable="BITGET_PIPELINE_PROXY",
+        write="http://, https:// or socks5:// with host and port, for example socks5://proxy.example.com:1080",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting(
+        "INFO", "How much is logged.", variable="BITGET_PIPELINE_LOG_LEVEL", write="DEBUG, INFO, WARNING or ERROR"
+    )
+    log_format: Literal["text", "json"] = setting(
+        "text", "Log lines for people or for programs.", variable="BITGET_PIPELINE_LOG_FORMAT", write="text or json"
+    )
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("home", "settings_file", "ssl_ca_certs", "ssl_cert_file", "ssl_key_file")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
+
+    @field_validator("ssl_ca_certs", "ssl_cert_file", "ssl_key_file")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError("there is no such file")
+        return value
+
+    @field_validator("bitget_rest_url")
+    @classmethod
+    def _rest(cls, value: str | None) -> str | None:
+        return value and _checked_url(value, secure="https", plain="http")
+
+    @field_validator("bitget_ws_url")
+    @classmethod
+    def _ws(cls, value: str | None) -> str | None:
+        return value and _checked_url(value, secure="wss", plain="ws")
+
+    @field_validator("clickhouse_host", "redis_host")
+    @classmethod
+    def _host(cls, value: str | None) -> str | None:
+        if value is not None and ("/" in value or " " in value or "@" in value):
+            raise ValueError("that is not a host name; the port and TLS have settings of their own")
+        return value
+
+    @field_validator("proxy")
+    @classmethod
+    def _proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        scheme, host, _ = _parts(value.get_secret_value())
+        if scheme not in PROXY_SCHEMES or not host:
+            raise ValueError("that is not the address of an HTTP or SOCKS5 proxy")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        _refuse_half(
+            BITGET_API_KEY=self.bitget_api_key,
+            BITGET_SECRET_KEY=self.bitget_secret_key,
+            BITGET_PASSPHRASE=self.bitget_passphrase,
+        )
+        if self.ssl_key_file and not self.ssl_cert_file:
+            raise ValueError("SSL_KEY_FILE is set without SSL_CERT_FILE — set both or neither")
+        if self.clickhouse_profile == "cluster" and not self.clickhouse_cluster:
+            raise ValueError(
+                "CLICKHOUSE_PROFILE is cluster, but CLICKHOUSE_CLUSTER is not set — set it to a name of system.clusters"
+            )
+        self._exchange_fits_its_addresses()
+        return self
+
+    def _exchange_fits_its_addresses(self) -> None:
+        if (self.bitget_rest_url is None) != (self.bitget_ws_url is None):
+            missing = "BITGET_WS_URL" if self.bitget_ws_url is None else "BITGET_REST_URL"
+            raise ValueError(
+                f"{missing} is not set, but its companion is: REST and websocket must be the same exchange — set both "
+                "or neither"
+            )
+        for variable, url in (("BITGET_REST_URL", self.bitget_rest_url), ("BITGET_WS_URL", self.bitget_ws_url)):
+            if url is None:
+                continue
+            if self.exchange == "bitget" and is_loopback(url):
+                raise ValueError(
+                    f"{variable} is {url!r}, on this machine, but the exchange is bitget: simulated data would be "
+                    "stored as real — set BITGET_PIPELINE_EXCHANGE=local; for a way out use BITGET_PIPELINE_PROXY"
+                )
+            if self.exchange == "local" and not is_loopback(url):
+                raise ValueError(
+                    f"{variable} is {url!r}, but the local exchange is on this machine — write an address on "
+                    "127.0.0.1, or set BITGET_PIPELINE_EXCHANGE=bitget"
+                )
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether Bitget credentials are given (not whether they are valid)."""
+        return self.bitget_api_key is not None
+
+    @property
+    def proxy_shown(self) -> str | None:
+        """The proxy without its user and password, for people."""
+        if self.proxy is None:
+            return None
+        parts = urlsplit(self.proxy.get_secret_value())
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], "", "", ""))
+
+    @property
+    def embedded_warehouse(self) -> bool:
+        """Whether ClickHouse is the one that `up` runs."""
+        return self.clickhouse_host is None
+
+    @property
+    def embedded_redis(self) -> bool:
+        """Whether Redis is the one that `up` runs."""
+        return self.redis_host is None
+
+    @property
+    def dagster_home(self) -> Path:
+        """Dagster's own folder."""
+        return self.home / "dagster"
+
+
+def load_boot(environ: Mapping[str, str] | None = None) -> Boot:
+    """
+    Read the boot settings: the environment (the process's own and `.env` when none is given) over the settings file.
+
+    Raises SettingsInvalid, one line that names the variable or the line of the file.
+    """
+    from . import known_keys, known_variables
+
+    environ = reading.environment() if environ is None else environ
+    reading.refuse_unknown_variables(environ, known_variables())
+    given = reading.from_environment(Boot, environ)
+    exchange = given.get("exchange")
+    home = given.get("home") or Given(Path("data") / (exchange.value if exchange else "bitget"), "")
+    named = given.get("settings_file")
+    path = Path(named.value if named else Path(home.value) / "settings.toml").expanduser().absolute()
+    in_file = reading.read_file(path, required=named is not None)
+    only_environment = {name: reading.variable_of(name, Boot.model_fields[name]) for name in NOT_IN_FILE}
+    reading.refuse_unknown_keys(in_file, known_keys(), only_environment)
+    return reading.build(Boot, {**in_file, **given}, {"home": home.value, "settings_file": path})
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is on this machine."""
+    return _is_loopback_host(_parts(url)[1])
+
+
+def _is_loopback_host(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _parts(url: str) -> tuple[str, str, int | None]:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname or "", parts.port
+    except ValueError:
+        raise ValueError("that is not an address") from None
+
+
+def _checked_url(url: str, *, secure: str, plain: str) -> str:
+    scheme, host, _ = _parts(url)
+    if scheme not in (secure, plain) or not host:
+        raise ValueError(f"that is not a {secure}:// address")
+    if scheme == plain and not _is_loopback_host(host):
+        raise ValueError(f"{plain}:// is not encrypted and allowed to this machine only")
+    if "@" in url or "?" in url or "#" in url:
+        raise ValueError("user, query and fragment have no place in this address")
+    return url.rstrip("/")
+
+
+def _refuse_half(**credentials: SecretStr | None) -> None:
+    given = [name for name, value in credentials.items() if value is not None]
+    missing = [name for name, value in credentials.items() if value is None]
+    if given and missing:
+        raise ValueError(f"{' and '.join(missing)} not set, but {' and '.join(given)} is — set all of them or none")

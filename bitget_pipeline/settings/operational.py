@@ -1,0 +1,308 @@
+"""
+Operational settings: what is collected and how. One immutable generation, read and replaced as a whole.
+
+Input: the same environment and settings file as the boot settings; output: a frozen `Operational` whose `generation`
+changes exactly when its content does. Contains no secrets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import date
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, computed_field, field_validator, model_validator
+
+from ..errors import SettingsInvalid, UnknownInstrument
+from ..market.candle import Resolution
+from ..market.instrument import Market, Symbol
+from . import reading
+from .boot import Boot
+from .reading import setting
+
+MAX_CHANNELS_PER_CONNECTION = 50  # reference/bitget-api.md: more than 50 make a connection unstable
+MAX_REQUESTS_PER_SECOND = 100.0  # 6,000 a minute per address over all endpoints (reference/bitget-api.md 2.2)
+EARLIEST_GRID = date(2018, 1, 1)  # Bitget opened in 2018
+
+
+class Tier(StrEnum):
+    """What we may use: public data without a key, or more with credentials."""
+
+    PUBLIC = "public"
+    CREDENTIALED = "credentialed"
+
+
+class TierRules(NamedTuple):
+    """What a tier allows, and what it does when nothing is said."""
+
+    allowed_markets: tuple[Market, ...]
+    max_symbols_per_market: int
+    max_symbols_per_connection: int
+    finest: Resolution
+    defaults: Mapping[str, Any]
+
+
+TIERS = {
+    Tier.PUBLIC: TierRules(
+        allowed_markets=(Market.SPOT, Market.USDTM),
+        max_symbols_per_market=30,
+        max_symbols_per_connection=10,
+        finest=Resolution.M1,
+        defaults={
+            "markets": (Market.SPOT, Market.USDTM),
+            "symbols_per_market": 30,
+            "symbols_per_connection": 10,
+            "history_days": 30,
+        },
+    ),
+    Tier.CREDENTIALED: TierRules(
+        allowed_markets=tuple(Market),
+        max_symbols_per_market=150,
+        max_symbols_per_connection=100,
+        finest=Resolution.S1,
+        defaults={
+            "markets": tuple(Market),
+            "symbols_per_market": 150,
+            "symbols_per_connection": 50,
+            "history_days": 365,
+        },
+    ),
+}
+
+LIVE_RESOLUTIONS = frozenset(
+    {Resolution.S1, Resolution.S5, Resolution.S15, Resolution.M1, Resolution.M5, Resolution.M15, Resolution.H1}
+)
+
+
+class Operational(BaseModel):
+    """One generation of what an operator wants. Replaced as a whole, never changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    tier: Tier = Tier.PUBLIC
+    markets: tuple[Market, ...] = setting(
+        (),
+        "The markets to collect. coinm and usdcm need credentials.",
+        write="markets from spot, usdtm, coinm, usdcm, separated by commas",
+        shown="spot,usdtm (all four with credentials)",
+        min_length=1,
+    )
+    symbols_per_market: int = setting(
+        30,
+        "How many symbols of each market are selected, by 24h volume. At most 30, or 150 with credentials.",
+        write="a number from 1 to 30, or to 150 with credentials",
+        shown="30 (150 with credentials)",
+        ge=1,
+    )
+    min_volume_24h: float = setting(
+        1_000_000.0,
+        "The least volume of the last 24 hours, in USDT, that a selected symbol has.",
+        write="a number of USDT, for example 1000000",
+        shown="1000000",
+        ge=0,
+        allow_inf_nan=False,
+    )
+    hysteresis: float = setting(
+        0.2,
+        "How far a selected symbol may fall below rank and volume before it is dropped, as a fraction, so that the set "
+        "does not flap at its edge.",
+        write="a fraction from 0 to 1, for example 0.2",
+        ge=0,
+        le=1,
+    )
+    pinned: tuple[Symbol, ...] = setting(
+        (),
+        "Symbols that are always selected, beside those of `bitget-pipeline symbols pin`.",
+        write="market:SYMBOL separated by commas, for example spot:BTCUSDT,usdtm:ETHUSDT",
+        shown="none",
+    )
+    symbols_per_connection: int = setting(
+        10,
+        "Symbols on one websocket connection. At most 10, or 100 with credentials.",
+        write="a number from 1 to 10, or to 100 with credentials",
+        shown="10 (50 with credentials)",
+        ge=1,
+    )
+    max_channels: int = setting(
+        50,
+        "Channels on one websocket connection; the smaller of this and the symbols' channels wins.",
+        write="a number from 1 to 50",
+        ge=1,
+        le=MAX_CHANNELS_PER_CONNECTION,
+    )
+    live_resolutions: tuple[Resolution, ...] = setting(
+        (Resolution.M1,),
+        "Resolutions of the candles built from live trades. 1s, 5s and 15s need credentials.",
+        write="resolutions from 1s, 5s, 15s, 1m, 5m, 15m, 1h, separated by commas",
+        shown="1m",
+        min_length=1,
+    )
+    history_days: int = setting(
+        30,
+        "How many days back the history of a selected symbol reaches.",
+        write="a number of days from 1 to 3660",
+        shown="30 (365 with credentials)",
+        ge=1,
+        le=3660,
+    )
+    grid_start: date = setting(
+        date(2026, 1, 1),
+        "The first day of the day-by-symbol partitions, always the first of a month. Older history belongs to the "
+        "archive. Fixed, not rolling: moving it renames no data but changes the grid that the UI shows.",
+        write="the first day of a month as YYYY-MM-DD, for example 2026-01-01",
+        shown="2026-01-01",
+    )
+    request_share: float = setting(
+        0.9,
+        "The share of the exchange's published request limits that all processes of this address plan with.",
+        write="a fraction above 0, up to 1, for example 0.9",
+        gt=0,
+        le=1,
+    )
+    historical_rps: float = setting(
+        40.0,
+        "Ceiling for backfills in requests a second over all endpoints, beside the shared budget.",
+        write="a number above 0, up to 100 (Bitget allows an address 6,000 requests a minute)",
+        shown="40",
+        gt=0,
+        le=MAX_REQUESTS_PER_SECOND,
+        allow_inf_nan=False,
+    )
+    backfill_concurrency: int = setting(
+        8, "How many (symbol, day) keys one backfill run fetches at once.", write="a number from 1 to 64", ge=1, le=64
+    )
+    flush_max_rows: int = setting(
+        50_000,
+        "Trades in one insert into ClickHouse, at most.",
+        write="a number from 1 to 1000000",
+        ge=1,
+        le=1_000_000,
+    )
+    flush_max_seconds: float = setting(
+        1.0,
+        "How long live trades wait for an insert into ClickHouse, at most, in seconds.",
+        write="seconds above 0, up to 60, for example 1.0",
+        gt=0,
+        le=60,
+    )
+    stream_max_entries: int = setting(
+        1_000_000,
+        "How many entries Redis holds while ClickHouse is away, before they spill to files.",
+        write="a number from 1000 to 100000000",
+        ge=1_000,
+        le=100_000_000,
+    )
+    market_clock_speed: float = setting(
+        1.0,
+        "How fast the local exchange's market time runs. Other than 1 only with the local exchange.",
+        write="a number from 1 to 1000; 1 with the real exchange",
+        shown="1",
+        ge=1,
+        le=1_000,
+    )
+
+    @field_validator("markets", "live_resolutions", mode="before")
+    @classmethod
+    def _words(cls, value: object) -> object:
+        return tuple(dict.fromkeys(_split(value)))
+
+    @field_validator("pinned", mode="before")
+    @classmethod
+    def _symbols(cls, value: object) -> object:
+        try:
+            return tuple(dict.fromkeys(Symbol.parse(word) if isinstance(word, str) else word for word in _split(value)))
+        except UnknownInstrument as error:
+            raise ValueError(error.what) from None
+
+    @field_validator("grid_start")
+    @classmethod
+    def _first_of_month(cls, value: date) -> date:
+        if value.day != 1:
+            raise ValueError("that is not the first day of a month")
+        if value < EARLIEST_GRID:
+            raise ValueError(f"that is before Bitget existed ({EARLIEST_GRID})")
+        return value
+
+    @field_validator("live_resolutions")
+    @classmethod
+    def _built_from_trades(cls, value: tuple[Resolution, ...]) -> tuple[Resolution, ...]:
+        for resolution in value:
+            if resolution not in LIVE_RESOLUTIONS:
+                raise ValueError(f"candles of {resolution} are not built from live trades")
+        return value
+
+    @model_validator(mode="after")
+    def _within_the_tier(self) -> Self:
+        rules = TIERS[self.tier]
+        with_key = " — set BITGET_API_KEY, BITGET_SECRET_KEY and BITGET_PASSPHRASE, or"
+        for market in self.markets:
+            if market not in rules.allowed_markets:
+                raise ValueError(
+                    f"BITGET_PIPELINE_MARKETS has {market}, which needs credentials{with_key} leave it out"
+                )
+        for resolution in self.live_resolutions:
+            if resolution.length < rules.finest.length:
+                raise ValueError(
+                    f"BITGET_PIPELINE_LIVE_RESOLUTIONS has {resolution}, which needs credentials{with_key} leave it out"
+                )
+        for name, most in (
+            ("symbols_per_market", rules.max_symbols_per_market),
+            ("symbols_per_connection", rules.max_symbols_per_connection),
+        ):
+            value = getattr(self, name)
+            if value > most:
+                raise ValueError(
+                    f"BITGET_PIPELINE_{name.upper()} is {value}, over the maximum of {most} of the {self.tier} tier — "
+                    f"write a number from 1 to {most}"
+                )
+        for symbol in self.pinned:
+            if symbol.market not in self.markets:
+                raise ValueError(
+                    f"BITGET_PIPELINE_PINNED has {symbol}, but {symbol.market} is not collected — add "
+                    f"{symbol.market} to BITGET_PIPELINE_MARKETS or leave the symbol out"
+                )
+        return self
+
+    @computed_field  # type: ignore[prop-decorator]
+    @cached_property
+    def generation(self) -> str:
+        """A short name for exactly this content: equal settings have equal generations, in every process."""
+        content = self.model_dump(mode="json", exclude={"generation"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def load_operational(boot: Boot, environ: Mapping[str, str] | None = None) -> Operational:
+    """
+    Read the current generation: the environment over the settings file, over the tier's defaults.
+
+    May be called again at any time; the settings file is read anew. Raises SettingsInvalid, and the caller keeps the
+    generation it has.
+    """
+    from . import known_keys
+
+    environ = reading.environment() if environ is None else environ
+    in_file = reading.read_file(boot.settings_file, required=False) if boot.settings_file else {}
+    reading.refuse_unknown_keys(
+        in_file, known_keys(), {"tier": "BITGET_API_KEY, BITGET_SECRET_KEY and BITGET_PASSPHRASE"}
+    )
+    given = {**in_file, **reading.from_environment(Operational, environ)}
+    given.pop("tier", None)  # it follows from the credentials
+    tier = Tier.CREDENTIALED if boot.has_credentials else Tier.PUBLIC
+    operational = reading.build(Operational, given, {"tier": tier, **TIERS[tier].defaults})
+    if operational.market_clock_speed != 1 and boot.exchange != "local":  # whose addresses are on this machine
+        raise SettingsInvalid(
+            f"BITGET_PIPELINE_MARKET_CLOCK_SPEED is {operational.market_clock_speed:g}, but the real exchange's time "
+            "cannot be accelerated",
+            remedy="unset it, or use the local exchange",
+        )
+    return operational
+
+
+def _split(value: object) -> list[Any]:
+    if isinstance(value, str):
+        return [word.strip() for word in value.split(",") if word.strip()]
+    return list(value) if isinstance(value, (list, tuple)) else [value]
