@@ -1,0 +1,81 @@
+"""What is done about the live run, from the facts alone."""
+
+from bitget_pipeline.guard.supervisor import (
+    AskToStop,
+    DeclareDead,
+    Launch,
+    LiveRun,
+    RunState,
+    Terminate,
+    Wait,
+    supervise,
+)
+
+RUN = LiveRun("run-1", RunState.RUNNING, age=100.0, generation="a")
+
+
+def verdict(**facts):
+    usual = {
+        "runs": [RUN],
+        "lease_owner": "run-1",
+        "lease_age": 2.0,
+        "wanted": "a",
+        "stop_asked": None,
+        "failures": [],
+    }
+    return supervise(**(usual | facts))
+
+
+def test_healthy_run_is_left_alone():
+    """A run of the right generation that renews its lease needs nothing."""
+    assert isinstance(verdict(), Wait)
+
+
+def test_missing_run_is_launched_at_once():
+    """Nothing runs, nothing failed: start."""
+    assert verdict(runs=[], lease_owner=None, lease_age=None) == Launch("a", "no live run")
+
+
+def test_nothing_is_launched_before_something_is_selected():
+    """Without a selection there is nothing to subscribe to."""
+    assert "universe" in verdict(runs=[], wanted=None).because
+
+
+def test_run_that_dagster_believes_in_but_that_lost_its_lease_is_declared_dead():
+    """After a crash of the host Dagster shows STARTED for ever (measured); the lease tells the truth."""
+    assert isinstance(verdict(lease_age=25.0), DeclareDead)
+    assert isinstance(verdict(lease_owner=None, lease_age=None), DeclareDead)
+
+
+def test_young_run_may_be_without_a_lease():
+    """A run that has just started connects before it takes the lease."""
+    young = LiveRun("run-1", RunState.RUNNING, age=5.0, generation="a")
+    assert isinstance(verdict(runs=[young], lease_owner=None, lease_age=None), Wait)
+
+
+def test_queued_run_is_left_to_dagster():
+    """Dagster's own start time-out looks after runs that never start."""
+    queued = LiveRun("run-1", RunState.WAITING, age=0.0, generation="a")
+    assert isinstance(verdict(runs=[queued], lease_owner=None, lease_age=None), Wait)
+
+
+def test_run_of_an_old_generation_is_asked_to_stop_and_then_interrupted():
+    """Reconfiguration is cooperative first: what the run holds is written before it ends."""
+    assert isinstance(verdict(wanted="b"), AskToStop)
+    assert isinstance(verdict(wanted="b", stop_asked=10.0), Wait)
+    assert isinstance(verdict(wanted="b", stop_asked=31.0), Terminate)
+
+
+def test_first_failure_is_repaired_at_once_and_repeated_ones_wait_longer():
+    """A killed worker costs seconds; one that dies at every start must not spin."""
+    gone = {"runs": [], "lease_owner": None, "lease_age": None}
+    assert isinstance(verdict(**gone, failures=[1.0]), Launch)
+    assert isinstance(verdict(**gone, failures=[1.0, 8.0]), Wait)
+    assert isinstance(verdict(**gone, failures=[11.0, 20.0]), Launch)
+    assert isinstance(verdict(**gone, failures=[200.0] * 9), Wait)
+    assert isinstance(verdict(**gone, failures=[301.0] * 9), Launch)
+
+
+def test_failures_of_long_ago_are_forgotten():
+    """Ten quiet minutes clear the account."""
+    assert isinstance(verdict(runs=[], failures=[601.0] * 9), Launch)

@@ -1,0 +1,235 @@
+"""Run the smoke test: one JSON line on standard output, exit code 0 only if everything agrees."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from .dagster import Dagster
+from .truth import Comparison, Exchange, Warehouse, compare_candles, compare_trades
+
+HISTORY_DAYS = 2
+LIVE_MINUTES = 2  # whole minutes of live trades that are compared
+DEADLINE = 420.0  # seconds for everything together
+MARKETS = ("spot", "usdtm")
+DAY_MS = 86_400_000
+
+
+class Smoke:
+    """One run: an instance of its own, its addresses, and what was measured."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.port = _free_port()
+        self.started = time.monotonic()
+        self.figures: dict[str, Any] = {}
+
+    def note(self, text: str) -> None:
+        """Tell a person where we are, on standard error."""
+        print(f"smoke {self.elapsed:6.1f} s  {text}", file=sys.stderr, flush=True)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since `up` was started."""
+        return time.monotonic() - self.started
+
+    def wait(self, what: str, ready: Callable[[], Any], *, every: float = 0.5) -> Any:
+        """Poll until `ready` answers something true; stops with SystemExit at the deadline or when `up` has ended."""
+        while True:
+            try:
+                found = ready()
+            except (OSError, URLError, RuntimeError, KeyError, ValueError) as error:
+                found, trouble = None, str(error).splitlines()[0] if str(error) else repr(error)
+            else:
+                trouble = "not yet"
+            if found:
+                self.note(what)
+                return found
+            if self.elapsed > DEADLINE:
+                raise SystemExit(f"smoke: {what}: not within {DEADLINE:.0f} s ({trouble}); logs: {self.home / 'logs'}")
+            if self.pipeline.poll() is not None:
+                raise SystemExit(f"smoke: the pipeline ended by itself with code {self.pipeline.returncode}")
+            time.sleep(every)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The demo, started and stopped as a user does."""
+        command = [
+            str(Path(sys.executable).with_name("bitget-pipeline")),
+            *("up", "--demo", "--headless", "--home", str(self.home), "--port", str(self.port)),
+        ]
+        environment = os.environ | {"BITGET_PIPELINE_HISTORY_DAYS": str(HISTORY_DAYS)}
+        self.started = time.monotonic()
+        with (self.home.parent / "up.log").open("wb") as log:
+            self.pipeline = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
+            )
+            try:
+                yield
+            finally:
+                self.pipeline.send_signal(signal.SIGINT)
+                try:
+                    self.figures["exit_code_of_up"] = self.pipeline.wait(timeout=90)
+                except subprocess.TimeoutExpired:
+                    self.pipeline.kill()
+                    self.figures["exit_code_of_up"] = "had to be killed"
+
+
+def smoke(run: Smoke) -> Comparison:
+    """Wait for everything to happen through Dagster, then compare."""
+    figures = run.figures
+    addresses = run.wait("addresses are known", lambda: json.loads((run.home / "run.json").read_text())["addresses"])
+    exchange = Exchange(addresses["exchange"]["rest_url"])
+    dagster = Dagster(f"http://127.0.0.1:{run.port}")
+
+    run.wait("the Dagster page answers", lambda: urlopen(f"http://127.0.0.1:{run.port}/server_info", timeout=5).status)
+    figures["seconds_to_dagster_page"] = round(run.elapsed, 1)
+    warehouse = run.wait("ClickHouse answers", lambda: _warehouse(addresses["warehouse"]))
+
+    run.wait("discovery and selection happened", lambda: dagster.materialized(["universe"]), every=1)
+    figures["instruments"] = warehouse.one("SELECT count() FROM instruments FINAL")
+    truth_instruments = len(exchange.lines("/admin/truth/instruments"))
+    symbols = warehouse.rows("SELECT market, symbol FROM current_universe ORDER BY market, symbol")
+    figures["selected"] = {m: sum(market == m for market, _ in symbols) for m in MARKETS}
+
+    run.wait("the first candle is stored", lambda: warehouse.one("SELECT count() FROM candles") > 0)
+    figures["seconds_to_first_candle"] = round(run.elapsed, 1)
+
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    until_ms = int(today.timestamp() * 1000)
+    days = [(today - timedelta(days=n)).date().isoformat() for n in range(1, HISTORY_DAYS + 1)]
+
+    first_live = run.wait(
+        "live trades of every selected symbol's market arrive",
+        lambda: _first_whole_minute(warehouse),
+        every=1,
+    )
+    for market in MARKETS:
+        wanted = figures["selected"][market] * HISTORY_DAYS
+        run.wait(
+            f"{wanted} partitions of {market}/candles_1m are green",
+            lambda market=market, wanted=wanted: (
+                dagster.partitions([market, "candles_1m"])["numMaterialized"] >= wanted
+            ),
+            every=1,
+        )
+    figures["seconds_to_complete_history"] = round(run.elapsed, 1)
+
+    backfill = dagster.launch_backfill(["spot", "candles_1m"], [f"{day}|BTCUSDT" for day in days])
+    run.wait("health is observed", lambda: dagster.observed(["trades"]), every=1)
+    last_live = first_live + LIVE_MINUTES * 60_000
+    run.wait(
+        f"{LIVE_MINUTES} whole minutes of live trades have passed and settled",
+        lambda: _settled(warehouse, last_live),
+        every=1,
+    )
+    run.wait(
+        "a backfill launched as the UI does is complete",
+        lambda: dagster.backfill_status(backfill) == "COMPLETED_SUCCESS",
+        every=1,
+    )
+    figures["seconds_to_completion"] = round(run.elapsed, 1)
+
+    candles = compare_candles(exchange, warehouse, symbols, until_ms - HISTORY_DAYS * DAY_MS, until_ms)
+    trades, live = compare_trades(exchange, warehouse, symbols, first_live, last_live)
+    counters = exchange.counters()
+    figures["candles"] = _shown(candles)
+    figures["trades"] = _shown(trades)
+    figures["live_candles"] = _shown(live)
+    figures["runs"] = dagster.runs_by_status()
+    figures["too_many_requests"] = counters.get("too_many_requests", counters.get("answered_429"))
+
+    total = Comparison()
+    for part in (candles, trades, live):
+        total.duplicates += part.duplicates
+        total.differences += part.differences
+        total.examples += part.examples
+        if part.expected == 0:
+            total.differ("nothing was expected: the comparison would be empty")
+    if truth_instruments != figures["instruments"]:
+        total.differ(f"instruments: {figures['instruments']} stored, the exchange has {truth_instruments}")
+    failed = {name: n for name, n in figures["runs"].items() if name.endswith("FAILURE")}
+    if failed:
+        total.differ(f"failed runs: {failed}")
+    for market, count in figures["selected"].items():
+        if count == 0:
+            total.differ(f"no symbol of {market} was selected")
+    return total
+
+
+def _warehouse(address: dict[str, Any]) -> Warehouse:
+    return Warehouse(
+        host=address["host"],
+        port=address["port"],
+        username=address.get("user", "default"),
+        database="trading",
+        compress=False,
+    )
+
+
+def _first_whole_minute(warehouse: Warehouse) -> int:
+    """The first minute that began after the live run had stored its first trades of every market, in ms; 0 if not yet."""
+    started = warehouse.rows("SELECT market, min(toUnixTimestamp64Milli(inserted_at)) FROM trades GROUP BY market")
+    if len(started) < len(MARKETS):
+        return 0
+    return (max(ms for _, ms in started) // 60_000 + 1) * 60_000
+
+
+def _settled(warehouse: Warehouse, until_ms: int) -> bool:
+    """Whether trades of after the interval are stored, in every market, for some seconds."""
+    newest = warehouse.rows("SELECT market, max(toUnixTimestamp64Milli(ts)) FROM trades GROUP BY market")
+    return len(newest) >= len(MARKETS) and min(ms for _, ms in newest) > until_ms + 10_000
+
+
+def _shown(comparison: Comparison) -> dict[str, int]:
+    return {name: value for name, value in asdict(comparison).items() if name != "examples"}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def main() -> int:
+    """Run, print the JSON line, say what differs, and keep the folder only when something did."""
+    folder = Path(tempfile.mkdtemp(prefix="bitget-smoke-"))
+    run = Smoke(folder / "home")
+    agrees = False
+    try:
+        with run.running():
+            result = smoke(run)
+        agrees = result.differences == 0 and result.duplicates == 0 and run.figures["exit_code_of_up"] == 0
+        print(
+            json.dumps(
+                {"agrees": agrees, **run.figures, "differences": result.differences, "duplicates": result.duplicates}
+            )
+        )
+        for example in result.examples:
+            print(f"smoke: {example}", file=sys.stderr)
+    finally:
+        if agrees:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            print(f"smoke: logs and data are kept in {folder}", file=sys.stderr)
+    return 0 if agrees else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
