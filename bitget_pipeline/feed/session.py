@@ -1,0 +1,243 @@
+"""
+What one websocket connection does next. Pure: no socket, no clock.
+
+feed/connection.py tells it what arrived and asks, whenever `due` says so, what to do; the answers are frames to send,
+a verdict that the connection is dead or due for renewal, or a report for people. Facts: reference sections 6.1, 6.2.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from ..exchange.contract import Subscription
+
+
+class Spelling(Protocol):
+    """The part of an exchange that a session needs: how its control frames are spelled."""
+
+    def subscribe(self, subscriptions: Sequence[Subscription], /) -> list[str]:
+        """The frames that subscribe to these, each within the exchange's limits."""
+
+    def ping(self) -> str:
+        """The keepalive text."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRules:
+    """
+    Timing of a session, in seconds; the defaults are Bitget's documented limits with a margin.
+
+    `messages_per_second` counts pings too; going over it closes the connection and may block the address.
+    """
+
+    messages_per_second: float = 10.0
+    subscribes_per_hour: int = 240
+    ping_every: float = 20.0
+    pong_within: float = 15.0
+    first_data_within: float = 10.0
+    attempts: int = 3
+    retry_silent_every: float = 300.0
+    renew_after: float = 23.5 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this text now."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """The connection is of no use any more: close it and open another."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """The connection nears its natural end: open a successor, then close this one."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A subscription does not deliver; people should know."""
+
+    subscription: Subscription
+    problem: str
+
+
+Action = Send | Reconnect | Renew | Report
+
+
+class Stage(StrEnum):
+    """How far a subscription has come."""
+
+    QUEUED = "queued"  # its frame has not been sent yet
+    ASKED = "asked"
+    ACKNOWLEDGED = "acknowledged"  # proves nothing: a real symbol under a wrong product type is acknowledged and silent
+    LIVE = "live"  # showed data
+    SILENT = "silent"  # asked several times, never showed data
+    REFUSED = "refused"
+
+
+@dataclass(slots=True)
+class _Standing:
+    stage: Stage = Stage.QUEUED
+    asked_at: float = 0.0
+    attempts: int = 0
+
+
+class Session:
+    """
+    The decider for one connection. Times are seconds of any steady clock, given by the caller.
+
+    Made when the socket has opened. After each event and whenever `due(now)` is reached, `tick(now)` tells what to do.
+    """
+
+    def __init__(
+        self,
+        spelling: Spelling,
+        subscriptions: Iterable[Subscription],
+        *,
+        now: float,
+        rules: SessionRules | None = None,
+    ) -> None:
+        self._spelling = spelling
+        self._rules = rules or SessionRules()
+        self._standing = {subscription: _Standing() for subscription in subscriptions}
+        self._opened_at = now
+        self._last_ping = now
+        self._pong_due: float | None = None
+        self._spacing = 1.0 / (0.9 * self._rules.messages_per_second)
+        self._next_send = now
+        self._subscribes: deque[float] = deque()  # when subscribe frames went out, within the last hour
+        self._outbox: deque[str] = deque()
+        self._news: deque[Action] = deque()
+        self._renewing = False
+        self._ask(list(self._standing), now=now)
+
+    # ------------------------------------------------------------ what happened
+
+    def acknowledged(self, subscription: Subscription) -> None:
+        """The exchange confirmed a subscription."""
+        standing = self._standing.get(subscription)
+        if standing is not None and standing.stage is Stage.ASKED:
+            standing.stage = Stage.ACKNOWLEDGED
+
+    def refused(self, subscription: Subscription | None, problem: str) -> None:
+        """The exchange refused one subscription for good; the others of the connection go on."""
+        standing = self._standing.get(subscription) if subscription is not None else None
+        if subscription is not None and standing is not None:
+            standing.stage = Stage.REFUSED
+            self._news.append(Report(subscription, problem))
+
+    def data(self, subscription: Subscription) -> bool:
+        """A data frame came. Whether it is the first one of this subscription on this connection."""
+        standing = self._standing.get(subscription)
+        if standing is None or standing.stage is Stage.LIVE:
+            return False
+        standing.stage = Stage.LIVE
+        return True
+
+    def ponged(self) -> None:
+        """The exchange answered our ping."""
+        self._pong_due = None
+
+    # ------------------------------------------------------------ what stands
+
+    def stages(self) -> dict[Subscription, Stage]:
+        """How far each subscription has come."""
+        return {subscription: standing.stage for subscription, standing in self._standing.items()}
+
+    @property
+    def settled(self) -> bool:
+        """Whether every subscription has shown data, or will not: then a predecessor may close."""
+        return all(s.stage in (Stage.LIVE, Stage.SILENT, Stage.REFUSED) for s in self._standing.values())
+
+    # ------------------------------------------------------------ what to do
+
+    def due(self, *, now: float) -> float:
+        """When `tick` wants to be asked again, at the latest."""
+        if self._news:
+            return now
+        moments = [self._last_ping + self._rules.ping_every]
+        if self._pong_due is not None:
+            moments.append(self._pong_due)
+        if not self._renewing:
+            moments.append(self._opened_at + self._rules.renew_after)
+        if self._outbox:
+            moments.append(self._next_send)
+        for standing in self._standing.values():
+            if standing.stage in (Stage.ASKED, Stage.ACKNOWLEDGED):
+                moments.append(standing.asked_at + self._rules.first_data_within)
+            elif standing.stage is Stage.SILENT:
+                moments.append(standing.asked_at + self._rules.retry_silent_every)
+        return min(moments)
+
+    def tick(self, *, now: float) -> list[Action]:
+        """What to do now; at most one frame is sent per call, so that the pace is kept."""
+        if self._pong_due is not None and now >= self._pong_due:
+            return [Reconnect(f"no pong within {self._rules.pong_within:g} s")]
+        self._review(now=now)
+        actions: list[Action] = list(self._news)
+        self._news.clear()
+        if not self._renewing and now >= self._opened_at + self._rules.renew_after:
+            self._renewing = True
+            actions.append(Renew(f"open for {(now - self._opened_at) / 3600:.1f} h"))
+        if now >= self._next_send:
+            text = self._next_text(now=now)
+            if text is not None:
+                self._next_send = now + self._spacing
+                actions.append(Send(text))
+        return actions
+
+    def _next_text(self, *, now: float) -> str | None:
+        if now >= self._last_ping + self._rules.ping_every:  # before anything else: a late ping costs the connection
+            self._last_ping = now
+            if self._pong_due is None:
+                self._pong_due = now + self._rules.pong_within
+            return self._spelling.ping()
+        return self._outbox.popleft() if self._outbox else None
+
+    def _ask(self, subscriptions: list[Subscription], *, now: float) -> None:
+        """Queue the frames that ask for these, as far as the hour's allowance goes; what does not fit stays queued."""
+        while self._subscribes and self._subscribes[0] <= now - 3600:
+            self._subscribes.popleft()
+        frames = self._spelling.subscribe(subscriptions) if subscriptions else []
+        if len(self._subscribes) + len(frames) > self._rules.subscribes_per_hour:
+            for subscription in subscriptions:  # asked again when the next review comes round
+                self._standing[subscription].stage = Stage.SILENT
+                self._standing[subscription].asked_at = now
+            return
+        self._outbox.extend(frames)
+        self._subscribes.extend(now for _ in frames)
+        all_sent_at = max(now, self._next_send) + max(0, len(self._outbox) - 1) * self._spacing
+        for subscription in subscriptions:
+            standing = self._standing[subscription]
+            standing.stage = Stage.ASKED
+            standing.asked_at = all_sent_at  # its time runs from when the last frame can have left
+            standing.attempts += 1
+
+    def _review(self, *, now: float) -> None:
+        """Ask again for what was acknowledged, or not even that, and shows no data; report what stays silent."""
+        overdue: list[Subscription] = []
+        for subscription, standing in self._standing.items():
+            waited = now - standing.asked_at
+            if standing.stage in (Stage.ASKED, Stage.ACKNOWLEDGED) and waited >= self._rules.first_data_within:
+                if standing.attempts < self._rules.attempts:
+                    overdue.append(subscription)
+                else:
+                    what = "acknowledged" if standing.stage is Stage.ACKNOWLEDGED else "not even acknowledged"
+                    standing.stage = Stage.SILENT
+                    self._news.append(Report(subscription, f"{what}, no data after {standing.attempts} requests"))
+            elif standing.stage is Stage.SILENT and waited >= self._rules.retry_silent_every:
+                overdue.append(subscription)
+        if overdue:
+            self._ask(overdue, now=now)

@@ -1,0 +1,172 @@
+"""What one websocket connection does next, told as facts and times, without a socket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bitget_pipeline.exchange.contract import Channel, Subscription
+from bitget_pipeline.feed.session import Reconnect, Renew, Report, Send, Session, SessionRules, Stage
+from bitget_pipeline.market.instrument import Market, Symbol
+
+
+class PlainSpelling:
+    """A spelling that people can read: one frame per `size` subscriptions."""
+
+    def __init__(self, size: int = 10) -> None:
+        self.size = size
+
+    def subscribe(self, subscriptions: Sequence[Subscription]) -> list[str]:
+        names = [str(subscription.symbol) for subscription in subscriptions]
+        return [json.dumps(names[start : start + self.size]) for start in range(0, len(names), self.size)]
+
+    def ping(self) -> str:
+        return "ping"
+
+
+def trades_of(*names: str) -> list[Subscription]:
+    return [Subscription(Symbol(Market.SPOT, name), Channel.TRADE) for name in names]
+
+
+def run(session: Session, *, start: float, until: float) -> list[tuple[float, object]]:
+    """Ask whenever the session wants to be asked; what it did and when."""
+    done: list[tuple[float, object]] = []
+    now = start
+    while now <= until:
+        done += [(now, action) for action in session.tick(now=now)]
+        now = max(session.due(now=now), now + 0.001)
+    return done
+
+
+def test_first_it_subscribes():
+    """
+    Right after opening, the frames that ask for everything go out.
+    """
+    session = Session(PlainSpelling(), trades_of("A", "B"), now=0.0)
+    assert session.tick(now=0.0) == [Send('["spot:A", "spot:B"]')]
+    assert session.tick(now=0.0) == []
+
+
+def test_an_acknowledged_subscription_without_data_is_asked_again_and_then_reported():
+    """
+    An ack proves nothing: without a first data frame in ten seconds it is repeated, after three times reported.
+    """
+    (quiet,) = trades_of("QUIET")
+    session = Session(PlainSpelling(), [quiet], now=0.0)
+    session.tick(now=0.0)
+    session.acknowledged(quiet)
+    done = run(session, start=0.0, until=45.0)
+
+    again = [round(at) for at, action in done if isinstance(action, Send) and action.text != "ping"]
+    assert again == [10, 20]
+    reports = [(round(at), action) for at, action in done if isinstance(action, Report)]
+    assert [at for at, _ in reports] == [30]
+    assert session.stages() == {quiet: Stage.SILENT}
+    assert session.settled
+
+
+def test_a_silent_subscription_is_tried_again_later_and_may_come_alive():
+    """
+    Reported is not given up: it is asked again every five minutes.
+    """
+    (quiet,) = trades_of("QUIET")
+    session = Session(PlainSpelling(), [quiet], now=0.0)
+    done = run(session, start=0.0, until=20.0)
+    session.ponged()
+    now = 20.0
+    while now < 400.0:
+        done += [(now, action) for action in session.tick(now=now)]
+        session.ponged()
+        now += 1.0
+    assert any(318 <= at <= 330 for at, action in done if isinstance(action, Send) and action.text != "ping")
+    assert session.data(quiet)
+    assert session.stages() == {quiet: Stage.LIVE}
+
+
+def test_first_data_frame_is_told_once():
+    """
+    The first frame of a subscription on a connection is special, the next ones are not.
+    """
+    (trades,) = trades_of("A")
+    session = Session(PlainSpelling(), [trades], now=0.0)
+    assert session.data(trades)
+    assert not session.data(trades)
+    assert not session.data(trades_of("B")[0])
+
+
+def test_a_refused_subscription_is_reported_and_leaves_the_others_alone():
+    """
+    One bad argument does not cancel the others.
+    """
+    good, bad = trades_of("GOOD", "BAD")
+    session = Session(PlainSpelling(), [good, bad], now=0.0)
+    session.tick(now=0.0)
+    session.refused(bad, "30001 does not exist")
+    session.data(good)
+    done = run(session, start=0.1, until=19.0)
+    assert [action for _, action in done] == [Report(bad, "30001 does not exist")]
+    assert session.settled
+
+
+def test_ping_every_twenty_seconds_and_dead_without_pong():
+    """
+    Pings go out on time; an answer that stays away for fifteen seconds means that the connection is dead.
+    """
+    (trades,) = trades_of("A")
+    session = Session(PlainSpelling(), [trades], now=0.0)
+    session.data(trades)
+    done = []
+    now = 0.0
+    while now < 60.0:
+        actions = session.tick(now=now)
+        done += [(now, action) for action in actions]
+        if Send("ping") in actions:
+            session.ponged()
+        now += 0.5
+    assert [at for at, action in done if action == Send("ping")] == [20.0, 40.0]
+
+    silent = run(session, start=60.0, until=76.0)
+    assert (60.0, Send("ping")) in silent
+    assert [(at, type(action)) for at, action in silent if isinstance(action, Reconnect)][0] == (75.0, Reconnect)
+
+
+def test_renewal_is_asked_for_once_before_the_day_is_over():
+    """
+    Before the exchange cuts a connection after 24 hours, a successor is wanted.
+    """
+    session = Session(PlainSpelling(), [], now=0.0, rules=SessionRules(ping_every=1e9, renew_after=84_600.0))
+    done = run(session, start=0.0, until=86_400.0)
+    assert [(at, type(action)) for at, action in done] == [(84_600.0, Renew)]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 150), st.integers(1, 7))
+def test_never_more_than_ten_messages_in_any_second(count, size):
+    """
+    However much there is to say, pings included, any second holds at most ten frames, and pings are never late.
+    """
+    subs = trades_of(*(f"S{index}" for index in range(count)))
+    rules = SessionRules(ping_every=3.0, pong_within=1e9, subscribes_per_hour=10_000)
+    session = Session(PlainSpelling(size), subs, now=0.0, rules=rules)
+    sent = [(at, action.text) for at, action in run(session, start=0.0, until=60.0) if isinstance(action, Send)]
+    times = [at for at, _ in sent]
+    for first, eleventh in zip(times, times[10:], strict=False):
+        assert eleventh - first > 1.0
+    pings = [at for at, text in sent if text == "ping"]
+    assert all(later - earlier <= 3.2 for earlier, later in zip([0.0, *pings], pings, strict=False))
+    asked = {name for _, text in sent if text != "ping" for name in json.loads(text)}
+    assert asked == {str(subscription.symbol) for subscription in subs}
+
+
+def test_the_hourly_allowance_of_subscribe_requests_is_kept():
+    """
+    What does not fit into 240 requests an hour waits.
+    """
+    subs = trades_of(*(f"S{index}" for index in range(100)))
+    rules = SessionRules(ping_every=1e9, renew_after=1e9, retry_silent_every=30.0)
+    session = Session(PlainSpelling(1), subs, now=0.0, rules=rules)
+    sent = [at for at, action in run(session, start=0.0, until=3599.0) if isinstance(action, Send)]
+    assert len(sent) <= 240
