@@ -130,7 +130,7 @@ def test_ping_every_twenty_seconds_and_dead_without_pong():
 
     silent = run(session, start=60.0, until=76.0)
     assert (60.0, Send("ping")) in silent
-    assert [(at, type(action)) for at, action in silent if isinstance(action, Reconnect)][0] == (75.0, Reconnect)
+    assert next((at, type(action)) for at, action in silent if isinstance(action, Reconnect)) == (75.0, Reconnect)
 
 
 def test_renewal_is_asked_for_once_before_the_day_is_over():

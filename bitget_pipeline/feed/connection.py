@@ -1,0 +1,258 @@
+"""
+One websocket, from its opening to its end: the thin shell around feed/session.py.
+
+Bytes in from the exchange; decoded frames out to a listener (pipeline/live.py). It decides nothing: what to send, when
+to ping and when to give up is the session's; what a frame means is the exchange's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI, ProxyError
+
+from ..errors import ExchangeUnavailable, Malformed, RegionBlocked
+from ..exchange.contract import (
+    Acknowledged,
+    BookFrame,
+    CandlesFrame,
+    Channel,
+    Exchange,
+    Frame,
+    Pong,
+    Subscription,
+    SubscriptionRefused,
+    TickerFrame,
+    TradesFrame,
+)
+from ..telemetry import count, get_logger
+from .session import Reconnect, Renew, Report, Send, Session, SessionRules, Stage
+
+log = get_logger(__name__)
+
+MAX_FRAME_BYTES = 8 * 1024 * 1024
+"""150 book snapshots can reach 1 MB in a burst; a single frame beyond this is nothing we asked for."""
+QUEUED_FRAMES = 4096
+"""Frames received and not yet read, before the socket's own flow control holds the exchange back."""
+REGION_STATUSES = frozenset({403, 451})
+
+
+@dataclass(frozen=True, slots=True)
+class SocketAddress:
+    """Where the socket goes. `proxy` is an http:// or socks5:// address; `tls` None means the system's defaults."""
+
+    url: str
+    proxy: str | None = None
+    tls: ssl.SSLContext | None = None
+    open_within: float = 15.0
+
+
+class Listener(Protocol):
+    """Who hears what connections bring. Called in the event loop; none of it may block."""
+
+    def frame(self, frame: Frame) -> None:
+        """A data frame, in the order of its connection."""
+
+    def set_aside(self, raw: bytes, error: Malformed) -> None:
+        """A frame that could not be understood."""
+
+    def silent(self, subscription: Subscription, problem: str) -> None:
+        """A subscription that does not deliver."""
+
+    def lost(self, subscriptions: Sequence[Subscription]) -> None:
+        """These were live and no connection carries them any more: what comes next has to prove that nothing is missing."""
+
+    def connected(self, name: str) -> None:
+        """A connection is open."""
+
+    def disconnected(self, name: str, reason: str) -> None:
+        """A connection has ended."""
+
+
+class Connection:
+    """
+    One socket's life. `run` returns with the reason once it ends; `close` ends it.
+
+    `settled` is set when every subscription has shown data (or will not), `renewal` when the session wants a successor.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        exchange: Exchange,
+        address: SocketAddress,
+        subscriptions: Sequence[Subscription],
+        listener: Listener,
+        *,
+        clock: Callable[[], int],
+        rules: SessionRules,
+    ) -> None:
+        self.name = name
+        self.settled = asyncio.Event()
+        self.renewal = asyncio.Event()
+        self.opened = asyncio.Event()
+        self.frames = 0
+        self.heard_at = 0.0
+        self._exchange = exchange
+        self._address = address
+        self._subscriptions = subscriptions
+        self._listener = listener
+        self._clock = clock
+        self._rules = rules
+        self._session: Session | None = None
+        self._closing = asyncio.Event()
+        self._nudge = asyncio.Event()
+
+    def live(self) -> set[Subscription]:
+        """The subscriptions that have shown data here."""
+        if self._session is None:
+            return set()
+        return {subscription for subscription, stage in self._session.stages().items() if stage is Stage.LIVE}
+
+    def close(self) -> None:
+        """End it as soon as possible; `run` then returns."""
+        self._closing.set()
+
+    async def run(self) -> str:
+        """
+        Connect, subscribe, and hand on what arrives until the end; answers with the reason.
+
+        Raises ExchangeUnavailable when no connection could be opened, RegionBlocked when the exchange says so.
+        """
+        socket = await self._open()
+        self._session = Session(self._exchange, self._subscriptions, now=time.monotonic(), rules=self._rules)
+        self._listener.connected(self.name)
+        self.opened.set()
+        pump = asyncio.create_task(self._pump(socket, self._session), name=f"{self.name}.pump")
+        steer = asyncio.create_task(self._steer(socket, self._session), name=f"{self.name}.steer")
+        closing = asyncio.create_task(self._closing.wait(), name=f"{self.name}.closing")
+        tasks = (pump, steer, closing)
+        reason = "cancelled"
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if closing in done:
+                reason = "closed on request"
+            else:
+                reason = (pump if pump in done else steer).result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._listener.disconnected(self.name, reason)
+            socket.transport.abort()  # the exchange owes us nothing more: no waiting for its closing handshake
+        return reason
+
+    async def _open(self) -> ClientConnection:
+        try:
+            return await connect(
+                self._address.url,
+                proxy=self._address.proxy,
+                ssl=self._address.tls,
+                open_timeout=self._address.open_within,
+                close_timeout=1.0,
+                ping_interval=None,  # the exchange wants text pings, not protocol pings
+                compression=None,  # it does not negotiate any
+                max_size=MAX_FRAME_BYTES,
+                max_queue=QUEUED_FRAMES,
+            )
+        except InvalidHandshake as error:
+            status = getattr(getattr(error, "response", None), "status_code", 0)
+            if status in REGION_STATUSES:
+                raise RegionBlocked(
+                    f"the exchange refuses the websocket with HTTP {status}",
+                    where=self._address.url,
+                    remedy="it does not serve this region: use a proxy in one it serves, or try the local exchange",
+                ) from error
+            raise ExchangeUnavailable(f"no websocket: {error}", where=self._address.url) from error
+        except (OSError, TimeoutError, InvalidURI, ProxyError) as error:
+            what = str(error) or "timed out"
+            raise ExchangeUnavailable(f"no websocket: {what}", where=self._address.url) from error
+
+    async def _pump(self, socket: ClientConnection, session: Session) -> str:
+        """Read, decode, hand on. The hot path of the live walk."""
+        receive, decode, clock = socket.recv, self._exchange.decode, self._clock
+        deliver = self._listener.frame
+        waiting = {item.symbol for item in self._subscriptions if item.channel is Channel.TRADE}
+        while True:
+            try:
+                raw = await receive(decode=False)
+            except ConnectionClosed as closed:
+                return f"closed by the exchange: {closed}"
+            self.frames += 1
+            try:
+                frame = decode(raw, received_ms=clock())
+            except Malformed as error:
+                count("feed.frames_set_aside")
+                self._listener.set_aside(raw, error)
+                continue
+            if type(frame) is TradesFrame:
+                if waiting and frame.batch.symbol in waiting:
+                    waiting.discard(frame.batch.symbol)
+                    self._first_data(session, Subscription(frame.batch.symbol, Channel.TRADE))
+                deliver(frame)
+            else:
+                self._other(session, frame)
+
+    def _other(self, session: Session, frame: Frame) -> None:
+        """Everything but trades, which are the bulk."""
+        if isinstance(frame, Pong):
+            session.ponged()
+        elif isinstance(frame, Acknowledged):
+            if frame.subscribed:
+                session.acknowledged(frame.subscription)
+        elif isinstance(frame, SubscriptionRefused):
+            count("feed.subscriptions_refused")
+            session.refused(frame.subscription, f"refused with code {frame.code}: {frame.message}")
+            self._nudge.set()
+        elif not isinstance(frame, TradesFrame):
+            self._first_data(session, _subscription_of(frame))
+            self._listener.frame(frame)
+
+    def _first_data(self, session: Session, subscription: Subscription) -> None:
+        if session.data(subscription) and session.settled:
+            self.settled.set()
+
+    async def _steer(self, socket: ClientConnection, session: Session) -> str:
+        """Do what the session says, when it says so."""
+        while True:
+            now = time.monotonic()
+            for action in session.tick(now=now):
+                match action:
+                    case Send(text):
+                        try:
+                            await socket.send(text)
+                        except ConnectionClosed as closed:
+                            return f"closed by the exchange: {closed}"
+                    case Reconnect(reason):
+                        return reason
+                    case Renew(reason):
+                        log.info("feed.renewal_due", connection=self.name, reason=reason)
+                        self.renewal.set()
+                    case Report(subscription, problem):
+                        self._listener.silent(subscription, problem)
+            if session.settled:
+                self.settled.set()
+            wait = max(0.0, session.due(now=now) - time.monotonic())
+            try:
+                async with asyncio.timeout(wait):
+                    await self._nudge.wait()
+            except TimeoutError:
+                pass
+            self._nudge.clear()
+
+
+def _subscription_of(frame: CandlesFrame | TickerFrame | BookFrame) -> Subscription:
+    """The subscription a data frame other than trades belongs to."""
+    match frame:
+        case TickerFrame():
+            return Subscription(frame.ticker.symbol, Channel.TICKER)
+        case CandlesFrame():
+            return Subscription(frame.symbol, Channel(f"candle_{frame.resolution.value}"))
+        case BookFrame():
+            return Subscription(frame.symbol, Channel.BOOKS if frame.depth is None else Channel(f"books_{frame.depth}"))

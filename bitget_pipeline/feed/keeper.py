@@ -1,0 +1,142 @@
+"""
+Keeps one planned connection open: reconnects after a break, and renews before its end, make before break.
+
+One keeper per entry of feed/shards.py; pipeline/live.py starts them and listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from ..errors import ExchangeUnavailable
+from ..exchange.contract import Exchange, Subscription
+from ..telemetry import count, get_logger
+from .connection import Connection, Listener, SocketAddress
+from .session import SessionRules
+
+log = get_logger(__name__)
+
+STABLE_AFTER = 30.0
+"""A connection that lived this long (seconds) was good: the back-off starts anew."""
+
+
+class Keeper:
+    """
+    A set of subscriptions that should always be carried by one live connection.
+
+    `pause` gives the seconds to wait before attempt n (1, 2, …) after a failure; `permit` waits for the address's
+    allowance of new connections (300 in five minutes, shared by all processes of one address).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        exchange: Exchange,
+        address: SocketAddress,
+        subscriptions: Sequence[Subscription],
+        listener: Listener,
+        *,
+        clock: Callable[[], int],
+        rules: SessionRules,
+        pause: Callable[[int], float],
+        permit: Callable[[], Awaitable[None]],
+        settle_within: float = 60.0,
+    ) -> None:
+        self.name = name
+        self.subscriptions = tuple(subscriptions)
+        self.opened = 0
+        self._exchange = exchange
+        self._address = address
+        self._listener = listener
+        self._clock = clock
+        self._rules = rules
+        self._pause = pause
+        self._permit = permit
+        self._settle_within = settle_within
+        self._open: dict[Connection, asyncio.Task[str]] = {}
+
+    def live(self) -> set[Subscription]:
+        """The subscriptions that deliver now."""
+        return {subscription for connection in self._open for subscription in connection.live()}
+
+    def frames(self) -> int:
+        """Frames received by the connections that are open now."""
+        return sum(connection.frames for connection in self._open)
+
+    async def run(self) -> None:
+        """Keep it open until cancelled. Raises only what repeating cannot help, such as RegionBlocked."""
+        failures = 0
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                started = loop.time()
+                try:
+                    await self._carry()
+                except ExchangeUnavailable as error:
+                    count("feed.connects_failed")
+                    log.warning("feed.connect_failed", connection=self.name, problem=str(error))
+                failures = 1 if loop.time() - started > STABLE_AFTER else failures + 1
+                await asyncio.sleep(self._pause(failures))
+        finally:
+            for task in list(self._open.values()):
+                task.cancel()
+            await asyncio.gather(*self._open.values(), return_exceptions=True)
+
+    async def _carry(self) -> None:
+        """One connection and the successors that replace it, until one ends unplanned."""
+        current = await self._start()
+        while True:
+            renewal = asyncio.create_task(current.renewal.wait())
+            try:
+                await asyncio.wait({self._open[current], renewal}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                renewal.cancel()
+            if self._open[current].done():
+                self._ended(current).result()
+                return
+            current = await self._succeed(current)
+
+    async def _succeed(self, current: Connection) -> Connection:
+        """Open a successor; once it carries everything, close the present one. Whoever is left goes on."""
+        current.renewal.clear()
+        successor = await self._start()
+        settled = asyncio.create_task(successor.settled.wait())
+        try:
+            await asyncio.wait(
+                {settled, self._open[current], self._open[successor]},
+                timeout=self._settle_within,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            settled.cancel()
+        loser = current if successor.settled.is_set() or self._open[current].done() else successor
+        loser.close()
+        await asyncio.wait({self._open[loser]})
+        self._ended(loser)
+        winner = successor if loser is current else current
+        log.info("feed.renewed" if winner is successor else "feed.renewal_failed", connection=winner.name)
+        return winner
+
+    async def _start(self) -> Connection:
+        await self._permit()
+        self.opened += 1
+        connection = Connection(
+            f"{self.name}.{self.opened}",
+            self._exchange,
+            self._address,
+            self.subscriptions,
+            self._listener,
+            clock=self._clock,
+            rules=self._rules,
+        )
+        self._open[connection] = asyncio.create_task(connection.run(), name=connection.name)
+        return connection
+
+    def _ended(self, connection: Connection) -> asyncio.Task[str]:
+        """Forget a connection that has ended, and tell which subscriptions nobody carries any more."""
+        task = self._open.pop(connection)
+        orphans = connection.live() - self.live()
+        if orphans:
+            self._listener.lost(sorted(orphans, key=str))
+        return task

@@ -1,0 +1,84 @@
+"""
+Whether trades connect to those we hold. Pure.
+
+Trade ids are not gap-free, so a hole cannot be seen in them. What can be known: a connection delivers without loss from
+its snapshot on, and the snapshot holds the trades just before it. So after each break the first answer must contain the
+newest trade we hold; then nothing is missing. Otherwise there is a gap, which pipeline/repair.py closes over HTTP.
+
+Facts come from storage (the anchors, kept with the stream) and from feed/ (what broke); the gaps go into the same Redis
+call as the first append after the break.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ..market.instrument import Symbol
+from ..market.trade import TradeBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """
+    Trades may be missing between two ids that we hold (or are about to append): after `after_id`, before `before_id`.
+    """
+
+    symbol: Symbol
+    after_id: int
+    before_id: int
+
+
+class Continuity:
+    """
+    Follows each symbol's trades through breaks. Starts with every symbol broken: nothing is known yet.
+
+    `newest` is the highest id held per symbol when this begins (the anchors of a predecessor); a symbol without one
+    is new, and what was before its first snapshot is no gap.
+    """
+
+    def __init__(self, symbols: Iterable[Symbol], *, newest: Mapping[Symbol, int]) -> None:
+        self._broken = set(symbols)
+        self._newest = dict(newest)
+
+    @property
+    def broken(self) -> frozenset[Symbol]:
+        """The symbols whose next trades have to prove that nothing is missing."""
+        return frozenset(self._broken)
+
+    def broke(self, symbols: Iterable[Symbol]) -> None:
+        """These symbols were cut off."""
+        self._broken.update(symbols)
+
+    def rewind(self, newest: Mapping[Symbol, int]) -> None:
+        """The store may have lost its last moments: believe these ids instead of our own, and prove everything again."""
+        self._broken.update(self._newest)
+        self._newest = dict(newest)
+        self._broken.update(newest)
+
+    def admit(self, batch: TradeBatch) -> Gap | None:
+        """Note trades that arrived (oldest first); the gap before them, if this batch is the proof that there is one."""
+        trades = batch.trades
+        if not trades:
+            return None
+        symbol = batch.symbol
+        last = trades[-1].trade_id
+        if not self._broken or symbol not in self._broken:
+            if last > self._newest.get(symbol, 0):
+                self._newest[symbol] = last
+            return None
+        held = self._newest.get(symbol)
+        if held is None:
+            self._newest[symbol] = last
+            self._broken.discard(symbol)
+            return None
+        if last < held:
+            return None  # an answer from before what we hold proves nothing about what came after it
+        self._newest[symbol] = last
+        self._broken.discard(symbol)
+        if any(trade.trade_id == held for trade in trades):
+            return None
+        first = trades[0].trade_id
+        # Ids on both sides of the one we hold, but not that one: this answer is not whole, so its last trade is the
+        # first one we can be sure to hold on from.
+        return Gap(symbol, held, first if first > held else last)
