@@ -1,0 +1,240 @@
+"""
+ClickHouse's HTTP interface on this machine: the asynchronous half of the server.
+
+From sockets (aiohttp) to `work.py`, which runs in the engine's threads, and back through `answers.py`. Started by `serve`
+in `service.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
+
+from aiohttp import web
+
+from ... import telemetry
+from .answers import Voice
+from .asked import Asked, check_credentials, understood
+from .config import WarehouseConfig
+from .engine import Engine
+from .neighbours import stranger
+from .refusals import Refusal, refusal
+from .sessions import Session, Sessions
+from .statements import Insert, NeedMore, insert_with_data
+from .work import Answer, Work
+
+log = telemetry.get_logger(__name__)
+T = TypeVar("T")
+
+# Data are handed to the engine in pieces of about this size: the hop to another thread costs some 50 µs.
+_PIECE = 1 << 20
+# A statement without data must fit into memory; ClickHouse's own bound (max_query_size, a setting) is far lower.
+_LONGEST_STATEMENT = 64 << 20
+# Before an error is sent the rest of the request is read, else the client sees a reset connection instead of the error.
+_MOST_DRAINED = 256 << 20
+
+
+class Job:
+    """One statement on its way: what cancellation has to find."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self.work: Work | None = None
+        self.session: Session | None = None
+        self.pending: asyncio.Future[object] | None = None
+        self.may_be_killed = True
+
+
+class Server:
+    """Requests in, answers out."""
+
+    def __init__(self, config: WarehouseConfig, engine: Engine) -> None:
+        self._config = config
+        self._engine = engine
+        self.sessions = Sessions(engine, most=config.max_sessions)
+        self._running: dict[str, Job] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    def application(self) -> web.Application:
+        """The routes of ClickHouse's HTTP interface."""
+        application = web.Application(middlewares=[self._neighbours_only])
+        for path in ("/ping", "/replicas_status"):
+            application.router.add_get(path, _ok)
+        application.router.add_get("/", self._statement, allow_head=False)
+        application.router.add_head("/", _ok)
+        application.router.add_post("/", self._statement)
+        return application
+
+    @web.middleware
+    async def _neighbours_only(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if (why := stranger(request)) is not None:
+            await _drain(request)
+            return self._voice(request).refuse(why, None)
+        return await handler(request)
+
+    def _voice(self, request: web.Request) -> Voice:
+        return Voice(request, timezone=self._engine.timezone, version=self._engine.version)
+
+    # ------------------------------------------------------------ one request
+
+    async def _statement(self, request: web.Request) -> web.StreamResponse:
+        if request.method == "GET" and "query" not in request.query:
+            return await _ok(request)
+        voice = self._voice(request)
+        asked: Asked | None = None
+        try:
+            check_credentials(request, self._config)
+            asked = await understood(request)
+            await self._run(asked, voice)
+        except Refusal as why:
+            if voice.response is not None:
+                await voice.broke(why)
+            else:
+                await _drain(request)
+                return voice.refuse(why, asked)
+        assert voice.response is not None
+        return voice.response
+
+    async def _run(self, asked: Asked, voice: Voice) -> None:
+        """Run what is asked and send the answer. Raises refusals."""
+        if asked.query_id in self._running:
+            raise refusal(216, f"Query with id = {asked.query_id} is already running.")
+        job = Job(asked)
+        self._running[asked.query_id] = job
+        self._quiet.clear()
+        try:
+            insert = await _read_statement(asked)
+            if asked.session_id:
+                job.session = self.sessions.take(
+                    asked.session_id, timeout=asked.session_timeout, must_exist=asked.session_check
+                )
+            if insert is None:
+                await self._answer(job, voice)
+            else:
+                await self._insert(job, insert, voice)
+        finally:
+            # A task of its own, so that neither a cancelled request nor a slow end is cut short.
+            ending = asyncio.get_running_loop().create_task(self._end(job))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+            with suppress(asyncio.CancelledError):
+                await asyncio.shield(ending)
+
+    async def _answer(self, job: Job, voice: Voice) -> None:
+        def begin() -> Answer:
+            return self._begin(job).select(job.asked.text)
+
+        answer = await self._in_engine(job, begin)
+        await voice.begin(job.asked, answer)
+        if answer.stream is None:
+            return
+        while (piece := await self._in_engine(job, answer.stream.next)) is not None:
+            await voice.more(piece)
+        await voice.end()
+
+    async def _insert(self, job: Job, insert: Insert, voice: Voice) -> None:
+        asked = job.asked
+        first = asked.text[insert.data_from :]
+        waiting = bytearray()
+        await self._in_engine(job, lambda: self._begin(job).insert(insert, first))
+        work = job.work
+        assert work is not None
+        async for piece in asked.body:
+            waiting += piece
+            if len(waiting) >= _PIECE:
+                data, waiting = bytes(waiting), bytearray()
+                await self._in_engine(job, work.append, data)
+        job.may_be_killed = False  # all is here: what was sent whole is stored, even if the sender is gone by then
+        rest = bytes(waiting)
+
+        def finish() -> Answer:
+            work.append(rest)
+            return work.finish()
+
+        await voice.begin(asked, await self._in_engine(job, finish))
+
+    def _begin(self, job: Job) -> Work:
+        handle = job.session.handle if job.session is not None else self._engine.open()
+        job.work = Work(handle, job.asked, in_session=job.session is not None)
+        return job.work
+
+    async def _in_engine(self, job: Job, do: Callable[..., T], *given: object) -> T:
+        """Run in a thread of the engine; when this request is cancelled meanwhile, `_end` waits for the thread."""
+        future = asyncio.get_running_loop().run_in_executor(self._engine.pool, do, *given)
+        job.pending = future  # type: ignore[assignment]
+        return await asyncio.shield(future)
+
+    async def _end(self, job: Job) -> None:
+        """Kill what still runs, let go of the handle, free the session."""
+        loop = asyncio.get_running_loop()
+        while job.pending is not None and not job.pending.done():
+            # Again and again: the statement may not have reached the engine yet when it is killed first.
+            if job.may_be_killed:
+                await loop.run_in_executor(self._engine.killers, self._engine.kill, job.asked.query_id)
+            await asyncio.wait([job.pending], timeout=0.1)
+        if job.pending is not None:
+            job.pending.exception()  # taken note of, so that nobody complains of it
+        if job.work is not None:
+            if job.work.idle:
+                job.work.end()
+            else:
+                await loop.run_in_executor(self._engine.pool, job.work.end)
+        if job.session is not None:
+            self.sessions.give_back(job.session, end=job.asked.close_session)
+        self._running.pop(job.asked.query_id, None)
+        if not self._running:
+            self._quiet.set()
+
+    # ------------------------------------------------------------ the end
+
+    async def finish(self, *, within: float) -> None:
+        """Wait until nothing runs; after `within` seconds kill what does."""
+        loop = asyncio.get_running_loop()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._quiet.wait(), within)
+        for query_id in list(self._running):
+            log.warning("warehouse.killed_at_stop", query_id=query_id)
+            await loop.run_in_executor(self._engine.killers, self._engine.kill, query_id)
+
+    async def close(self) -> None:
+        """Let go of all handles, once no request is left."""
+        await self._quiet.wait()
+        self.sessions.close()
+
+
+async def _read_statement(asked: Asked) -> Insert | None:
+    """Read until it is clear what is asked; any other statement than an insert with data is read to its end."""
+    complete = False
+    while True:
+        try:
+            insert = insert_with_data(asked.text, complete=complete)
+        except NeedMore:
+            insert = None
+        else:
+            if insert is not None or complete:
+                return insert
+        if len(asked.text) > _LONGEST_STATEMENT:
+            raise refusal(62, f"Max query size exceeded: a statement may have {_LONGEST_STATEMENT >> 20} MiB.")
+        piece = await anext(asked.body, None)
+        complete = piece is None
+        asked.text += piece or b""
+
+
+async def _drain(request: web.Request) -> None:
+    """Read what is left of the request's body."""
+    drained = 0
+    with suppress(Exception):  # the client is gone, or the body is malformed: the error is all that counts
+        async for piece in request.content.iter_any():
+            drained += len(piece)
+            if drained > _MOST_DRAINED:
+                return
+
+
+async def _ok(request: web.Request) -> web.Response:
+    return web.Response(text="Ok.\n", content_type="text/html")
