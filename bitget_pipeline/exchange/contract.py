@@ -2,7 +2,8 @@
 What every exchange must offer, and the values that cross the border.
 
 Implemented by exchange/<name>/adapter.py and found by exchange/registry.py; used by feed/, history/ and pipeline/.
-An exchange here is pure: it builds requests and frames, and turns received bytes into our values. Whoever calls it does the sending.
+An exchange here is pure: it builds requests and frames, and turns received bytes into our values. Whoever calls it does
+the sending.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Request:
     """
     An HTTP GET that the history client sends, signed or not.
 
-    `endpoint` is the key of its rate budget (`spot.history-candles`); `per_second` is the exchange's published limit for it.
+    `endpoint` is the key of its rate budget (`spot.history-candles`); `per_second` is the exchange's published limit.
     """
 
     path: str
@@ -98,7 +99,8 @@ class TradesFrame:
     """
     Trades of one symbol, oldest first (the wire has them newest first).
 
-    `batch.rejected` counts the rows of the frame that made no sense and were left out. `batch.trades` is empty when the frame had no rows.
+    `batch.rejected` counts the rows of the frame that made no sense and were left out. `batch.trades` is empty only
+    when the frame had no rows.
     """
 
     batch: TradeBatch
@@ -130,10 +132,10 @@ class TickerFrame:
 @dataclass(slots=True)
 class BookFrame:
     """
-    A book or a change of it. Prices and sizes are the exchange's own text (checksums are taken over it); size zero deletes a level.
+    A book or a change of it. Prices and sizes are the exchange's own text (checksums are taken over it).
 
-    Bids fall, asks rise. `depth` is None for the full book, else the number of levels a side of a fixed-depth channel.
-    `seq`, `prev_seq` and `checksum` are None where the frame has none.
+    Bids fall, asks rise; size zero deletes a level. `depth` is None for the full book, else the number of levels a
+    side of a fixed-depth channel. `seq`, `prev_seq` and `checksum` are None where the frame has none.
     """
 
     symbol: Symbol
@@ -216,8 +218,9 @@ class KeyVerdict:
     """
     What a key may do.
 
-    `read_only` is true only when every right is known to read; `rights` are the exchange's own words, empty for a unified account whose
-    rights are not known yet. `ip_restricted` says whether the key works from listed addresses alone.
+    `read_only` is true only when every right is known to read alone; `rights` are the exchange's own words. A unified
+    account asked in the classic way gives no rights and `family` UNIFIED: ask again with
+    `account_info(Family.UNIFIED)`. `ip_restricted` says whether the key works from listed addresses alone.
     """
 
     read_only: bool
