@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from .. import errors
 
@@ -259,7 +261,12 @@ def wait_ready(config: RedisConfig, timeout: float, *, process: subprocess.Popen
     """
     deadline = time.monotonic() + timeout
     client = redis.Redis(
-        host=config.host, port=config.port, password=config.password or None, socket_timeout=2, socket_connect_timeout=2
+        host=config.host,
+        port=config.port,
+        password=config.password or None,
+        socket_timeout=2,
+        socket_connect_timeout=2,
+        retry=Retry(NoBackoff(), 0),  # waiting is done here
     )
     said = "no answer"
     try:

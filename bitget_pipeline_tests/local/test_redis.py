@@ -7,10 +7,13 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from bitget_pipeline import errors
 from bitget_pipeline.local import redis as local_redis
@@ -88,7 +91,7 @@ def test_the_password_is_in_no_command_line_and_in_no_readable_file(config):
     process = start(config)
     try:
         with pytest.raises(redis.AuthenticationError):
-            redis.Redis(port=config.port).ping()
+            redis.Redis(port=config.port, retry=Retry(NoBackoff(), 0)).ping()
         with pytest.raises(errors.CredentialsRefused):
             wait_ready(RedisConfig(config.data, config.port, password="another"), 5)
     finally:
@@ -160,8 +163,6 @@ def test_a_second_server_on_the_same_folder_is_refused(config):
 
 def _wrapper(config: RedisConfig) -> list[str]:
     """The part of the command that takes the lock."""
-    import sys
-
     return [sys.executable, "-I", "-S", "-c", local_redis._LOCK_AND_BECOME]
 
 
