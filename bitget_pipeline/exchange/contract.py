@@ -267,6 +267,9 @@ class Exchange(Protocol):
     def trade_page(self, symbol: Symbol, *, before_id: int | None = None, limit: int | None = None) -> Request:
         """Ask for the trades with ids below `before_id`, newest `limit` of them; without it the newest of all."""
 
+    def book(self, symbol: Symbol) -> Request:
+        """Ask for the order book now."""
+
     # ---- answers: HTTP status and body in, our values out; they raise the error tree
 
     def read_server_time(self, status: int, body: bytes) -> int:
@@ -283,6 +286,9 @@ class Exchange(Protocol):
 
     def read_trades(self, symbol: Symbol, status: int, body: bytes, *, received_ms: int) -> Page[Trade]:
         """Trades, oldest first, each once."""
+
+    def read_book(self, symbol: Symbol, status: int, body: bytes) -> BookFrame:
+        """The order book, always a snapshot."""
 
     def read_headers(self, headers: Mapping[str, str]) -> int | None:
         """How many requests of this endpoint are left in this second, when the answer says so."""

@@ -17,6 +17,7 @@ from ...market.candle import Candle, Resolution
 from ...market.instrument import Market, Symbol, Ticker
 from ...market.trade import Trade
 from ..contract import (
+    BookFrame,
     Credentials,
     Family,
     Frame,
@@ -27,7 +28,7 @@ from ..contract import (
     SocketLimits,
     Subscription,
 )
-from . import answers, commands, frames, normalise, requests, signing
+from . import answers, books, commands, frames, normalise, requests, signing
 from . import credentials as account
 from .wire import Rows, WireCandle, WireContract, WireSpotSymbol, WireTicker, WireTrade
 
@@ -92,6 +93,9 @@ class Bitget:
     def trade_page(self, symbol: Symbol, *, before_id: int | None = None, limit: int | None = None) -> Request:
         return requests.trade_page(symbol, before_id=before_id, limit=limit)
 
+    def book(self, symbol: Symbol) -> Request:
+        return requests.book(symbol)
+
     # ---- answers
 
     def read_server_time(self, status: int, body: bytes) -> int:
@@ -144,6 +148,14 @@ class Bitget:
         answers.settled(trades, rejected, where=where)
         once = {one.trade_id: one for one in trades}.values()
         return Page(sorted(once, key=lambda one: (one.ts_ms, one.trade_id)), rejected)
+
+    def read_book(self, symbol: Symbol, status: int, body: bytes) -> BookFrame:
+        where = f"bitget book of {symbol}"
+        raw = answers.data(status, body, where=where)
+        try:
+            return books.read(raw or b"", symbol, snapshot=True, depth=None)
+        except (ValueError, RecursionError) as error:
+            raise MalformedPage(f"the book makes no sense: {error}", where=where, remedy="it is set aside") from None
 
     def read_headers(self, headers: Mapping[str, str]) -> int | None:
         for name, value in headers.items():

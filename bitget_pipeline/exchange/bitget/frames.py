@@ -10,7 +10,6 @@ and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import Decimal
 
 import msgspec
 
@@ -20,7 +19,6 @@ from ...market.instrument import Symbol
 from ...market.trade import Trade, TradeBatch
 from ..contract import (
     Acknowledged,
-    BookFrame,
     CandlesFrame,
     Channel,
     Frame,
@@ -30,11 +28,11 @@ from ..contract import (
     TickerFrame,
     TradesFrame,
 )
-from . import normalise
+from . import books, normalise
 from .answers import foreign
 from .channels import BY_WIRE_NAME, CHANNELS, FIRST_GENERATION_PRODUCTS, MARKETS
 from .normalise import BUYS
-from .wire import Push, Rows, TradePush, WireArgument, WireBook, WireCandle, WireTicker, WireTrade
+from .wire import Push, Rows, TradePush, WireArgument, WireCandle, WireTicker, WireTrade
 
 AHEAD_MS = 86_400_000
 """A row dated more than a day after now is noise."""
@@ -48,21 +46,7 @@ _push = msgspec.json.Decoder(Push).decode
 _trades: Rows[WireTrade] = Rows(WireTrade)
 _candles: Rows[list[float]] = Rows(WireCandle)
 _tickers: Rows[WireTicker] = Rows(WireTicker)
-_books: Rows[WireBook] = Rows(WireBook)
-
-
-class _NumberBook(msgspec.Struct):
-    """A book whose levels are numbers, as some answers have them; decimals keep their digits."""
-
-    ts: int
-    bids: list[tuple[Decimal, Decimal]]
-    asks: list[tuple[Decimal, Decimal]]
-    seq: int | None = None
-    pseq: int | None = None
-    checksum: int | None = None
-
-
-_number_books: Rows[_NumberBook] = Rows(_NumberBook)
+_EACH = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def decode(frame: str | bytes, *, received_ms: int) -> Frame:
@@ -186,31 +170,10 @@ def _read_ticker(about: Subscription, push: Push, received_ms: int) -> Frame:
 
 
 def _read_book(about: Subscription, push: Push, received_ms: int) -> Frame:
-    books, rejected = _books.read(push.data)
-    if rejected:
-        numbers, rejected = _number_books.read(push.data)
-        books = [
-            WireBook(book.ts, _as_text(book.bids), _as_text(book.asks), book.seq, book.pseq, book.checksum)
-            for book in numbers
-        ]
-    if rejected or len(books) != 1:
-        raise ValueError(f"a book frame holds one book, this one {len(books)} {''.join(rejected[:1])}")
-    book = books[0]
-    return BookFrame(
-        symbol=about.symbol,
-        snapshot=push.action == "snapshot",
-        bids=book.bids,
-        asks=book.asks,
-        seq=book.seq,
-        prev_seq=book.pseq,
-        checksum=book.checksum,
-        ts_ms=book.ts,
-        depth=CHANNELS[about.channel].depth,
-    )
-
-
-def _as_text(levels: list[tuple[Decimal, Decimal]]) -> list[tuple[str, str]]:
-    return [(f"{price:f}", f"{size:f}") for price, size in levels]
+    found = _EACH.decode(push.data)
+    if len(found) != 1:
+        raise ValueError(f"a book frame holds one book, this one {len(found)}")
+    return books.read(found[0], about.symbol, snapshot=push.action == "snapshot", depth=CHANNELS[about.channel].depth)
 
 
 def _reader(channel: Channel) -> Callable[[Subscription, Push, int], Frame]:

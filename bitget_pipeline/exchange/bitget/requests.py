@@ -132,6 +132,13 @@ def trade_page(symbol: Symbol, *, before_id: int | None = None, limit: int | Non
     return Request("/api/v2/mix/market/fills-history", params, "mix.fills-history", 10)
 
 
+def book(symbol: Symbol) -> Request:
+    """The order book now: 150 levels a side on spot, as many as the exchange gives on futures."""
+    if symbol.market is Market.SPOT:
+        return Request("/api/v2/spot/market/orderbook", (*_named(symbol), ("limit", "150")), "spot.orderbook", 20)
+    return Request("/api/v2/mix/market/merge-depth", (*_named(symbol), ("limit", "max")), "mix.merge-depth", 20)
+
+
 def account_info(family: Family) -> Request:
     """
     What a key may do. The classic call is documented; that the unified one (`permType`, `permissions`) shows the

@@ -8,6 +8,7 @@ strict where a value cannot be true (a price of zero, an id that is no integer):
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
@@ -92,11 +93,23 @@ class WireContract(msgspec.Struct):
 
 
 class WireBook(msgspec.Struct):
-    """The one row of a `books` frame. Levels are the exact text of price and size."""
+    """The one row of a `books` frame, or the data of an `orderbook` answer. Levels are the exact text of price and
+    size."""
 
     ts: int
     bids: list[tuple[str, str]]
     asks: list[tuple[str, str]]
+    seq: int | None = None
+    pseq: int | None = None
+    checksum: int | None = None
+
+
+class WireNumberBook(msgspec.Struct):
+    """A book whose levels are numbers, as `merge-depth` has them; decimals keep their digits."""
+
+    ts: int
+    bids: list[tuple[Decimal, Decimal]]
+    asks: list[tuple[Decimal, Decimal]]
     seq: int | None = None
     pseq: int | None = None
     checksum: int | None = None
