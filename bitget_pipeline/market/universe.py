@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from .instrument import COLLECTED, Instrument, Market, Status, Symbol, Ticker
 
-FALLBACK = {market: ("BTCUSDT", "ETHUSDT", "SOLUSDT") for market in (Market.SPOT, Market.USDTM)}
+FALLBACK = dict.fromkeys((Market.SPOT, Market.USDTM), ("BTCUSDT", "ETHUSDT", "SOLUSDT"))
 """What is followed when the very first discovery fails."""
 
 SHRINKAGE = 0.05
@@ -133,7 +133,7 @@ def _without_volumes(
     reason = Reason.KEPT if followed else Reason.FALLBACK
     wanted = followed or {Symbol(market, name) for name in FALLBACK.get(market, ())}
     known = {symbol for symbol in wanted if not listed or status.get(symbol) in COLLECTED}
-    return {symbol: reason for symbol in sorted(known, key=lambda one: one.name)[: rules.top_n]}
+    return dict.fromkeys(sorted(known, key=lambda one: one.name)[: rules.top_n], reason)
 
 
 def _refusal(pin: Symbol, status: Mapping[Symbol, Status], rules: SelectionRules) -> str | None:
