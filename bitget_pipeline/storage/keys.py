@@ -1,0 +1,28 @@
+"""
+The names of our keys in Redis.
+
+All begin with the prefix of the installation (REDIS_PREFIX). What one Lua script touches together carries the same
+`{tag}`, so that it lies on one node of a Redis Cluster.
+"""
+
+from __future__ import annotations
+
+
+def stamp_key(prefix: str) -> str:
+    """Whose data lie under this prefix."""
+    return f"{prefix}stamp"
+
+
+def versions_key(prefix: str) -> str:
+    """The counter of versions."""
+    return f"{prefix}versions"
+
+
+def shard_key(prefix: str, shard: str, what: str) -> str:
+    """Something of one live shard: lease, fence, trades, anchors, control, live statistics."""
+    return f"{prefix}{{live:{shard}}}:{what}"
+
+
+def egress_key(prefix: str, egress: str, what: str) -> str:
+    """Something of one egress address: its rate budget."""
+    return f"{prefix}{{egress:{egress}}}:{what}"

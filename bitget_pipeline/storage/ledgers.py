@@ -1,0 +1,125 @@
+"""
+The tables about the data rather than of the market: coverage, incidents, health, scorecard, and the schema's own.
+
+Listed in tables.py, which has the house rules for names, keys and versions.
+"""
+
+from __future__ import annotations
+
+from .columns import BY_SYMBOL, COUNTED, INSERTED, MARKET, RUN_ID, SYMBOL, WORD, amount, moment
+from .schema import Column, Table
+
+COVERAGE_EVIDENCE = Table(
+    "coverage_evidence",
+    "What was found out about a stretch of a stream. Rows are only added; the view `coverage` folds them into what holds now.",
+    (
+        MARKET,
+        SYMBOL,
+        Column("stream", WORD, "candles_1m, trades, order_books …"),
+        moment("interval_start", "where the stretch begins, UTC, inclusive"),
+        moment(
+            "interval_end", "where it ends, UTC, exclusive; within the month it begins in, or the first moment after"
+        ),
+        Column("state", WORD, "complete, partial, verified_empty, unavailable, expired, unexplained or unknown"),
+        Column("rows", "UInt64", "rows stored for the stretch", "ZSTD(1)"),
+        Column("expected", "UInt64", "rows a complete stretch would have, 0 where that cannot be known", "ZSTD(1)"),
+        Column("digest", "UInt64", "digest of the stored rows at that moment, 0 where none was taken", "ZSTD(1)"),
+        Column("reason", "String", "why this is believed, one line for a person", "ZSTD(1)"),
+        Column("retry_at", "Nullable(DateTime64(3, 'UTC'))", "when to try again, UTC; empty: not planned", "ZSTD(1)"),
+        COUNTED,
+        RUN_ID,
+        INSERTED,
+    ),
+    order_by="(market, symbol, stream, interval_start, interval_end, version)",
+    partition_by="toYear(interval_start)",
+    shard_by=BY_SYMBOL,
+)
+
+INCIDENTS = Table(
+    "incidents",
+    "What went wrong, from when to when, and what was done.",
+    (
+        Column("incident_id", "String", "one for each incident, its rows share it", "ZSTD(1)"),
+        moment("opened_at", "when it began, UTC"),
+        Column("closed_at", "Nullable(DateTime64(3, 'UTC'))", "when it was over, UTC; empty while it lasts", "ZSTD(1)"),
+        Column("kind", WORD, "for example gap, shrunk_list, disappeared_bar, disk_low"),
+        Column("severity", WORD, "note, degraded or critical"),
+        MARKET,
+        SYMBOL,
+        Column("what", "String", "what happened, one line for a person", "ZSTD(1)"),
+        Column("details", "String", "figures as JSON", "ZSTD(1)"),
+        COUNTED,
+        RUN_ID,
+        INSERTED,
+    ),
+    order_by="(incident_id)",
+    version="version",
+    shard_by="0",
+)
+
+HEALTH = Table(
+    "health",
+    "Health as it was seen once a minute: per symbol and stream, and overall (empty market and symbol).",
+    (
+        moment("at", "when it was looked at, UTC"),
+        MARKET,
+        SYMBOL,
+        Column("stream", WORD, "trades, candles_1m …; empty for the whole"),
+        Column("status", WORD, "healthy, degraded, critical or unknown"),
+        Column("last_data_at", "Nullable(DateTime64(3, 'UTC'))", "newest data, UTC", "ZSTD(1)"),
+        amount("lag_seconds", "age of the newest data when it was looked at"),
+        amount("rate", "rows a second over the last minute"),
+        Column("reason", "String", "why, one line for a person", "ZSTD(1)"),
+        RUN_ID,
+        INSERTED,
+    ),
+    order_by="(market, symbol, stream, at)",
+    partition_by="toYYYYMM(at)",
+    shard_by=BY_SYMBOL,
+)
+
+SCORECARD = Table(
+    "scorecard",
+    "The promises in figures, one row for each measurement.",
+    (
+        moment("at", "when it was measured, UTC"),
+        Column("metric", WORD, "what was measured"),
+        MARKET,
+        SYMBOL,
+        amount("value", "the figure"),
+        Column("unit", WORD, "its unit"),
+        Column("target", "Nullable(Float64)", "what it should be, where something was promised", "ZSTD(1)"),
+        Column("met", "Nullable(UInt8)", "1: promise kept, 0: broken", "ZSTD(1)"),
+        COUNTED,
+        RUN_ID,
+        INSERTED,
+    ),
+    order_by="(metric, market, symbol, at)",
+    version="version",
+    shard_by="0",
+)
+
+STAMP = Table(
+    "stamp",
+    "Whose data this database holds. One row, written when it is created; the other exchange is refused.",
+    (
+        Column("exchange", "String", "bitget or local"),
+        moment("stamped_at", "when, UTC"),
+    ),
+    order_by="(exchange)",
+    shard_by="0",
+)
+
+SCHEMA_MIGRATIONS = Table(
+    "schema_migrations",
+    "Which migrations were applied.",
+    (
+        Column("version", "UInt32", "number of the migration"),
+        Column("name", "String", "what it does"),
+        Column("digest", "String", "SHA-256 of its statements, to notice when code and database differ"),
+        moment("applied_at", "when, UTC"),
+    ),
+    order_by="(version)",
+    version="applied_at",
+    shard_by="0",
+)

@@ -1,0 +1,115 @@
+"""
+What all tests share: a real ClickHouse (the embedded one) and a real Redis, started once per session, as processes of their own.
+
+Each test gets a fresh database, and a fresh key prefix, on them:
+
+- `warehouse_address`: a WarehouseAddress with a new database name (nothing created yet)
+- `warehouse`: an open Warehouse with every table and view, dropped afterwards
+- `redis_address`: where Redis is
+- `redis_client`: an asynchronous client to it
+- `redis_prefix`: a key prefix nobody else uses, with the colon at its end
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import redis.asyncio
+
+from bitget_pipeline.local import redis as local_redis
+from bitget_pipeline.storage.connection import WarehouseAddress
+from bitget_pipeline.storage.migrations import migrate
+from bitget_pipeline.storage.redis_connection import RedisAddress, connect
+from bitget_pipeline.storage.warehouse import Warehouse
+
+
+@pytest.fixture(scope="session")
+def warehouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a ClickHouse that lives as long as the test session."""
+    folder = tmp_path_factory.mktemp("clickhouse")
+    with _process(
+        [sys.executable, "-m", "bitget_pipeline.local.warehouse", "--data", str(folder)], folder
+    ) as first_line:
+        yield int(json.loads(first_line)["port"])
+
+
+@pytest.fixture
+def warehouse_address(warehouse_server: int) -> WarehouseAddress:
+    """Where ClickHouse is, with the name of a database that does not exist yet."""
+    return WarehouseAddress("127.0.0.1", warehouse_server, database=f"t_{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def warehouse(warehouse_address: WarehouseAddress) -> Iterator[Warehouse]:
+    """An open warehouse with every table and view in a database of its own."""
+    with Warehouse.open(warehouse_address) as opened:
+        migrate(opened)
+        yield opened
+        opened.command(f"DROP DATABASE `{warehouse_address.database}`")
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisAddress]:
+    """A Redis that lives as long as the test session."""
+    config = local_redis.with_port(local_redis.RedisConfig(data=tmp_path_factory.mktemp("redis")))
+    process = local_redis.start(config)
+    try:
+        yield RedisAddress(config.host, config.port)
+    finally:
+        local_redis.stop(process)
+
+
+@pytest.fixture
+def redis_address(redis_server: RedisAddress) -> RedisAddress:
+    """Where Redis is."""
+    return redis_server
+
+
+@pytest.fixture
+async def redis_client(redis_address: RedisAddress) -> AsyncIterator[redis.asyncio.Redis]:
+    """An asynchronous client of Redis."""
+    client = connect(redis_address)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def redis_prefix() -> str:
+    """A key prefix nobody else uses."""
+    return f"t{uuid.uuid4().hex[:12]}:"
+
+
+class _process:
+    """A process that says one line when it is ready, and ends on SIGTERM."""
+
+    def __init__(self, command: list[str], folder: Path) -> None:
+        self._log = (folder.parent / f"{folder.name}.log").open("wb")
+        environment = {name: value for name, value in os.environ.items() if name != "CLICKHOUSE_PASSWORD"}
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, env=environment)
+
+    def __enter__(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().decode()
+        if not line:
+            self.__exit__()
+            raise RuntimeError(f"it did not start, see {self._log.name}")
+        return line
+
+    def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._log.close()
