@@ -66,7 +66,7 @@ class Voice:
         self._encoder = encoder(asked.encoding if answer.pieces else "", level=asked.zlib_level)
         response = web.StreamResponse(headers=headers)
         self.response = response
-        if answer.stream is None:
+        if not answer.more:
             data = b"".join([self._encoder.feed(piece) for piece in answer.pieces]) + self._encoder.finish()
             response.content_length = len(data)
             await response.prepare(self._request)

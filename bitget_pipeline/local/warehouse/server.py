@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from contextlib import suppress
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -23,7 +25,7 @@ from .neighbours import stranger
 from .refusals import Refusal, refusal
 from .sessions import Session, Sessions
 from .statements import Insert, NeedMore, insert_with_data
-from .work import Answer, Work
+from .work import Work
 
 log = telemetry.get_logger(__name__)
 T = TypeVar("T")
@@ -37,14 +39,15 @@ _MOST_DRAINED = 256 << 20
 
 
 class Job:
-    """One statement on its way: what cancellation has to find."""
+    """One statement on its way: what its end, good or bad, has to find."""
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
         self.work: Work | None = None
         self.session: Session | None = None
-        self.pending: asyncio.Future[object] | None = None
+        self.pending: Future[Any] | None = None
         self.may_be_killed = True
+        self.released = False
 
 
 class Server:
@@ -92,14 +95,16 @@ class Server:
             check_credentials(request, self._config)
             asked = await understood(request)
             await self._run(asked, voice)
-        except Refusal as why:
-            if voice.response is not None:
-                await voice.broke(why)
-            else:
+        except ConnectionError:  # the client left in the middle of its answer
+            log.debug("warehouse.client_left", query_id=asked.query_id if asked else "")
+        except Exception as error:
+            why = error if isinstance(error, Refusal) else _unexpected(error)
+            if voice.response is None:
                 await _drain(request)
                 return voice.refuse(why, asked)
-        assert voice.response is not None
-        return voice.response
+            with suppress(ConnectionError):
+                await voice.broke(why)
+        return voice.response or voice.refuse(refusal(210, "The connection was lost."), asked)
 
     async def _run(self, asked: Asked, voice: Voice) -> None:
         """Run what is asked and send the answer. Raises refusals."""
@@ -119,72 +124,74 @@ class Server:
             else:
                 await self._insert(job, insert, voice)
         finally:
-            # A task of its own, so that neither a cancelled request nor a slow end is cut short.
-            ending = asyncio.get_running_loop().create_task(self._end(job))
-            self._ending.add(ending)
-            ending.add_done_callback(self._ending.discard)
-            with suppress(asyncio.CancelledError):
+            if not job.released:
+                # A task of its own, so that a request that is cancelled (once more) does not cut it short.
+                ending = asyncio.get_running_loop().create_task(self._end(job))
+                self._ending.add(ending)
+                ending.add_done_callback(self._ending.discard)
                 await asyncio.shield(ending)
 
     async def _answer(self, job: Job, voice: Voice) -> None:
-        def begin() -> Answer:
-            return self._begin(job).select(job.asked.text)
-
-        answer = await self._in_engine(job, begin)
-        await voice.begin(job.asked, answer)
-        if answer.stream is None:
+        answer = await self._in_engine(job, lambda: self._begin(job).select(job.asked.text))
+        work = job.work
+        assert work is not None
+        if not answer.more:
+            self._release(job)  # before the answer is out: the client's next request may need the session
+            await voice.begin(job.asked, answer)
             return
-        while (piece := await self._in_engine(job, answer.stream.next)) is not None:
+        await voice.begin(job.asked, answer)
+        while (piece := await self._in_engine(job, work.next)) is not None:
             await voice.more(piece)
+        self._release(job)
         await voice.end()
 
     async def _insert(self, job: Job, insert: Insert, voice: Voice) -> None:
         asked = job.asked
         first = asked.text[insert.data_from :]
-        waiting = bytearray()
         await self._in_engine(job, lambda: self._begin(job).insert(insert, first))
         work = job.work
         assert work is not None
+        waiting = bytearray()
         async for piece in asked.body:
             waiting += piece
             if len(waiting) >= _PIECE:
                 data, waiting = bytes(waiting), bytearray()
-                await self._in_engine(job, work.append, data)
+                await self._in_engine(job, partial(work.append, data))
         job.may_be_killed = False  # all is here: what was sent whole is stored, even if the sender is gone by then
-        rest = bytes(waiting)
-
-        def finish() -> Answer:
-            work.append(rest)
-            return work.finish()
-
-        await voice.begin(asked, await self._in_engine(job, finish))
+        answer = await self._in_engine(job, partial(work.finish, bytes(waiting)))
+        self._release(job)
+        await voice.begin(asked, answer)
 
     def _begin(self, job: Job) -> Work:
         handle = job.session.handle if job.session is not None else self._engine.open()
         job.work = Work(handle, job.asked, in_session=job.session is not None)
         return job.work
 
-    async def _in_engine(self, job: Job, do: Callable[..., T], *given: object) -> T:
-        """Run in a thread of the engine; when this request is cancelled meanwhile, `_end` waits for the thread."""
-        future = asyncio.get_running_loop().run_in_executor(self._engine.pool, do, *given)
-        job.pending = future  # type: ignore[assignment]
-        return await asyncio.shield(future)
+    async def _in_engine(self, job: Job, do: Callable[[], T]) -> T:
+        """Run in a thread of the engine; when this request is cancelled meanwhile, `_end` sees to the thread."""
+        pending = self._engine.pool.submit(do)
+        job.pending = pending
+        return await asyncio.shield(asyncio.wrap_future(pending))
 
     async def _end(self, job: Job) -> None:
-        """Kill what still runs, let go of the handle, free the session."""
+        """After a failure or a cancellation: kill what still runs, let go of the handle, free the session."""
         loop = asyncio.get_running_loop()
-        while job.pending is not None and not job.pending.done():
-            # Again and again: the statement may not have reached the engine yet when it is killed first.
-            if job.may_be_killed:
-                await loop.run_in_executor(self._engine.killers, self._engine.kill, job.asked.query_id)
-            await asyncio.wait([job.pending], timeout=0.1)
-        if job.pending is not None:
-            job.pending.exception()  # taken note of, so that nobody complains of it
-        if job.work is not None:
-            if job.work.idle:
-                job.work.end()
-            else:
-                await loop.run_in_executor(self._engine.pool, job.work.end)
+        pending = job.pending
+        if pending is not None and not pending.cancel():  # cancelled, if it has not begun; else it must be ended
+            while not pending.done():
+                # Again and again: the statement may not have reached the engine yet when it is killed first.
+                if job.may_be_killed:
+                    await loop.run_in_executor(self._engine.killers, self._engine.kill, job.asked.query_id)
+                await asyncio.wait([asyncio.wrap_future(pending)], timeout=0.1)
+        if job.work is not None and not job.work.ended:
+            await loop.run_in_executor(self._engine.pool, job.work.end)
+        self._release(job)
+
+    def _release(self, job: Job) -> None:
+        """The session and the query id are free again."""
+        if job.released:
+            return
+        job.released = True
         if job.session is not None:
             self.sessions.give_back(job.session, end=job.asked.close_session)
         self._running.pop(job.asked.query_id, None)
@@ -210,20 +217,36 @@ class Server:
 
 async def _read_statement(asked: Asked) -> Insert | None:
     """Read until it is clear what is asked; any other statement than an insert with data is read to its end."""
-    complete = False
     while True:
         try:
-            insert = insert_with_data(asked.text, complete=complete)
+            insert = insert_with_data(asked.text, complete=False)
         except NeedMore:
-            insert = None
+            piece = await anext(asked.body, None)
+            if piece is None:
+                return insert_with_data(asked.text, complete=True)
+            asked.text += piece
+            _bounded(len(asked.text))
         else:
-            if insert is not None or complete:
-                return insert
-        if len(asked.text) > _LONGEST_STATEMENT:
-            raise refusal(62, f"Max query size exceeded: a statement may have {_LONGEST_STATEMENT >> 20} MiB.")
-        piece = await anext(asked.body, None)
-        complete = piece is None
-        asked.text += piece or b""
+            break
+    if insert is None:
+        pieces, size = [asked.text], len(asked.text)
+        async for piece in asked.body:
+            pieces.append(piece)
+            size += len(piece)
+            _bounded(size)
+        asked.text = b"".join(pieces)
+    return insert
+
+
+def _bounded(size: int) -> None:
+    if size > _LONGEST_STATEMENT:
+        raise refusal(62, f"Max query size exceeded: a statement may have {_LONGEST_STATEMENT >> 20} MiB.")
+
+
+def _unexpected(error: Exception) -> Refusal:
+    """An error nobody foresaw: told to the client, and in full to the log."""
+    log.error("warehouse.unexpected", error=repr(error), exc_info=error)
+    return refusal(1001, f"{type(error).__name__}: {error}")
 
 
 async def _drain(request: web.Request) -> None:

@@ -80,15 +80,11 @@ def insert_with_data(text: bytes, *, complete: bool) -> Insert | None:
     if not stream.word(b"INSERT"):
         return None
     stream.word(b"INTO")
-    if stream.word(b"FUNCTION"):
-        stream.name()
+    stream.word(b"TABLE")
+    is_function = stream.word(b"FUNCTION")
+    stream.name()
+    if is_function:
         stream.parenthesis()
-    else:
-        # INSERT INTO TABLE t and INSERT INTO table (a table of that name) are told apart by what follows.
-        if stream.word(b"TABLE") and not (stream.ahead().kind in ("word", "quoted") or stream.ahead().text == b"{"):
-            pass
-        else:
-            stream.name()
     if stream.ahead().text == b"(" and not stream.parenthesis():
         return None
     while True:
@@ -106,7 +102,10 @@ def insert_with_data(text: bytes, *, complete: bool) -> Insert | None:
             spelt = text[named.start : named.end].decode()
             if spelt.upper() == "VALUES":
                 return Insert(text[: token.start], "Values", named.end)
-            return Insert(text[: token.start], spelt, _data_begins(text, named.end))
+            begins = _data_begins(text, named.end)
+            if begins == len(text) and not complete:
+                raise NeedMore
+            return Insert(text[: token.start], spelt, begins)
         if token.kind == "word" and token.text in (b"SELECT", b"WITH", b"FROM", b"WATCH", b"EXPLAIN"):
             return None
         if token.text == b"(":

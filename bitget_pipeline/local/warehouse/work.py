@@ -60,12 +60,12 @@ class Figures:
 
 @dataclass
 class Answer:
-    """The first pieces of an answer; `stream` brings the rest, if there is more. `format` is "" when nothing is answered."""
+    """An answer, or with `more` to come its first pieces (see `Work.next`). `format` is "" when nothing is answered."""
 
     pieces: list[bytes]
     format: str
     figures: Figures
-    stream: Stream | None = None
+    more: bool = False
 
 
 class Work:
@@ -78,6 +78,7 @@ class Work:
         self._borrowed: Borrowed | None = None
         self._stream: Stream | None = None
         self._inserter: Inserter | None = None
+        self.ended = False
 
     # ------------------------------------------------------------ beginning
 
@@ -149,6 +150,7 @@ class Work:
             return self._first_pieces(self._stream, format_)
         answer = self._handle.run(sql, format_, asked.params)
         data: bytes = answer.bytes()
+        self.end()
         return Answer([data] if data else [], format_ if data or kind == "READ_ONLY" else "", _figures(answer))
 
     def _first_pieces(self, stream: Stream, format_: str) -> Answer:
@@ -159,8 +161,17 @@ class Work:
             size += len(piece)
             waited = time.monotonic() - begun
             if size >= most or (waited >= _FIRST_WAIT and not self._asked.wait_for_end):
-                return Answer(pieces, format_, self._so_far(stream, size, waited), stream)
+                return Answer(pieces, format_, self._so_far(stream, size, waited), more=True)
+        self.end()
         return Answer(pieces, format_, self._so_far(stream, size, time.monotonic() - begun))
+
+    def next(self) -> bytes | None:
+        """The next piece of an answer that has a stream, or None at its end. Raises a refusal."""
+        assert self._stream is not None
+        piece = self._stream.next()
+        if piece is None:
+            self.end()
+        return piece
 
     @staticmethod
     def _so_far(stream: Stream, size: int, seconds: float) -> Figures:
@@ -184,11 +195,13 @@ class Work:
         if data and self._inserter is not None:
             self._inserter.append(data)
 
-    def finish(self) -> Answer:
-        """The data are complete: make them durable."""
+    def finish(self, last: bytes) -> Answer:
+        """The last piece of the data: make them all durable and visible."""
+        self.append(last)
         if self._inserter is None:
             raise refusal(1001, "No insert was begun.")
         answer = self._inserter.finish()
+        self.end()
         written = Figures(
             written_rows=answer.rows_written(), written_bytes=answer.bytes_written(), seconds=answer.elapsed()
         )
@@ -196,17 +209,15 @@ class Work:
 
     # ------------------------------------------------------------ the end
 
-    @property
-    def idle(self) -> bool:
-        """Whether `end` is so quick that it needs no thread of its own."""
-        return self._borrowed is None and self._inserter_ended and (self._stream is None or self._stream.ended)
-
-    @property
-    def _inserter_ended(self) -> bool:
-        return self._inserter is None or self._inserter.ended
-
     def end(self) -> None:
-        """Drop what is unfinished and put a session back as it was. A statement that runs must have been killed before."""
+        """
+        Drop what is unfinished, and put a session back as it was; the second time nothing.
+
+        Called here when all went well, else by the server, which must have killed a statement that still runs.
+        """
+        if self.ended:
+            return
+        self.ended = True
         if self._inserter is not None:
             self._inserter.cancel()
         if self._stream is not None:
