@@ -1,0 +1,180 @@
+"""
+The local exchange as a server: REST, socket and admin on one loopback port.
+
+`serve` runs until told to stop (the command line); `running` is the same for a test, with levers as methods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from aiohttp import web
+
+from ...errors import PortTaken, SettingsInvalid
+from ...telemetry import get_logger
+from . import rest_mix, rest_private, rest_spot
+from .admin import Admin
+from .config import Address, ExchangeConfig
+from .feeds import Feeds
+from .levers import Levers
+from .rest import Router
+from .sockets import Sockets
+from .venue import Venue
+from .wire import encode
+
+log = get_logger(__name__)
+
+
+class LocalExchange:
+    """A running exchange and its levers."""
+
+    def __init__(self, venue: Venue, address: Address, sockets: Sockets) -> None:
+        self.venue = venue
+        self.address = address
+        self._sockets = sockets
+        self._levers = Levers(venue)
+
+    @property
+    def rest_url(self) -> str:
+        """`http://127.0.0.1:PORT`."""
+        return self.address.rest_url
+
+    @property
+    def ws_url(self) -> str:
+        """`ws://127.0.0.1:PORT/v2/ws/public`."""
+        return self.address.ws_url
+
+    def now_ms(self) -> int:
+        """Market time, Unix ms."""
+        return self.venue.clock.now_ms()
+
+    def counters(self) -> dict[str, Any]:
+        """What `GET /admin/counters` shows."""
+        return self.venue.counters.as_json()
+
+    def fault(
+        self, kind: str, target: str = "*", seconds: float | None = None, *, probability: float = 1.0, **params: Any
+    ) -> dict[str, Any]:
+        """Pull a lever (faults.KINDS); without `seconds` it lasts until `clear`."""
+        return self._levers.fault(kind, target=target, seconds=seconds, probability=probability, **params)
+
+    def clear(self, kind: str | None = None) -> int:
+        """End the faults of a kind, or all; how many."""
+        return self.venue.faults.clear(kind=kind)
+
+    @contextmanager
+    def faulty(self, kind: str, target: str = "*", *, probability: float = 1.0, **params: Any) -> Iterator[None]:
+        """A fault for the length of a block."""
+        fault = self.venue.faults.add(kind, target=target, probability=probability, **params)
+        try:
+            yield
+        finally:
+            self.venue.faults.clear(ident=fault.id)
+
+    @contextmanager
+    def muted(self, target: str = "*") -> Iterator[None]:
+        """Sockets stay up and answer pings, but no data comes."""
+        with self.faulty("mute", target):
+            yield
+
+    def drop(self) -> int:
+        """Cut every open socket without a close frame; how many."""
+        connections = list(self._sockets.open)
+        for connection in connections:
+            connection.abort()
+        return len(connections)
+
+    def forgive(self) -> None:
+        """Forget all rate-limit counts and penalties."""
+        self.venue.limiter.forgive()
+
+
+@asynccontextmanager
+async def running(config: ExchangeConfig | None = None) -> AsyncIterator[LocalExchange]:
+    """
+    An exchange for the length of a block.
+
+    :raises PortTaken: the port is in use. :raises SettingsInvalid: a setting makes no sense.
+    """
+    config = config or ExchangeConfig()
+    _check(config)
+    venue = Venue(config)
+    feeds = Feeds(venue)
+    sockets = Sockets(venue, feeds)
+    feeds.each_tick.append(sockets.strike)
+    runner = web.AppRunner(_app(venue, sockets), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    ticking: asyncio.Task[None] | None = None
+    venue.warm()
+    try:
+        site = web.TCPSite(runner, config.host, config.port, backlog=512)
+        try:
+            await site.start()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise SettingsInvalid(
+                    f"cannot listen: {error.strerror}", where=f"{config.host}:{config.port}"
+                ) from error
+            raise PortTaken(
+                f"port {config.port} is in use",
+                where="local exchange",
+                remedy="stop what uses it, or choose another port (0 finds a free one)",
+            ) from error
+        address = Address(config.host, runner.addresses[0][1])
+        ticking = asyncio.create_task(feeds.run())
+        log.info("exchange.ready", rest_url=address.rest_url, ws_url=address.ws_url, seed=config.seed)
+        yield LocalExchange(venue, address, sockets)
+    finally:
+        if ticking is not None:
+            ticking.cancel()
+            await asyncio.gather(ticking, return_exceptions=True)
+        for connection in list(sockets.open):
+            connection.abort()
+        await runner.cleanup()
+
+
+async def serve(config: ExchangeConfig, *, ready: Callable[[Address], None] | None = None, stop: asyncio.Event) -> None:
+    """Run an exchange until `stop` is set; `ready` is told the address once it listens."""
+    async with running(config) as exchange:
+        if ready is not None:
+            ready(exchange.address)
+        await stop.wait()
+
+
+def _check(config: ExchangeConfig) -> None:
+    if config.host not in ("127.0.0.1", "::1", "localhost"):
+        raise SettingsInvalid(
+            "the local exchange listens on this machine only", where=config.host, remedy="use 127.0.0.1"
+        )
+    if not 0 <= config.port <= 65535:
+        raise SettingsInvalid(f"no such port: {config.port}", remedy="use 0 to 65535")
+    if config.spot_instruments > 4000 or config.usdtm_instruments > 4000:
+        raise SettingsInvalid("at most 4,000 instruments a market", remedy="lower the count")
+    if config.speed < 0 or config.trades_per_second <= 0 or config.active_per_market < 1:
+        raise SettingsInvalid("speed, trades_per_second and active_per_market must be positive")
+
+
+def _app(venue: Venue, sockets: Sockets) -> web.Application:
+    router = Router(venue, {**rest_spot.ENDPOINTS, **rest_mix.ENDPOINTS, **rest_private.ENDPOINTS})
+
+    async def old_socket(request: web.Request) -> web.Response:
+        venue.counters.requests["(v1 socket)"] += 1
+        body = {
+            "code": "30032",
+            "msg": "The V1 API has been decommissioned. Please migrate to a newer version.",
+            "requestTime": venue.clock.now_ms(),
+            "data": None,
+        }
+        return web.Response(status=400, body=encode(body), content_type="application/json")
+
+    app = web.Application(client_max_size=1 << 20)
+    app.add_routes(Admin(venue, Levers(venue)).routes())
+    app.router.add_get("/v2/ws/public", sockets)
+    app.router.add_get("/spot/v1/stream", old_socket)
+    app.router.add_get("/mix/v1/stream", old_socket)
+    app.router.add_route("*", "/{tail:.*}", router)
+    return app
