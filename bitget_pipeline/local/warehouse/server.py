@@ -163,8 +163,10 @@ class Server:
         await voice.begin(asked, answer)
 
     def _begin(self, job: Job) -> Work:
-        handle = job.session.handle if job.session is not None else self._engine.open()
-        job.work = Work(handle, job.asked, in_session=job.session is not None)
+        if job.session is None:
+            job.work = Work(self._engine.open(), job.asked, loan=None)
+        else:
+            job.work = Work(job.session.handle, job.asked, loan=job.session.loan)
         return job.work
 
     async def _in_engine(self, job: Job, do: Callable[[], T]) -> T:

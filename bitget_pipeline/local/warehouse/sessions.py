@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from .engine import Engine, Handle, named, quoted
@@ -22,6 +23,7 @@ class Session:
 
     session_id: str
     handle: Handle
+    loan: Loan
     timeout: float
     last_used: float
     busy: bool = False
@@ -45,7 +47,8 @@ class Sessions:
                 raise refusal(372, f"Session {session_id!r} not found.")
             if len(self._open) >= self._most:
                 self._drop_one()
-            session = Session(session_id, self._engine.open(), timeout, self._now())
+            handle = self._engine.open()
+            session = Session(session_id, handle, Loan(handle), timeout, self._now())
             self._open[session_id] = session
         elif session.busy:
             raise refusal(373, f"Session {session_id!r} is locked by a concurrent client.")
@@ -80,36 +83,47 @@ class Sessions:
         session.handle.close()
 
 
-class Borrowed:
-    """A session's settings and database, changed for one request and put back after it."""
+class Loan:
+    """
+    What a session has of its last request's address: settings and database, put back before a request that has others.
 
-    def __init__(self, handle: Handle, settings: dict[str, str], database: str) -> None:
-        """Remember what `settings` and the database are now. Raises a refusal."""
+    Put back late, because clients send the same ones with every request, and asking what was there costs milliseconds.
+    """
+
+    def __init__(self, handle: Handle) -> None:
         self._handle = handle
-        self._database = _rows(handle, b"SELECT currentDatabase()")[0][0] if database else ""
-        names = b", ".join(quoted(name) for name in settings)
-        found = b"SELECT name, value, changed FROM system.settings WHERE name IN (" + names + b")"
-        self._before = {n: v if changed else None for n, v, changed in (_rows(handle, found) if settings else [])}
-        self._drop: list[str] = []
+        self._settings: dict[str, str] = {}
+        self._database = ""
+        self._undo: list[bytes] = []
 
-    def will_drop(self, table: str) -> None:
-        """A temporary table that must not stay."""
-        self._drop.append(table)
+    def take(self, settings: dict[str, str], database: str) -> None:
+        """Let these hold, and no others. Raises a refusal."""
+        if settings == self._settings and database == self._database:
+            return
+        self.put_back()
+        if database:
+            was = _rows(self._handle, b"SELECT currentDatabase()")[0][0]
+            self._handle.run(b"USE " + named(database), "Null")
+            self._undo.append(b"USE " + named(was))
+        if settings:
+            names = b", ".join(quoted(name) for name in settings)
+            found = b"SELECT name, value, changed FROM system.settings WHERE name IN (" + names + b")"
+            back = [
+                name.encode() + b" = " + (quoted(value) if changed else b"DEFAULT")
+                for name, value, changed in _rows(self._handle, found)
+            ]
+            self._undo += [b"SET " + b", ".join(back)] if back else []
+            self._handle.set(settings)
+        self._settings, self._database = settings, database
 
     def put_back(self) -> None:
-        """Undo it all; what the statement itself has changed by SET or USE stays."""
-        back = [
-            name.encode() + b" = " + (b"DEFAULT" if value is None else quoted(value))
-            for name, value in self._before.items()
-        ]
-        undo = [b"SET " + b", ".join(back)] if back else []
-        undo += [b"USE " + named(self._database)] if self._database else []
-        undo += [b"DROP TEMPORARY TABLE IF EXISTS " + named(table) for table in self._drop]
+        """Undo it: before SET and USE, which are meant for the session itself."""
+        undo, self._undo = self._undo, []
+        self._settings, self._database = {}, ""
         for statement in undo:
-            try:
+            # The database may have been dropped meanwhile; the session goes on without.
+            with suppress(Refusal):
                 self._handle.run(statement, "Null")
-            except Refusal:  # the database was dropped meanwhile, or the like: the session goes on without
-                continue
 
 
 def _rows(handle: Handle, sql: bytes) -> list[list[str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from .asked import Asked
 from .engine import Handle, Inserter, Stream, comment_for, named, quoted, runs_under
 from .outside import reaches_outside
 from .refusals import Refusal, refusal
-from .sessions import Borrowed
+from .sessions import Loan
 from .statements import Insert, first_word, killed_query_id, output_format
 
 # The engine's streaming gives every block as a piece of its own in these formats; pieces of the others (with a header, a
@@ -71,33 +72,35 @@ class Answer:
 class Work:
     """One request's statement on one handle: `select` or `insert`, then `end`."""
 
-    def __init__(self, handle: Handle, asked: Asked, *, in_session: bool) -> None:
+    def __init__(self, handle: Handle, asked: Asked, *, loan: Loan | None) -> None:
+        """`loan` is that of the session whose handle this is; without a session the handle is ours alone."""
         self._handle = handle
         self._asked = asked
-        self._in_session = in_session
-        self._borrowed: Borrowed | None = None
+        self._loan = loan
         self._stream: Stream | None = None
         self._inserter: Inserter | None = None
         self.ended = False
 
     # ------------------------------------------------------------ beginning
 
-    def _prepare(self, *, insert: bool) -> None:
+    def _prepare(self, sql: bytes, *, insert: bool) -> None:
         """Settings, database and external tables."""
         asked = self._asked
         comment = comment_for(asked.query_id, asked.settings.get("log_comment", ""))
-        if self._in_session and (asked.settings or asked.database or asked.external):
-            self._borrowed = Borrowed(self._handle, asked.settings, asked.database)
-        # The id by which a statement can be killed; never put back in a session, for every request sets its own.
-        self._handle.set(asked.settings | comment)
-        if asked.database:
-            self._handle.run(b"USE " + named(asked.database), "Null")
+        if self._loan is None:
+            self._handle.set(asked.settings | comment)
+            if asked.database:
+                self._handle.run(b"USE " + named(asked.database), "Null")
+        else:
+            if first_word(sql) in (b"SET", b"USE"):
+                self._loan.put_back()
+            else:
+                self._loan.take({k: v for k, v in asked.settings.items() if k != "log_comment"}, asked.database)
+            self._handle.set(comment)  # not lent: every request brings its own
         if insert:
             # An insert by send_insert takes no parameters of its own, but those of its handle.
             self._handle.set({f"param_{name}": value for name, value in asked.params.items()})
         for table in asked.external:
-            if self._borrowed is not None:
-                self._borrowed.will_drop(table.name)
             self._handle.run(
                 b"CREATE TEMPORARY TABLE " + named(table.name) + b" (" + table.structure.encode() + b")", "Null"
             )
@@ -140,8 +143,8 @@ class Work:
         if (query_id := killed_query_id(text)) is not None:
             sql = b"KILL QUERY WHERE " + runs_under(query_id)
         kind = self._check(sql)
-        self._prepare(insert=False)
-        if asked.read_only and not self._in_session:
+        self._prepare(sql, insert=False)
+        if asked.read_only and self._loan is None:
             self._handle.set({"readonly": "2"})  # after our own SET, which readonly forbids for some settings
         format_ = output_format(sql) or asked.default_format
         # SHOW, DESCRIBE, EXISTS, EXPLAIN cannot be streamed by the engine, and need not.
@@ -186,7 +189,7 @@ class Work:
     def insert(self, insert: Insert, first: bytes) -> None:
         """Begin an insert with the first piece of its data. Raises a refusal."""
         self._check(insert.sql + b" FORMAT " + insert.format.encode())
-        self._prepare(insert=True)
+        self._prepare(insert.sql, insert=True)
         self._inserter = self._handle.insert(insert.sql, insert.format)
         self.append(first)
 
@@ -222,10 +225,12 @@ class Work:
             self._inserter.cancel()
         if self._stream is not None:
             self._stream.close()
-        if self._borrowed is not None:
-            self._borrowed.put_back()
-        if not self._in_session:
+        if self._loan is None:
             self._handle.close()
+        else:
+            for table in self._asked.external:
+                with suppress(Refusal):  # it was never made
+                    self._handle.run(b"DROP TEMPORARY TABLE IF EXISTS " + named(table.name), "Null")
 
 
 def _figures(answer: Any) -> Figures:
