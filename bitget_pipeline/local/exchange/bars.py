@@ -177,7 +177,9 @@ class BarBuilder:
     def page(
         self, instrument: Instrument, granularity: Granularity, *, end_ms: int, limit: int, now_ms: int, closed: bool
     ) -> list[Bar]:
-        """Up to `limit` bars opening before `end_ms`, oldest first; `closed`: without the forming one."""
+        """
+        The bars among the last `limit` places of the grid before `end_ms`, oldest first; `closed`: not the forming one.
+        """
         last_minute = now_ms // MINUTE_MS - 1 if closed else now_ms // MINUTE_MS
         opened = granularity.open_of(min((end_ms - 1) // MINUTE_MS, last_minute))
         if closed and granularity.next_of(opened) > now_ms // MINUTE_MS:
@@ -185,7 +187,9 @@ class BarBuilder:
         if granularity.minutes == 1:
             return self._minutes_page(instrument, opened, limit, now_ms)
         bars: list[Bar] = []
-        while len(bars) < limit and granularity.next_of(opened) > instrument.listed_minute:
+        for _ in range(limit):
+            if granularity.next_of(opened) <= instrument.listed_minute:
+                break
             bar = self.bar(instrument, opened, granularity.next_of(opened), now_ms)
             if bar is not None:
                 bars.append(bar)
@@ -212,13 +216,14 @@ class BarBuilder:
 
     def _minutes_page(self, instrument: Instrument, last: int, limit: int, now_ms: int) -> list[Bar]:
         bars: list[Bar] = []
+        floor = max(instrument.listed_minute, last - limit + 1)
         if last == now_ms // MINUTE_MS:
             forming = self.forming_minute(instrument, now_ms)
             bars = [forming] if forming is not None else []
             last -= 1
-        while len(bars) < limit and last >= instrument.listed_minute:
+        while last >= floor:
             number, within = divmod(last, DAY_MINUTES)
-            first = max(0, within + 1 - (limit - len(bars)))
+            first = max(0, floor - number * DAY_MINUTES)
             bars = self._day_bars(instrument, number, first, within + 1) + bars
             last = number * DAY_MINUTES + first - 1
         return bars

@@ -25,6 +25,7 @@ log = get_logger(__name__)
 
 SNAPSHOT_TRADES = 30
 SNAPSHOT_CANDLES = 500
+_LONGEST_JUMP_MS = 10 * MINUTE_MS
 _DEPTHS = {"books1": 1, "books5": 5, "books15": 15}
 
 
@@ -61,6 +62,8 @@ class Feed:
         """The trades after what was told, up to now, oldest first."""
         fresh: list[Trade] = []
         bars = self._venue.bars
+        if now_ms - self.told_until > _LONGEST_JUMP_MS:  # the clock was set forward: those trades were never live
+            self.told_until = now_ms - _LONGEST_JUMP_MS
         for minute in range(self.told_until // MINUTE_MS, now_ms // MINUTE_MS + 1):
             trades = bars.minute_trades(self.instrument, minute)
             fresh.extend(trade for trade in trades if self.told_until < trade.ts <= now_ms)
@@ -133,7 +136,6 @@ class Feeds:
                 self.tick()
             except Exception:
                 log.exception("exchange.tick_failed")
-                raise
             await asyncio.sleep(max(0.001, pause - (time.monotonic() - began)))
 
     def tick(self) -> None:
@@ -187,8 +189,9 @@ class Feeds:
             return [candle_row(instrument, bar, columns=8) for bar in bars]
         if name == "ticker":
             return [self._ticker_row(feed, self._venue.clock.now_ms())]
+        watched = self._venue.is_book_watched(instrument)
+        book = self._venue.books.fresh(instrument, feed.last, until, watched=watched)
         self._venue.watched_books.add(instrument)
-        book = self._venue.books.book(instrument, feed.last, until)
         return [self._venue.books.snapshot(book, depth=_DEPTHS.get(name, 400))]
 
     def _ticker_row(self, feed: Feed, now_ms: int) -> dict[str, str]:

@@ -63,7 +63,8 @@ def normal(hashes: U64) -> F64:
         + ((hashes >> np.uint64(32)) & _MASK16)
         + (hashes >> np.uint64(48))
     )
-    return (total.astype(np.float64) / 65536.0 - 2.0) * _SQRT3
+    bell: F64 = (total.astype(np.float64) / 65536.0 - 2.0) * _SQRT3
+    return bell
 
 
 def exponential(x: F64) -> F64:
@@ -76,7 +77,8 @@ def exponential(x: F64) -> F64:
 
 def layer(seed: int | U64, minutes: I64, period: int) -> F64:
     """One layer of value noise: random values every `period` minutes, joined smoothly; about N(0, 1) at the joints."""
-    return _layers(np.atleast_1d(np.asarray(seed, dtype=np.uint64)), minutes, np.array([period], dtype=np.int64))[0]
+    one: F64 = _layers(np.atleast_1d(np.asarray(seed, dtype=np.uint64)), minutes, np.array([period], dtype=np.int64))[0]
+    return one
 
 
 def _layers(seeds: U64, minutes: I64, periods: I64) -> F64:
@@ -87,7 +89,8 @@ def _layers(seeds: U64, minutes: I64, periods: I64) -> F64:
     base = mixed(seeds[None, :] ^ mixed(column.astype(np.uint64)))
     left = normal(mixed(base ^ mixed(index.astype(np.uint64))))
     right = normal(mixed(base ^ mixed((index + 1).astype(np.uint64))))
-    return left + (right - left) * smooth
+    joined: F64 = left + (right - left) * smooth
+    return joined
 
 
 def log_price(seeds: U64, minutes: I64, sigma: float | F64) -> F64:

@@ -74,11 +74,6 @@ class RecordedMarket:
         recording = self.recordings.get(name)
         return recording.days.get(day) if recording else None
 
-    def last_close(self, name: str, day: int) -> int | None:
-        """The close of a day whose last minute is recorded; None otherwise."""
-        bars = self.bars(name, day)
-        return int(bars.close[-1]) if bars is not None and bars.minutes[-1] == 1439 else None
-
     def trades(self, name: str, first_minute: int, end_minute: int) -> list[Trade]:
         """The recorded trades of the epoch minutes [first, end)."""
         recording = self.recordings.get(name)

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from .bars import Bar, Granularity
 from .faults import Fault
 from .instruments import MINUTE_MS, TRADE_EPOCH_MS, Instrument, Trade
@@ -88,13 +90,10 @@ def trades_before(
     minute = (until_ms - 1) // MINUTE_MS
     first = max(since_ms // MINUTE_MS, instrument.listed_minute)
     while minute >= first and len(found) < limit:
-        begin, wanted = minute, limit - len(found)
         day_begin = max(first, minute // 1440 * 1440)
-        counts = venue.tape.day(instrument, minute // 1440).counts
-        have = int(counts[begin % 1440])
-        while begin > day_begin and have < wanted + int(counts[minute % 1440]):
-            begin -= 1
-            have += int(counts[begin % 1440])
+        counts = venue.tape.day(instrument, minute // 1440).counts[day_begin % 1440 : minute % 1440 + 1]
+        backwards = np.cumsum(counts[::-1])
+        begin = max(day_begin, minute - int(np.searchsorted(backwards, limit - len(found))))
         chunk = venue.tape.trades(instrument, begin, minute + 1)
         found.extend(
             trade

@@ -30,7 +30,9 @@ def _instrument(venue: Venue, call: Call, *, code: str = "400172") -> Instrument
     if instrument is None or not venue.universe.is_listed(instrument, minute):
         if code == "40034":
             raise ApiError(code, f"Parameter {symbol} does not exist")
-        raise ApiError(code, "Parameter verification failed")
+        raise ApiError(
+            code, "Symbol is invalid or not supported" if code == "42016" else "Parameter verification failed"
+        )
     return instrument
 
 
@@ -42,7 +44,7 @@ def server_time(venue: Venue, call: Call) -> Any:
 def symbols(venue: Venue, call: Call) -> Any:
     """`/api/v2/spot/public/symbols`."""
     if call.params.get("symbol"):
-        return [_symbol_row(venue, _instrument(venue, call, code="40034"))]
+        return [_symbol_row(venue, _instrument(venue, call, code="42016"))]
     rows = [_symbol_row(venue, i) for i in venue.universe.listed("spot", now_ms=venue.clock.now_ms())]
     return truncated(venue, rows, path=call.path, market="spot")
 
@@ -76,9 +78,7 @@ def tickers(venue: Venue, call: Call) -> Any:
     """`/api/v2/spot/market/tickers`."""
     now = venue.clock.now_ms()
     if call.params.get("symbol"):
-        instrument = venue.universe.find("spot", call.params["symbol"].upper())
-        if instrument is None or not venue.universe.is_listed(instrument, now // 60_000):
-            raise ApiError("42016", "Symbol is invalid or not supported")
+        instrument = _instrument(venue, call, code="42016")
         return [spot_row(instrument, venue.tickers.figures(instrument, now), now)]
     return venue.tickers.page("spot", now, spot_row)
 

@@ -18,7 +18,7 @@ from ...errors import PortTaken, SettingsInvalid
 from ...telemetry import get_logger
 from . import rest_mix, rest_private, rest_spot
 from .admin import Admin
-from .config import Address, ExchangeConfig
+from .config import MARKETS, Address, ExchangeConfig
 from .feeds import Feeds
 from .levers import Levers
 from .rest import Router
@@ -152,8 +152,8 @@ def _check(config: ExchangeConfig) -> None:
         )
     if not 0 <= config.port <= 65535:
         raise SettingsInvalid(f"no such port: {config.port}", remedy="use 0 to 65535")
-    if config.spot_instruments > 4000 or config.usdtm_instruments > 4000:
-        raise SettingsInvalid("at most 4,000 instruments a market", remedy="lower the count")
+    if max(config.instruments_of(market) for market in MARKETS) > 3500:
+        raise SettingsInvalid("at most 3,500 instruments a market", remedy="lower the count")
     if config.speed < 0 or config.trades_per_second <= 0 or config.active_per_market < 1:
         raise SettingsInvalid("speed, trades_per_second and active_per_market must be positive")
 

@@ -214,7 +214,7 @@ class Connection:
         while True:
             now = time.monotonic()
             until = min(self._last_ping + config.ping_timeout, self.opened + config.connection_lifetime)
-            if now >= until:
+            if now >= until and not self.half_open:
                 self.abort()
                 return
             await asyncio.sleep(max(0.02, until - now))

@@ -88,19 +88,20 @@ class Tape:
 
     def close_before(self, instrument: Instrument, day: int) -> int | None:
         """The last close before the day begins; None when there is none."""
-        while (day - 1) * DAY_MINUTES + DAY_MINUTES > instrument.listed_minute:
+        while day * DAY_MINUTES > instrument.listed_minute:
             day -= 1
-            recorded = self._recorded.last_close(instrument.name, day)
-            if recorded is not None:
-                return recorded
             key = (instrument, day)
             close = self._closes.get(key)
             if close is None:
                 counts = self._counts(instrument, day)
                 trading = np.flatnonzero(counts)
-                if not len(trading):
+                recorded = self._recorded.bars(instrument.name, day)
+                if recorded is not None and (not len(trading) or recorded.minutes[-1] > trading[-1]):
+                    close = int(recorded.close[-1])
+                elif len(trading):
+                    close = int(anchors(instrument, day * DAY_MINUTES + trading[-1:])[0])
+                else:
                     continue
-                close = int(anchors(instrument, day * DAY_MINUTES + trading[-1:])[0])
                 if len(self._closes) > 20_000:
                     self._closes.clear()
                 self._closes[key] = close

@@ -105,6 +105,7 @@ class Universe:
         base, quote = _split(market, symbol)
         instrument = self._make(market, base, quote, symbol, price=price, rank=30, rate=rate)
         instrument.listed_minute = now_ms // 60_000 + 1
+        instrument.index = 3900 + instrument.own_seed % 190
         self._add(instrument)
         self._align([instrument])
         return instrument
@@ -158,6 +159,7 @@ class Universe:
             instrument = self._make(market, base, "USD", f"{base}USD{code}", price=price, rank=rank)
             instrument.delivery_ms, instrument.delivery_start_ms, instrument.delivery_period = expiry, start, period
             instrument.listed_minute, instrument.closed_minute = start // 60_000, expiry // 60_000
+            instrument.index = 1000 + seed_of(base, code) % 2000
             self._add(instrument)
         if young:
             self._period[market] = max(1, YOUNG_DAYS // young)
@@ -189,6 +191,7 @@ class Universe:
         instrument.listed_minute = slot * period * DAY_MINUTES + within
         total = min(YOUNG_DAYS, self._config.instruments_of(market) // 8) * period
         instrument.closed_minute = instrument.listed_minute + total * DAY_MINUTES
+        instrument.index = 3100 + slot % 800  # not by position, which differs between starts
         self._align([instrument])
         return instrument
 
@@ -219,7 +222,7 @@ class Universe:
             symbol=symbol,
             base=base,
             quote=quote,
-            index=len(self._order[market]) & 0xFFF,
+            index=len(self._order[market]),
             price_decimals=price_decimals,
             tick=1,
             size_decimals=size_decimals,
