@@ -50,6 +50,10 @@ class StoreUnavailable(Transient):
     """ClickHouse or Redis cannot be reached or is not ready."""
 
 
+class StreamFull(Transient):
+    """The live stream has reached its bound: spill, or wait until it drains."""
+
+
 class LeaseHeld(Transient):
     """Another live run holds the lease."""
 

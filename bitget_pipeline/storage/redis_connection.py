@@ -1,8 +1,8 @@
 """
 The connection to Redis, and whether that server keeps what it is given.
 
-Input: an address; output: clients for stream.py, lease.py, budget.py and the others. Writers use the asynchronous client; Dagster's sensors and the
-command line, which only look, use the synchronous one.
+Input: an address; output: clients for stream.py, lease.py, budget.py and the others. Writers use the asynchronous
+client; Dagster's sensors and the command line, which only look, use the synchronous one.
 """
 
 from __future__ import annotations
@@ -59,14 +59,15 @@ def connect_sync(address: RedisAddress) -> redis.Redis:
 
 
 def findings(client: redis.Redis) -> list[str]:
-    """What is wrong with the server's settings, one line for a person each; empty when it will keep what it is given."""
+    """
+    What is wrong with the server's settings, one line for a person each; empty when it will keep what it is given.
+    """
     with translated():
-        info: dict[str, Any] = client.info()  # type: ignore[assignment]
+        info: dict[str, Any] = client.info()
         try:
-            settings: dict[str, Any] = client.config_get("maxmemory-policy")  # type: ignore[assignment]
+            policy: Any = next(iter(dict(client.config_get("maxmemory-policy")).values()), "")
         except redis.exceptions.ResponseError:
-            settings = {}  # managed servers hide CONFIG; INFO says the same
-    policy = settings.get("maxmemory-policy") or settings.get(b"maxmemory-policy") or info.get("maxmemory_policy", "")
+            policy = info.get("maxmemory_policy", "")  # managed servers hide CONFIG
     return check_settings(info, policy.decode() if isinstance(policy, bytes) else str(policy))
 
 

@@ -22,8 +22,8 @@ _COLUMNS = ("market", "symbol", "source", "trade_id", "ts", "price", "size", "si
 _MOST_BUCKETS = 5_000
 """Of one statement; what one flush touches is far below."""
 
-# One row per source: two sources are never mixed into one bar. The first and the last trade are those of the least and the greatest
-# (ts, trade_id), packed into one integer, which is three times faster to compare than the pair (measured).
+# One row per source: two sources are never mixed into one bar. The first and the last trade are those of the least and
+# the greatest (ts, trade_id), packed into one integer, which is three times faster to compare than the pair (measured).
 _RECOMPUTE = """
 INSERT INTO candles_live
     (market, symbol, resolution, source, open_time, first, high, low, last,

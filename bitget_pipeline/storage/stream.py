@@ -1,0 +1,263 @@
+"""
+The stream of trades of one live shard, in Redis: what was received and is not in ClickHouse yet.
+
+Appended by pipeline/live.py, read and acknowledged by pipeline/flush.py. One entry a batch, one round trip a call
+however many batches. An entry is MessagePack, typed on both sides: half the size of JSON, and it keeps integers of 64
+bits and floats to the bit.
+
+Nothing is trimmed on append: `trim` drops only what every group has done with. The bound (`capacity`, in entries)
+refuses instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import redis.asyncio
+import redis.exceptions
+
+from ..errors import LeaseLost, StoreRefused, StreamFull
+from ..market.instrument import Market, Symbol
+from ..market.trade import Trade, TradeBatch
+from ..telemetry import count
+from .anchors import Anchor, FoundGap, padded, parse_anchor
+from .keys import shard_key
+from .redis_connection import LONGEST_BLOCK_MS
+from .redis_errors import translated
+from .scripts import script
+
+GROUP = "flush"
+_READ_AT_ONCE = 1_000
+
+
+class _Payload(msgspec.Struct, array_like=True, frozen=True):
+    """An entry as it lies in Redis. New fields go to the end, with a default."""
+
+    market: str
+    name: str
+    received_ms: int
+    snapshot: bool
+    trades: list[Trade]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Payload)
+_MARKETS = {market.value: market for market in Market}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A batch that waits in the stream, under its id there."""
+
+    id: str
+    batch: TradeBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """
+    What was read and not acknowledged: how many entries, the oldest one's id and time (Unix ms of the Redis server).
+    """
+
+    count: int
+    oldest_id: str | None
+    oldest_ms: int | None
+
+
+class TradeStream:
+    """
+    The stream of one shard.
+
+    All methods raise StoreUnavailable and its kin; those that take a `fence` raise LeaseLost when a successor holds the
+    lease.
+    """
+
+    def __init__(
+        self, client: redis.asyncio.Redis, prefix: str, shard: str, *, group: str = GROUP, capacity: int = 2_000_000
+    ) -> None:
+        self._redis = client
+        self._group = group
+        self._capacity = capacity
+        self._fence = shard_key(prefix, shard, "fence")
+        self._stream = shard_key(prefix, shard, "trades")
+        self._anchors = shard_key(prefix, shard, "anchors")
+        self._append = client.register_script(script("append"))
+        self._acknowledge = client.register_script(script("acknowledge"))
+        self._close_gap = client.register_script(script("close_gap"))
+        self._trim = client.register_script(script("trim"))
+
+    async def append(self, batches: Sequence[TradeBatch], *, fence: int, gaps: Iterable[FoundGap] = ()) -> list[str]:
+        """
+        Append batches (empty ones are left out), advance the anchors and note gaps, all or nothing; returns the
+        entries' ids.
+
+        Raises LeaseLost, and StreamFull when the bound is reached. After StoreUnavailable it may or may not have
+        happened: append again, a trade that comes twice is stored once.
+        """
+        arguments: list[Any] = [fence, self._capacity, 0]
+        encode = _encoder.encode
+        for batch in batches:
+            trades = batch.trades
+            if trades:
+                symbol = batch.symbol
+                payload = _Payload(symbol.market.value, symbol.name, batch.received_ms, batch.snapshot, trades)
+                newest = trades[-1].trade_id if len(trades) == 1 else max(trade[0] for trade in trades)
+                arguments += (str(symbol), padded(newest), encode(payload))
+        arguments[2] = (len(arguments) - 3) // 3
+        for gap in gaps:
+            arguments += (str(gap.symbol), padded(gap.after_id), padded(gap.before_id))
+        if len(arguments) == 3:
+            return []
+        ids = await self._run(self._append, [self._fence, self._stream, self._anchors], arguments)
+        return [one.decode() for one in ids]
+
+    async def read(self, consumer: str, max_rows: int, block_ms: int) -> list[Entry]:
+        """
+        New entries for this consumer, of some `max_rows` trades; waits up to `block_ms` (at most 5,000) for the first.
+
+        They stay pending until acknowledged. Raises StoreRefused for an entry that is not ours to read.
+        """
+        entries: list[Entry] = []
+        rows = 0
+        block = min(block_ms, LONGEST_BLOCK_MS) if block_ms > 0 else None  # 0 would wait for ever
+        while rows < max_rows:
+            wanted = min(max_rows - rows, _READ_AT_ONCE)
+            found = await self._read_group(consumer, wanted, block)
+            if not found:
+                break
+            block = None
+            for raw_id, fields in found:
+                entry = _entry(raw_id, fields)
+                entries.append(entry)
+                rows += len(entry.batch.trades)
+            if len(found) < wanted:
+                break
+        return entries
+
+    async def claim(self, consumer: str, idle_ms: int, max_rows: int = 50_000) -> list[Entry]:
+        """
+        Entries that another consumer read and did not acknowledge for `idle_ms`, now this consumer's: some `max_rows`
+        trades.
+
+        A successor calls it with 0 until nothing is left, storing and acknowledging in between.
+        """
+        entries: list[Entry] = []
+        rows = 0
+        cursor: Any = "0-0"
+        with translated():
+            await self._ensure_group()
+            while rows < max_rows:
+                answer: Any = await self._redis.xautoclaim(
+                    self._stream, self._group, consumer, idle_ms, start_id=cursor, count=_READ_AT_ONCE
+                )
+                cursor, found = answer[0], answer[1]
+                for raw_id, fields in found:
+                    if raw_id is None or fields is None:
+                        # Redis 6.2 says nil for an entry that is gone; only somebody's XDEL or XTRIM can do that.
+                        count("stream.entries_vanished")
+                        continue
+                    entry = _entry(raw_id, fields)
+                    entries.append(entry)
+                    rows += len(entry.batch.trades)
+                if cursor in (b"0-0", "0-0"):
+                    break
+        return entries
+
+    async def acknowledge(self, ids: Sequence[str], *, fence: int) -> int:
+        """These entries are in ClickHouse; returns how many of them were pending. Raises LeaseLost."""
+        if not ids:
+            return 0
+        return int(await self._run(self._acknowledge, [self._fence, self._stream], [fence, self._group, *ids]))
+
+    async def trim(self) -> int:
+        """Drop the entries that every group has done with; returns how many."""
+        return int(await self._run(self._trim, [self._stream], []))
+
+    async def pending(self) -> Pending:
+        """What was read and not acknowledged."""
+        with translated():
+            await self._ensure_group()
+            found: Any = await self._redis.xpending(self._stream, self._group)
+        oldest = found["min"]
+        if not oldest:
+            return Pending(0, None, None)
+        oldest_id = oldest.decode()
+        return Pending(int(found["pending"]), oldest_id, int(oldest_id.split("-")[0]))
+
+    async def length(self) -> int:
+        """How many entries lie in the stream, acknowledged ones included until they are trimmed."""
+        with translated():
+            return int(await self._redis.xlen(self._stream))
+
+    async def anchors(self) -> dict[Symbol, Anchor]:
+        """How far each symbol's trades are held without a hole."""
+        with translated():
+            found: Any = await self._redis.hgetall(self._anchors)
+        return {Symbol.parse(name.decode()): parse_anchor(text.decode()) for name, text in found.items()}
+
+    async def close_gap(self, symbol: Symbol, through_id: int, *, fence: int) -> bool:
+        """
+        Everything of the symbol up to and including `through_id` is held now (with what was appended before the call).
+
+        Returns whether no gap is left open: a break during the repair may have widened it. Raises LeaseLost.
+        """
+        arguments = [fence, str(symbol), padded(through_id)]
+        return bool(await self._run(self._close_gap, [self._fence, self._anchors], arguments))
+
+    async def _read_group(self, consumer: str, wanted: int, block: int | None) -> list[Any]:
+        with translated():
+            for attempt in (1, 2):
+                try:
+                    answer: Any = await self._redis.xreadgroup(
+                        self._group, consumer, {self._stream: ">"}, count=wanted, block=block
+                    )
+                except redis.exceptions.ResponseError as error:
+                    if attempt == 2 or not str(error).startswith("NOGROUP"):
+                        raise
+                    await self._ensure_group()
+                else:
+                    return list(answer[0][1]) if answer else []
+        return []
+
+    async def _ensure_group(self) -> None:
+        """The group starts at the very first entry, so that nothing appended before its birth is skipped."""
+        try:
+            await self._redis.xgroup_create(self._stream, self._group, id="0", mkstream=True)
+        except redis.exceptions.ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    async def _run(self, prepared: Any, keys: list[str], arguments: list[Any]) -> Any:
+        with translated():
+            try:
+                return await prepared(keys=keys, args=arguments)
+            except redis.exceptions.ResponseError as error:
+                raise _ours(error, self._stream, self._capacity) from error
+
+
+def _ours(error: redis.exceptions.ResponseError, stream: str, capacity: int) -> Exception:
+    if "FENCED" in str(error):
+        return LeaseLost("another live run has taken over this shard", where=stream, remedy="this run must stop")
+    if "FULL" in str(error):
+        return StreamFull(
+            f"the stream holds its bound of {capacity:,} entries",
+            where=stream,
+            remedy="ClickHouse is behind or down: bring it back, the backlog drains by itself",
+        )
+    return error
+
+
+def _entry(raw_id: bytes, fields: dict[bytes, bytes]) -> Entry:
+    entry_id = raw_id.decode()
+    try:
+        payload = _decoder.decode(fields[b"b"])
+        symbol = Symbol(_MARKETS[payload.market], payload.name)
+    except (KeyError, msgspec.MsgspecError) as error:
+        raise StoreRefused(
+            f"entry {entry_id} of the stream is not ours to read: {error}",
+            remedy="another program writes under this REDIS_PREFIX, or a newer version did: update, or choose another prefix",
+        ) from error
+    return Entry(entry_id, TradeBatch(symbol, payload.trades, payload.received_ms, payload.snapshot))

@@ -1,0 +1,123 @@
+"""The lease: one holder, numbers that only grow, and no way back for whoever lost it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import redis.asyncio
+
+from bitget_pipeline.errors import LeaseHeld, LeaseLost
+from bitget_pipeline.storage.lease import Lease
+
+
+async def expired(lease: Lease) -> None:
+    """Return when nobody holds the lease any more."""
+    for _ in range(1_000):
+        if await lease.state() is None:
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("the lease did not run out")
+
+
+async def test_one_owner_at_a_time(redis_client: redis.asyncio.Redis, redis_prefix: str) -> None:
+    """
+    While one holds the lease, another is told who does and for how long.
+    """
+    first, second = Lease(redis_client, redis_prefix, "0"), Lease(redis_client, redis_prefix, "0")
+    fence = await first.take("run-1", ttl=30)
+
+    with pytest.raises(LeaseHeld, match="run-1") as held:
+        await second.take("run-2", ttl=30)
+
+    assert 0 < held.value.retry_after <= 30
+    state = await second.state()
+    assert state is not None
+    assert (state.owner, state.fence) == ("run-1", fence)
+    assert state.age < 5
+    assert 25 < state.expires_in <= 30
+
+
+async def test_shards_have_leases_of_their_own(redis_client: redis.asyncio.Redis, redis_prefix: str) -> None:
+    """
+    The holder of one shard is in nobody's way on another.
+    """
+    await Lease(redis_client, redis_prefix, "0").take("run-1", ttl=30)
+
+    assert await Lease(redis_client, redis_prefix, "1").take("run-2", ttl=30) > 0
+
+
+async def test_fences_only_grow(redis_client: redis.asyncio.Redis, redis_prefix: str) -> None:
+    """
+    Each taking gives a greater number, also to the same owner, and also after Redis forgot the last one.
+    """
+    lease = Lease(redis_client, redis_prefix, "0")
+    fences = []
+    for owner in ("a", "b", "b", "c"):
+        fences.append(await lease.take(owner, ttl=30))
+        if owner != "b" or len(fences) == 3:
+            assert await lease.release()
+    await redis_client.delete(f"{redis_prefix}{{live:0}}:fence")
+    fences.append(await lease.take("d", ttl=30))
+
+    assert fences == sorted(set(fences))
+
+
+async def test_an_expired_lease_is_free_and_its_holder_is_told(
+    redis_client: redis.asyncio.Redis, redis_prefix: str
+) -> None:
+    """
+    After the time is over a successor takes it; the former holder can neither renew nor release it.
+    """
+    first, second = Lease(redis_client, redis_prefix, "0"), Lease(redis_client, redis_prefix, "0")
+    await first.take("run-1", ttl=0.02)
+    await expired(second)
+    await second.take("run-2", ttl=30)
+
+    with pytest.raises(LeaseLost):
+        await first.renew()
+    assert not await first.release()
+    state = await second.state()
+    assert state is not None
+    assert state.owner == "run-2"
+
+
+async def test_a_late_renewal_without_a_successor_is_accepted(
+    redis_client: redis.asyncio.Redis, redis_prefix: str
+) -> None:
+    """
+    A holder that was slow, but whom nobody replaced, goes on under the same fence.
+    """
+    lease = Lease(redis_client, redis_prefix, "0")
+    fence = await lease.take("run-1", ttl=0.02)
+    await expired(lease)
+
+    await lease.renew()
+
+    state = await lease.state()
+    # It lives for another 0.02 s: it may be over already, but if it is there it is ours.
+    assert state is None or (state.owner, state.fence) == ("run-1", fence)
+
+
+async def test_breaking_takes_it_from_the_named_owner_only(
+    redis_client: redis.asyncio.Redis, redis_prefix: str
+) -> None:
+    """
+    The supervisor breaks the lease of a dead run; that of its successor stays. The broken one is fenced off at once.
+    """
+    dead, supervisor = Lease(redis_client, redis_prefix, "0"), Lease(redis_client, redis_prefix, "0")
+    await dead.take("run-1", ttl=30)
+
+    assert not await supervisor.break_("run-2")
+    assert await supervisor.break_("run-1")
+    assert await supervisor.state() is None
+    with pytest.raises(LeaseLost):
+        await dead.renew()
+
+
+async def test_whoever_does_not_hold_it_cannot_renew_it(redis_client: redis.asyncio.Redis, redis_prefix: str) -> None:
+    """
+    Renewing without taking is an error, not a silent success.
+    """
+    with pytest.raises(LeaseLost):
+        await Lease(redis_client, redis_prefix, "0").renew()
