@@ -15,6 +15,9 @@ from .reading import Documented, documented
 DERIVED = frozenset({"tier"})
 """Fields that follow from others and cannot be set."""
 
+INTERNAL = frozenset({"BITGET_PIPELINE_INSTANCE"})
+"""Variables with our prefix that are no settings: `up` marks its children with this one."""
+
 __all__ = [
     "Boot",
     "Documented",
@@ -43,7 +46,7 @@ def all_settings() -> list[Documented]:
 
 def known_variables() -> set[str]:
     """The name of every environment variable that is a setting."""
-    return {row.variable for row in all_settings()}
+    return {row.variable for row in all_settings()} | INTERNAL
 
 
 def known_keys() -> set[str]:

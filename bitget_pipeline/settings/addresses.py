@@ -1,7 +1,8 @@
 """
 Addresses of the stores and of the exchange, made from boot settings.
 
-What is not set is embedded: its address stands in `<home>/run.json`, written by `bitget-pipeline up`.
+What is not set is embedded: its address stands in `<home>/run.json`, written by `bitget-pipeline up`. The stores' modules
+are imported when they are asked for, because the drivers behind them take a second.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from ..errors import SettingsInvalid, StoreUnavailable
 from .boot import PRODUCTION_REST_URL, PRODUCTION_WS_URL, Boot
 
 if TYPE_CHECKING:
-    from ..storage.connection import RedisAddress
-    from ..storage.warehouse import WarehouseAddress
+    from ..storage.connection import WarehouseAddress
+    from ..storage.redis_connection import RedisAddress
 
 RUN_FILE = "run.json"
 
@@ -45,7 +46,8 @@ def exchange_address(boot: Boot) -> ExchangeAddress:
 
 def warehouse_address(boot: Boot) -> WarehouseAddress:
     """ClickHouse's address. Raises StoreUnavailable when it is the embedded one and does not run."""
-    from ..storage.warehouse import WarehouseAddress
+    from ..storage.connection import WarehouseAddress
+    from ..storage.schema import Profile
 
     host, port, secure = boot.clickhouse_host, boot.clickhouse_port, boot.clickhouse_secure
     if host is None:
@@ -60,16 +62,16 @@ def warehouse_address(boot: Boot) -> WarehouseAddress:
         verify=boot.ssl_verify,
         ca_cert=_text(boot.ssl_ca_certs),
         client_cert=_text(boot.ssl_cert_file) if boot.ssl_key_file else None,
-        client_key=_text(boot.ssl_key_file),
+        client_cert_key=_text(boot.ssl_key_file),
         database=boot.clickhouse_database,
-        profile=boot.clickhouse_profile,
-        cluster=boot.clickhouse_cluster,
+        profile=Profile(boot.clickhouse_profile),
+        cluster=boot.clickhouse_cluster or "",
     )
 
 
 def redis_address(boot: Boot) -> RedisAddress:
     """Redis's address. Raises StoreUnavailable when it is the embedded one and does not run."""
-    from ..storage.connection import RedisAddress
+    from ..storage.redis_connection import RedisAddress
 
     host, port, tls = boot.redis_host, boot.redis_port, boot.redis_tls
     if host is None:
@@ -85,7 +87,7 @@ def redis_address(boot: Boot) -> RedisAddress:
         verify=boot.ssl_verify,
         ca_cert=_text(boot.ssl_ca_certs),
         client_cert=_text(boot.ssl_cert_file) if boot.ssl_key_file else None,
-        client_key=_text(boot.ssl_key_file),
+        client_cert_key=_text(boot.ssl_key_file),
     )
 
 

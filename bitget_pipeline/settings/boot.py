@@ -84,6 +84,12 @@ class Boot(BaseModel):
         variable="BITGET_PASSPHRASE",
         write="the passphrase chosen with the key",
     )
+    allow_trading_key: bool = setting(
+        False,
+        "Accept a Bitget key that may do more than read. We never trade; a read-only key is the safer one.",
+        write="true or false",
+        shown="false",
+    )
     redis_host: str | None = setting(
         None,
         "Redis server. Not set: `up` runs one of its own.",

@@ -1,0 +1,155 @@
+"""
+What an instance has done and is doing, gathered for `status` and for the live view of `up`.
+
+Input: ClickHouse, Redis and Dagster's GraphQL; output: `Facts`. Each source is asked by itself: one that is down leaves
+its own figures empty and says why, and never hides the others.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from http.client import HTTPConnection, HTTPException
+from typing import TYPE_CHECKING, Any
+
+from ..errors import PipelineError
+from ..settings import Boot, Operational, warehouse_address
+from .up import folder
+
+if TYPE_CHECKING:
+    from ..storage.connection import Connection
+
+LIVE_TAG = "live/shard"
+"""Every live run carries it, see dagster.yaml."""
+
+RUN_STATES = ("QUEUED", "STARTING", "STARTED", "SUCCESS", "FAILURE", "CANCELED")
+
+
+@dataclass(slots=True)
+class Facts:
+    """Figures of one moment. None means that it could not be found out; `unreachable` says why, by source."""
+
+    at: float  # Unix seconds
+    instruments: int | None = None
+    selected: dict[str, int] = field(default_factory=dict)  # by market
+    candles: int | None = None  # rows of `candles`, all versions
+    candle_days: int | None = None  # complete or verified empty (symbol, day) keys
+    candle_days_wanted: int | None = None
+    trades: int | None = None  # rows of `trades`, all versions
+    lag_seconds: float | None = None  # age of the newest stored trade
+    health: str | None = None
+    health_reason: str = ""
+    runs: dict[str, int] = field(default_factory=dict)  # by status, lower case
+    live_run: str | None = None
+    backfills: int | None = None  # asset backfills in progress
+    unreachable: dict[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return asdict(self)
+
+
+class Gatherer:
+    """Asks again and again; keeps its connection to ClickHouse between questions."""
+
+    def __init__(self, boot: Boot, operational: Operational, *, now: Callable[[], float] = time.time) -> None:
+        self._boot = boot
+        self._operational = operational
+        self._now = now
+        self._warehouse: Connection | None = None
+
+    def gather(self) -> Facts:
+        """Ask every source once. Never raises for a source that is down."""
+        facts = Facts(at=self._now())
+        for name, ask in (("clickhouse", self._ask_warehouse), ("dagster", self._ask_dagster)):
+            try:
+                ask(facts)
+            except PipelineError as error:
+                facts.unreachable[name] = str(error)
+                if name == "clickhouse":
+                    self.close()
+        return facts
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._warehouse is not None:
+            self._warehouse.close()
+            self._warehouse = None
+
+    def _ask_warehouse(self, facts: Facts) -> None:
+        from ..storage.connection import Connection
+
+        if self._warehouse is None:
+            self._warehouse = Connection.open(warehouse_address(self._boot))
+        query = self._warehouse.query
+        if not query("SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = 'universe_now'")[
+            0
+        ][0]:
+            facts.unreachable["tables"] = "the tables are not there yet"
+            return
+        facts.instruments = int(query("SELECT count() FROM instruments_now")[0][0])
+        facts.selected = {
+            row[0]: int(row[1]) for row in query("SELECT market, count() FROM universe_now GROUP BY market")
+        }
+        facts.candles = int(query("SELECT count() FROM candles")[0][0])
+        facts.trades = int(query("SELECT count() FROM trades")[0][0])
+        facts.candle_days = int(
+            query(
+                "SELECT uniqExact(market, symbol, interval_start) FROM coverage_evidence "
+                "WHERE stream = 'candles_1m' AND state IN ('complete', 'verified_empty', 'unavailable')"
+            )[0][0]
+        )
+        facts.candle_days_wanted = sum(facts.selected.values()) * self._operational.history_days
+        recent = "SELECT toUnixTimestamp64Milli(max(ts)), count() FROM trades WHERE ts > now64(3, 'UTC') - INTERVAL 10 MINUTE"
+        newest, count = query(recent)[0]
+        facts.lag_seconds = round(self._now() - newest / 1000, 1) if count else None
+        latest = query(
+            "SELECT status, reason FROM health WHERE market = '' AND symbol = '' AND at > now64(3, 'UTC') - INTERVAL 10 MINUTE "
+            "ORDER BY at DESC LIMIT 1"
+        )
+        if latest:
+            facts.health, facts.health_reason = str(latest[0][0]), str(latest[0][1])
+
+    def _ask_dagster(self, facts: Facts) -> None:
+        address = folder.read_run(self._boot.home).get("addresses", {}).get("dagster")
+        if not address:
+            facts.unreachable["dagster"] = "it does not run"
+            return
+        counts = " ".join(
+            f"{state}: runsOrError(filter: {{statuses: [{state}]}}) {{ ... on Runs {{ count }} }}"
+            for state in RUN_STATES
+        )
+        active = (
+            "active: runsOrError(filter: {statuses: [QUEUED, STARTING, STARTED]}, limit: 100) "
+            "{ ... on Runs { results { runId status tags { key } } } }"
+        )
+        backfills = (
+            "backfills: partitionBackfillsOrError(status: REQUESTED) { ... on PartitionBackfills { results { id } } }"
+        )
+        data = ask_graphql(address["host"], address["port"], f"{{ {counts} {active} {backfills} }}")
+        facts.runs = {state.lower(): int((data.get(state) or {}).get("count") or 0) for state in RUN_STATES}
+        for run in (data.get("active") or {}).get("results") or []:
+            if any(tag["key"] == LIVE_TAG for tag in run["tags"]):
+                facts.live_run = f"{run['runId']} {run['status'].lower()}"
+        facts.backfills = len((data.get("backfills") or {}).get("results") or [])
+
+
+class DagsterSilent(PipelineError):
+    """Dagster's webserver does not answer as expected."""
+
+
+def ask_graphql(host: str, port: int, query: str) -> dict[str, Any]:
+    """The data of a GraphQL query. Raises DagsterSilent."""
+    connection = HTTPConnection(host, port, timeout=5)
+    try:
+        connection.request("POST", "/graphql", json.dumps({"query": query}), {"Content-Type": "application/json"})
+        answer = json.load(connection.getresponse())
+    except (OSError, HTTPException, ValueError) as error:
+        raise DagsterSilent(f"no answer: {error or type(error).__name__}", where=f"{host}:{port}") from None
+    finally:
+        connection.close()
+    if answer.get("errors"):
+        raise DagsterSilent(answer["errors"][0].get("message", "GraphQL error"), where=f"{host}:{port}")
+    return dict(answer.get("data") or {})

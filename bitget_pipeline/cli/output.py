@@ -1,0 +1,72 @@
+"""
+What commands share: where they read their settings from, and how they print for people and for programs.
+
+Input: the options `--home` and `--demo`; output: a `Boot`, and lines on stdout (JSON with `--json`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from ..settings import Boot, load_boot
+from ..settings.reading import environment
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+NOT_IN_A_DEMO = (
+    "BITGET_REST_URL",
+    "BITGET_WS_URL",
+    "BITGET_API_KEY",
+    "BITGET_SECRET_KEY",
+    "BITGET_PASSPHRASE",
+    "BITGET_PIPELINE_PROXY",
+)
+"""A demo needs no way out, and a real key is not shown to a simulated exchange."""
+
+
+def where(function: Function) -> Function:
+    """The options that say which instance is meant."""
+    demo = click.option("--demo", is_flag=True, help="The instance on the local exchange (home ./data/local).")
+    home = click.option(
+        "--home",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="The instance's folder [default: BITGET_PIPELINE_HOME, or ./data/bitget, or ./data/local with --demo].",
+    )
+    return demo(home(function))
+
+
+def as_json(function: Function) -> Function:
+    """The option for programs."""
+    return click.option("--json", "json_wanted", is_flag=True, help="Print JSON, for programs.")(function)
+
+
+def environment_for(*, home: Path | None, demo: bool) -> dict[str, str]:
+    """The environment as the options change it."""
+    environ = environment()
+    if demo:
+        environ.update(dict.fromkeys(NOT_IN_A_DEMO, ""))
+        environ["BITGET_PIPELINE_EXCHANGE"] = "local"
+    if home is not None:
+        environ["BITGET_PIPELINE_HOME"] = str(home)
+    return environ
+
+
+def boot_for(*, home: Path | None, demo: bool) -> Boot:
+    """The boot settings of the instance that is meant. Raises SettingsInvalid."""
+    return load_boot(environment_for(home=home, demo=demo))
+
+
+def console() -> Console:
+    """Where people read."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """One line of JSON on stdout."""
+    click.echo(json.dumps(content, default=str, ensure_ascii=False))

@@ -1,0 +1,147 @@
+"""
+Whether the exchange can be reached from here, and whether it accepts our key.
+
+Asked by `up` before it starts anything against the real exchange, and by `doctor`. One request each, outside of the
+shared budget: when they are sent, Redis may not run yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+import aiohttp
+from yarl import URL
+
+from ..errors import CredentialsRefused, ExchangeUnavailable, RegionBlocked, Transient
+from ..exchange import registry
+from ..exchange.contract import Credentials, Family, KeyVerdict
+from ..guard.rate_limit import Priority
+from ..history.client import HistoryClient, HttpAddress, Patience, opened
+from ..settings import Boot, exchange_address, ssl_context
+
+PATIENCE = Patience(attempts=3, deadline=15.0, first_wait=0.3, longest_wait=2.0)
+
+
+class Alone:
+    """A budget for a single request at a time that nobody else is to be asked about."""
+
+    async def reserve(self, endpoint: str, per_second: float, priority: Priority) -> float:
+        """At once."""
+        return 0.0
+
+    async def penalise(self, endpoint: str, seconds: float) -> None:
+        """We do not come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """The exchange answered. `skew_ms`: how far our clock is ahead of its, give or take half of `took_ms`."""
+
+    url: str
+    took_ms: float
+    skew_ms: float
+
+
+def http_address(boot: Boot) -> HttpAddress:
+    """Where requests go, through the proxy and with the certificates of the settings."""
+    proxy = boot.proxy.get_secret_value() if boot.proxy else None
+    return HttpAddress(exchange_address(boot).rest_url, proxy, ssl_context(boot), connect_within=5.0, answer_within=8.0)
+
+
+def reach(boot: Boot) -> Reached:
+    """Ask the exchange for its time. Raises ExchangeUnavailable, RegionBlocked or another error of the tree."""
+    return asyncio.run(_reach(boot))
+
+
+def require_exchange(boot: Boot) -> None:
+    """
+    Raises ExchangeUnavailable or RegionBlocked with one sentence that names the way out, or CredentialsRefused.
+    """
+    url = exchange_address(boot).rest_url
+    try:
+        reach(boot)
+    except RegionBlocked as error:
+        raise RegionBlocked(
+            "Bitget does not serve this region", where=url, remedy="`make demo` runs everything on a local exchange"
+        ) from error
+    except Transient as error:
+        raise ExchangeUnavailable(
+            f"Bitget cannot be reached: {error.what}",
+            where=url,
+            remedy="check the network or BITGET_PIPELINE_PROXY; `make demo` runs everything on a local exchange",
+        ) from error
+    if boot.has_credentials:
+        check_credentials(boot)
+
+
+def check_credentials(boot: Boot) -> KeyVerdict:
+    """
+    Ask by a signed call what the key may do.
+
+    Raises CredentialsRefused when the exchange does not know the key, or the key may do more than read and
+    BITGET_PIPELINE_ALLOW_TRADING_KEY is not set.
+    """
+    verdict = asyncio.run(_ask_account(boot))
+    if not verdict.read_only and not boot.allow_trading_key:
+        rights = ", ".join(verdict.rights) or "unknown"
+        raise CredentialsRefused(
+            f"the Bitget key may do more than read ({rights})",
+            where="BITGET_API_KEY",
+            remedy="make a read-only key, or allow this one with BITGET_PIPELINE_ALLOW_TRADING_KEY=true",
+        )
+    return verdict
+
+
+async def _reach(boot: Boot) -> Reached:
+    exchange = registry.get(boot.exchange)
+    address = http_address(boot)
+    async with opened(exchange, address, Alone(), patience=PATIENCE) as client:
+        await _time(client)  # opens the connection: what it takes says nothing about the clock
+        sent, started = time.time(), time.monotonic()
+        theirs_ms = await _time(client)
+        took_ms = (time.monotonic() - started) * 1000
+    return Reached(address.url, round(took_ms, 1), round(sent * 1000 + took_ms / 2 - theirs_ms, 1))
+
+
+async def _time(client: HistoryClient) -> int:
+    exchange = client.exchange
+    return await client.fetch(exchange.server_time(), exchange.read_server_time, priority=Priority.HEALTH)
+
+
+async def _ask_account(boot: Boot) -> KeyVerdict:
+    if not (boot.bitget_api_key and boot.bitget_secret_key and boot.bitget_passphrase):
+        raise CredentialsRefused("no Bitget credentials are set", where="BITGET_API_KEY")
+    credentials = Credentials(
+        boot.bitget_api_key.get_secret_value(),
+        boot.bitget_secret_key.get_secret_value(),
+        boot.bitget_passphrase.get_secret_value(),
+    )
+    exchange = registry.get(boot.exchange)
+    async with opened(exchange, http_address(boot), Alone(), patience=PATIENCE) as client:
+        verdict = await _ask_family(client, credentials, Family.CLASSIC)
+        if verdict.family is Family.UNIFIED and not verdict.rights:
+            verdict = await _ask_family(client, credentials, Family.UNIFIED)
+    return verdict
+
+
+async def _ask_family(client: HistoryClient, credentials: Credentials, family: Family) -> KeyVerdict:
+    exchange = client.exchange
+    request = exchange.account_info(family)
+    headers = exchange.signed_headers(request, credentials, now_ms=await _time(client))
+    proxy = client.address.proxy
+    try:
+        async with client.session.get(
+            URL(request.url(client.address.url), encoded=True),
+            headers=headers,
+            proxy=proxy if proxy and proxy.startswith("http") else None,  # SOCKS is the connector's business
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=client.address.answer_within),
+        ) as response:
+            status, body = response.status, await response.read()
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise ExchangeUnavailable(
+            f"the key could not be checked: {error or type(error).__name__}", where=client.address.url
+        ) from error
+    return exchange.read_account_info(status, body)

@@ -1,0 +1,1 @@
+"""`bitget-pipeline up`: everything an instance consists of, started, watched, restarted and stopped as one."""

@@ -1,0 +1,194 @@
+"""
+The life of an instance, from the folder's lock to the last process's end.
+
+Input: the options of `bitget-pipeline up`; output: its exit code. What happens in which order is all here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+
+from ...errors import PipelineError, StoreUnavailable
+from ...settings import Boot, load_boot, load_operational
+from .. import output
+from ..facts import Gatherer
+from . import folder, leftovers, plan
+from .leftovers import Session
+from .supervisor import Step, Supervisor
+from .view import Json, Lines, Panels, Shown, Watcher
+from .watchdog import Watchdog
+
+TICK = 0.1  # seconds between two looks at the programs
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `up` was asked for."""
+
+    home: Path | None
+    demo: bool
+    port: int
+    headless: bool
+    seed: int | None
+    seconds: float | None
+    as_json: bool
+
+
+def run(options: Options) -> int:
+    """Start everything, watch it until told to stop, stop everything. Returns the exit code."""
+    environ = output.environment_for(home=options.home, demo=options.demo)
+    boot = load_boot(environ)
+    operational = load_operational(boot, environ)
+    folder.check_stamp(boot.home, boot.exchange)
+    if boot.exchange == "bitget" and folder.owner(boot.home) is None:
+        from ..reach import require_exchange
+
+        require_exchange(boot)
+    began = time.monotonic()
+    with folder.taken(boot.home, boot.exchange), _told_to_stop() as told:
+        left = leftovers.end_recorded(boot.home)
+        mark = uuid.uuid4().hex
+        planned = plan.make_plan(
+            boot, operational, environ=environ, dagster_port=options.port, mark=mark, seed=options.seed
+        )
+        with Watcher(Gatherer(boot, operational)) as watcher:
+            view = _view(options, watcher)
+            with _supervised(boot, planned, mark) as supervisor:
+                view.opened(home=boot.home, addresses=planned.addresses)
+                closing = "stopped in order"
+                try:
+                    if left:
+                        view.happened(_left_over(left))
+                    _watch(supervisor, view, told, began=began, seconds=options.seconds)
+                except PipelineError:
+                    closing = "stopped, because it could not start"
+                    raise
+                finally:
+                    if not options.as_json and told():
+                        view.closed("stopping: run workers write what they hold, then the stores close ...")
+                    killed = supervisor.stop()
+                    if killed:
+                        closing += f"; had to be killed: {', '.join(killed)}"
+                    view.closed(f"{closing}; the data lies in {boot.home}")
+    return 0
+
+
+def _watch(
+    supervisor: Supervisor, view: Shown, told: Callable[[], bool], *, began: float, seconds: float | None
+) -> None:
+    running = False
+    while not told():
+        now = time.monotonic()
+        for event in supervisor.tick(now=now):
+            view.happened(event)
+        if supervisor.ready and not running:
+            running = True
+            view.ready(seconds=now - began)
+        if seconds is not None and now - began > seconds:
+            return
+        view.refresh(supervisor.states())
+        time.sleep(TICK)
+
+
+@contextmanager
+def _supervised(boot: Boot, planned: plan.Plan, mark: str) -> Iterator[Supervisor]:
+    """A supervisor whose sessions stand in run.json, and a watchdog in case that we are killed."""
+    content: dict[str, Any] = {
+        "pid": os.getpid(),
+        "created": psutil.Process().create_time(),
+        "exchange": boot.exchange,
+        "started_at": datetime.now(UTC).isoformat(),
+        "mark": mark,
+        "addresses": planned.addresses,
+        "ports": planned.ports,
+        "sessions": [],
+    }
+    folder.write_run(boot.home, content)
+    watchdog = Watchdog(boot.home)
+
+    def record(sessions: list[Session]) -> None:
+        content["sessions"] = [session.as_json() for session in sessions]
+        folder.write_run(boot.home, content)
+
+    try:
+        content["watchdog"] = watchdog.as_json()
+        folder.write_run(boot.home, content)
+        supervisor = Supervisor(boot.home / "logs", mark, record)
+        stores = frozenset(program.name for program in planned.programs if program.name in ("redis", "warehouse"))
+        supervisor.add(planned.programs, [Step("tables", lambda: prepare_stores(boot), stores)])
+        yield supervisor
+    finally:
+        folder.write_run(boot.home, {"ports": planned.ports})
+        watchdog.dismiss()
+
+
+def prepare_stores(boot: Boot) -> str:
+    """Stamp both stores with the exchange and bring the tables up to date. Returns what was done, for people."""
+    from .stores import prepare
+
+    return prepare(boot)
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[Callable[[], bool]]:
+    """
+    Whether a signal asked us to stop. Handled signals are also reset in children, so that they obey even when we were
+    started in the background of a script, with SIGINT ignored.
+    """
+    told: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda number, _: told.append(number)) for number in numbers}
+    try:
+        yield lambda: bool(told)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _view(options: Options, watcher: Watcher) -> Shown:
+    console = output.console()
+    if options.as_json:
+        return Json(Console(highlight=False, soft_wrap=True), watcher)
+    if options.headless or not console.is_terminal:
+        return Lines(console, watcher)
+    return Panels(console, watcher)
+
+
+def _left_over(names: list[str]) -> Any:
+    from .supervisor import Happened
+
+    return Happened("cleaned", "instance", f"ended what a killed `up` had left: {', '.join(names)}")
+
+
+def stop_running(home: Path, *, within: float = 60.0) -> tuple[bool, list[str]]:
+    """
+    Stop the instance of a folder and wait. Returns whether an `up` ran, and what a killed one had left.
+
+    Raises StoreUnavailable when it does not stop in time.
+    """
+    pid = folder.owner(home)
+    if pid:
+        try:
+            psutil.Process(pid).terminate()
+        except psutil.Error:
+            pid = None
+    deadline = time.monotonic() + within
+    while folder.owner(home) is not None:
+        if time.monotonic() > deadline:
+            raise StoreUnavailable(
+                f"the instance (process {pid}) did not stop within {within:.0f} s", where=str(home), remedy="try again"
+            )
+        time.sleep(0.05)
+    return bool(pid), leftovers.end_recorded(home)

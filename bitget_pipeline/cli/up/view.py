@@ -1,0 +1,214 @@
+"""
+What `up` shows while it runs: a live panel in a terminal, a line now and then elsewhere, JSON lines for programs.
+
+Input: facts gathered in a thread (a slow ClickHouse must not hold up the supervisor), events of the supervisor.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from ..facts import Facts, Gatherer
+from .supervisor import Happened
+
+EVERY = 2.0  # seconds between two looks
+LINE_EVERY = 15.0  # seconds between two lines where there is no terminal
+KEPT_EVENTS = 5
+
+
+class Shown(Protocol):
+    """What the run loop tells a view."""
+
+    def opened(self, *, home: Path, addresses: Mapping[str, Any]) -> None:
+        """The instance starts."""
+
+    def happened(self, event: Happened) -> None:
+        """A program started, died, ..."""
+
+    def ready(self, *, seconds: float) -> None:
+        """Everything runs."""
+
+    def refresh(self, states: Mapping[str, str]) -> None:
+        """Time passed."""
+
+    def closed(self, text: str) -> None:
+        """The instance stopped, or stops."""
+
+
+class Watcher:
+    """Gathers facts in a thread and keeps the newest two, for rates."""
+
+    def __init__(self, gatherer: Gatherer) -> None:
+        self._gatherer = gatherer
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="facts", daemon=True)
+        self.latest: Facts | None = None
+        self.trades_per_second: float | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join(2.0)
+
+    def _run(self) -> None:
+        while not self._stop.wait(EVERY):
+            before, self.latest = self.latest, self._gatherer.gather()
+            if before is not None and before.trades is not None and self.latest.trades is not None:
+                passed = max(self.latest.at - before.at, 1e-6)
+                self.trades_per_second = max(0.0, (self.latest.trades - before.trades) / passed)
+        self._gatherer.close()
+
+
+def rows(facts: Facts, trades_per_second: float | None) -> list[tuple[str, str]]:
+    """The figures as a person reads them."""
+    selected = ", ".join(f"{market} {count}" for market, count in sorted(facts.selected.items())) or "nothing yet"
+    runs = ", ".join(f"{count} {status}" for status, count in facts.runs.items() if count) or "none"
+    rate = "" if trades_per_second is None else f", {trades_per_second:,.0f}/s"
+    lag = "no trade in ten minutes" if facts.lag_seconds is None else f"{facts.lag_seconds:.1f} s"
+    shown = [
+        ("instruments", _number(facts.instruments)),
+        ("selected", selected),
+        ("history", f"{_number(facts.candle_days)} of {_number(facts.candle_days_wanted)} symbol days"),
+        ("candles", _number(facts.candles)),
+        ("trades", f"{_number(facts.trades)}{rate}"),
+        ("lag", lag),
+        ("runs", runs + (f", {facts.backfills} backfills in progress" if facts.backfills else "")),
+        ("live run", facts.live_run or "none"),
+        ("health", " ".join(filter(None, [facts.health or "unknown", facts.health_reason]))),
+    ]
+    return shown + [(source, reason) for source, reason in facts.unreachable.items()]
+
+
+class Panels:
+    """A panel that renews itself in a terminal."""
+
+    def __init__(self, console: Console, watcher: Watcher) -> None:
+        self._console = console
+        self._watcher = watcher
+        self._events: list[str] = []
+        self._head: list[tuple[str, str]] = []
+        self._live: Live | None = None
+
+    def opened(self, *, home: Path, addresses: Mapping[str, Any]) -> None:
+        self._head = headlines(home, addresses)
+        self._live = Live(console=self._console, refresh_per_second=4, transient=False)
+        self._live.start()
+
+    def happened(self, event: Happened) -> None:
+        stamp = time.strftime("%H:%M:%S")
+        self._events = [*self._events, f"{stamp} {event.text}"][-KEPT_EVENTS:]
+
+    def ready(self, *, seconds: float) -> None:
+        self.happened(Happened("ready", "instance", f"everything runs after {seconds:.1f} s; Ctrl-C stops it"))
+
+    def refresh(self, states: Mapping[str, str]) -> None:
+        if self._live is None:
+            return
+        table = Table.grid(padding=(0, 2))
+        for name, value in self._head:
+            table.add_row(Text(name, style="bold"), value)
+        if self._watcher.latest is not None:
+            for name, value in rows(self._watcher.latest, self._watcher.trades_per_second):
+                table.add_row(Text(name, style="cyan"), Text(value))
+        processes = "  ".join(f"{name} {state}" for name, state in states.items())
+        events = Text("\n".join(self._events), style="dim")
+        self._live.update(Panel(Group(table, Text(processes, style="dim"), events), title="bitget_pipeline"))
+
+    def closed(self, text: str) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        self._console.print(text)
+
+
+class Lines:
+    """One line when something happens, and one with figures now and then."""
+
+    def __init__(self, console: Console, watcher: Watcher) -> None:
+        self._console = console
+        self._watcher = watcher
+        self._last = 0.0
+
+    def opened(self, *, home: Path, addresses: Mapping[str, Any]) -> None:
+        for name, value in headlines(home, addresses):
+            self._console.print(f"{name:<12} {value}")
+
+    def happened(self, event: Happened) -> None:
+        self._console.print(event.text, markup=False)
+
+    def ready(self, *, seconds: float) -> None:
+        self._console.print(f"everything runs after {seconds:.1f} s; Ctrl-C stops it")
+
+    def refresh(self, states: Mapping[str, str]) -> None:
+        facts, now = self._watcher.latest, time.monotonic()
+        if facts is None or now - self._last < LINE_EVERY:
+            return
+        self._last = now
+        figures = rows(facts, self._watcher.trades_per_second)
+        self._console.print(" · ".join(f"{name}: {value}" for name, value in figures), markup=False)
+
+    def closed(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+
+class Json:
+    """The same as JSON lines."""
+
+    def __init__(self, console: Console, watcher: Watcher) -> None:
+        self._console = console
+        self._watcher = watcher
+        self._last = 0.0
+
+    def opened(self, *, home: Path, addresses: Mapping[str, Any]) -> None:
+        self._write(event="opened", home=str(home), addresses=dict(addresses))
+
+    def happened(self, event: Happened) -> None:
+        self._write(event=event.kind, name=event.name, text=event.text)
+
+    def ready(self, *, seconds: float) -> None:
+        self._write(event="running", seconds=round(seconds, 1))
+
+    def refresh(self, states: Mapping[str, str]) -> None:
+        facts, now = self._watcher.latest, time.monotonic()
+        if facts is None or now - self._last < LINE_EVERY:
+            return
+        self._last = now
+        rate = self._watcher.trades_per_second
+        self._write(event="facts", processes=dict(states), trades_per_second=rate, **facts.as_json())
+
+    def closed(self, text: str) -> None:
+        self._write(event="stopped", text=text)
+
+    def _write(self, **content: Any) -> None:
+        self._console.out(json.dumps(content, default=str, ensure_ascii=False), highlight=False)
+
+
+def headlines(home: Path, addresses: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The addresses a person wants first, and where the data lies."""
+    warehouse, redis = addresses["warehouse"], addresses["redis"]
+    return [
+        ("Dagster", str(addresses["dagster"]["url"])),
+        ("ClickHouse", f"http://{warehouse['host']}:{warehouse['port']}/?database={warehouse['database']}"),
+        ("Redis", f"{redis['host']}:{redis['port']}"),
+        ("exchange", str(addresses["exchange"]["rest_url"])),
+        ("data", str(home)),
+    ]
+
+
+def _number(value: int | None) -> str:
+    return "?" if value is None else f"{value:,}"
