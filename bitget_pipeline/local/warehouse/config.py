@@ -84,7 +84,6 @@ def _engine_xml(config: WarehouseConfig) -> str:
 
 
 _ENGINE_XML = """<clickhouse>
-  <timezone>UTC</timezone>
   <users_config>{users}</users_config>
   <mark_cache_size>134217728</mark_cache_size>
   <remote_url_allow_hosts/>

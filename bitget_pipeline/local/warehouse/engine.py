@@ -13,6 +13,7 @@ import errno
 import fcntl
 import json
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -116,6 +117,9 @@ class Engine:
     def __init__(self, config: WarehouseConfig) -> None:
         """Open the data path. Raises StoreRefused or FolderTaken with the engine's own words when it cannot."""
         self._config = config
+        # The engine takes its zone from the process (measured: <timezone> is ignored); all our times are UTC.
+        os.environ["TZ"] = "UTC"
+        time.tzset()
         self.pool = ThreadPoolExecutor(config.threads, thread_name_prefix="warehouse")
         # Kills must never wait behind the statements they are to end.
         self.killers = ThreadPoolExecutor(2, thread_name_prefix="warehouse-kill")

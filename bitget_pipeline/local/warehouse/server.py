@@ -8,7 +8,7 @@ in `service.py`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -24,7 +24,7 @@ from .engine import Engine
 from .neighbours import stranger
 from .refusals import Refusal, refusal
 from .sessions import Session, Sessions
-from .statements import Insert, NeedMore, insert_with_data
+from .statements import Insert, NeedMore, goes_on_after_semicolon, insert_with_data
 from .work import Work
 
 log = telemetry.get_logger(__name__)
@@ -148,6 +148,10 @@ class Server:
     async def _insert(self, job: Job, insert: Insert, voice: Voice) -> None:
         asked = job.asked
         first = asked.text[insert.data_from :]
+        if insert.format == "Values":
+            first = await _whole(first, asked.body)
+            if goes_on_after_semicolon(first):
+                raise refusal(62, "Syntax error (Multi-statements are not allowed): send one statement at a time.")
         await self._in_engine(job, lambda: self._begin(job).insert(insert, first))
         work = job.work
         assert work is not None
@@ -231,13 +235,18 @@ async def _read_statement(asked: Asked) -> Insert | None:
         else:
             break
     if insert is None:
-        pieces, size = [asked.text], len(asked.text)
-        async for piece in asked.body:
-            pieces.append(piece)
-            size += len(piece)
-            _bounded(size)
-        asked.text = b"".join(pieces)
+        asked.text = await _whole(asked.text, asked.body)
     return insert
+
+
+async def _whole(begun: bytes, body: AsyncIterator[bytes]) -> bytes:
+    """All of a statement that must be seen as a whole."""
+    pieces, size = [begun], len(begun)
+    async for piece in body:
+        pieces.append(piece)
+        size += len(piece)
+        _bounded(size)
+    return b"".join(pieces)
 
 
 def _bounded(size: int) -> None:

@@ -183,6 +183,22 @@ class _Reader:
                 return names
 
 
+def goes_on_after_semicolon(values: bytes) -> bool:
+    """
+    Whether something follows the semicolon that ends the data of INSERT ... VALUES.
+
+    The engine would take the data and silently drop what follows; a real server refuses the whole as two statements.
+    """
+    if b";" not in values:
+        return False
+    ended = False
+    for token in tokens(values):
+        if ended and token.text != b";":
+            return True
+        ended = ended or token.text == b";"
+    return False
+
+
 # ---------------------------------------------------------------- other statements
 
 

@@ -1,0 +1,75 @@
+"""A warehouse in a process of its own, as a user would start it: an engine belongs to its process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+
+
+@dataclass
+class RunningWarehouse:
+    """A started server: where it listens, and how to end it well or badly."""
+
+    process: subprocess.Popen[str]
+    port: int
+    data: Path
+
+    def client(self, **given: Any) -> Client:
+        """An unmodified clickhouse-connect client."""
+        return clickhouse_connect.get_client(host="127.0.0.1", port=self.port, **given)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end; the exit code."""
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(30)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            for pipe in (self.process.stdout, self.process.stderr):
+                if pipe is not None:
+                    pipe.close()
+
+
+def start(data: Path, *options: str, password: str = "") -> RunningWarehouse:
+    """Start a server on a free port and wait until it says that it is ready."""
+    process = launch(data, *options, password=password)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        _, said = process.communicate(timeout=30)
+        raise AssertionError(f"the warehouse did not start: {said}")
+    return RunningWarehouse(process, json.loads(line)["port"], data)
+
+
+def launch(data: Path, *options: str, password: str = "") -> subprocess.Popen[str]:
+    """Start the process without waiting for it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CLICKHOUSE_")}
+    if password:
+        environment["CLICKHOUSE_PASSWORD"] = password
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "bitget_pipeline.local.warehouse",
+            "--data",
+            str(data),
+            "--log-level",
+            "ERROR",
+            *options,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
