@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
-    configure(level="DEBUG" if debug else "WARNING")
+    configure(level="DEBUG" if debug else "ERROR")  # commands say themselves what happened
     sys.exit(_run([argument for argument in arguments if argument != "--debug"], debug=debug))
 
 

@@ -31,7 +31,10 @@ class Alone:
         """At once."""
         return 0.0
 
-    async def penalise(self, endpoint: str, seconds: float) -> None:
+    async def penalise(self, endpoint: str, per_second: float, seconds: float) -> None:
+        """We do not come back."""
+
+    async def remaining(self, endpoint: str, per_second: float, left: int) -> None:
         """We do not come back."""
 
 

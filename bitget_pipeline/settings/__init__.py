@@ -10,7 +10,7 @@ from __future__ import annotations
 from .addresses import ExchangeAddress, exchange_address, redis_address, run_file, ssl_context, warehouse_address
 from .boot import NOT_IN_FILE, Boot, is_loopback, load_boot
 from .operational import Operational, Tier, load_operational
-from .reading import Documented, documented
+from .reading import Documented, documented, variable_of
 
 DERIVED = frozenset({"tier"})
 """Fields that follow from others and cannot be set."""
@@ -34,6 +34,7 @@ __all__ = [
     "redis_address",
     "run_file",
     "ssl_context",
+    "variable_of",
     "warehouse_address",
 ]
 

@@ -39,6 +39,7 @@ class Given:
 class Documented:
     """One setting as the manual shows it."""
 
+    field: str
     variable: str
     key: str  # in the settings file; empty where only the environment can set it
     default: str
@@ -71,6 +72,7 @@ def documented(model: type[BaseModel], *, without_file: frozenset[str] = frozens
     for name, field in model.model_fields.items():
         default = _about(field).get("shown") or ("" if field.default is None else str(field.default))
         yield Documented(
+            field=name,
             variable=variable_of(name, field),
             key="" if name in without_file else name,
             default=default,

@@ -87,7 +87,13 @@ def members(sessions: Iterable[Session], mark: str) -> dict[int, tuple[psutil.Pr
     return found
 
 
-def end(sessions: Sequence[Session], mark: str, *, reap: Callable[[], None] = lambda: None) -> list[str]:
+def end(
+    sessions: Sequence[Session],
+    mark: str,
+    *,
+    reap: Callable[[], None] = lambda: None,
+    phases: Sequence[tuple[str, float]] = PHASES,
+) -> list[str]:
     """
     End every process of an instance: Dagster with its run workers, then the code server, then stores and exchange.
 
@@ -95,7 +101,7 @@ def end(sessions: Sequence[Session], mark: str, *, reap: Callable[[], None] = la
     Returns the names of those that had to be killed.
     """
     killed: list[str] = []
-    for phase, patience in PHASES:
+    for phase, patience in phases:
         told: set[int] = set()
         deadline = time.monotonic() + patience
         while left := _of_phase(phase, members(sessions, mark)):

@@ -1,0 +1,121 @@
+"""What an instance is doing: its processes and addresses, the live run and its lease, health, and figures."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+
+from ..errors import PipelineError
+from ..settings import Boot, load_operational, redis_address
+from .facts import Gatherer
+from .output import as_json, boot_for, console, environment_for, print_json, where
+from .up import folder, leftovers
+from .up.view import headlines, rows
+
+if TYPE_CHECKING:
+    from ..storage.lease import LeaseState
+
+SHARD = "0"
+"""The one live run of one machine owns every symbol (defs/jobs.py tags it so)."""
+
+NOT_RUNNING = 3
+"""Exit code when nothing runs; 1 when health is critical."""
+
+
+@click.command("status")
+@where
+@as_json
+def status_command(demo: bool, home: Path | None, json_wanted: bool) -> int:
+    """
+    What runs, where, and how it goes.
+
+    Exit code 0: it runs; 1: its health is critical; 3: it does not run.
+    """
+    boot = boot_for(home=home, demo=demo)
+    status = collect(boot, environ=environment_for(home=home, demo=demo))
+    if json_wanted:
+        print_json(status)
+    else:
+        _print(boot, status)
+    if not status["running"]:
+        return NOT_RUNNING
+    return 1 if status["facts"]["health"] == "critical" else 0
+
+
+def collect(boot: Boot, *, environ: dict[str, str]) -> dict[str, Any]:
+    """Everything `status` knows, for programs."""
+    run = folder.read_run(boot.home)
+    pid = folder.owner(boot.home)
+    status: dict[str, Any] = {"home": str(boot.home), "exchange": boot.exchange, "running": pid is not None, "pid": pid}
+    if pid is None and boot.embedded_warehouse and boot.embedded_redis:
+        return status
+    gatherer = Gatherer(boot, load_operational(boot, environ))
+    try:
+        facts = gatherer.gather()
+    finally:
+        gatherer.close()
+    status |= {
+        "started_at": run.get("started_at"),
+        "addresses": run.get("addresses", {}),
+        "processes": _processes(run),
+        "facts": facts.as_json(),
+    }
+    try:
+        lease = _lease(boot)
+        status["lease"] = None if lease is None else {"owner": lease.owner, "fence": lease.fence, "age": lease.age}
+    except PipelineError as error:
+        status["lease"] = None
+        facts.unreachable["redis"] = str(error)
+    status["facts"] = facts.as_json()
+    return status
+
+
+def _processes(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The newest process of each program, and whether it lives."""
+    newest = {session.name: session for session in leftovers.recorded_sessions(run)}
+    return {
+        name: {"pid": session.pid, "alive": leftovers.is_alive(session.pid, session.created)}
+        for name, session in newest.items()
+    }
+
+
+def _lease(boot: Boot) -> LeaseState | None:
+    return asyncio.run(_lease_state(boot))
+
+
+async def _lease_state(boot: Boot) -> LeaseState | None:
+    from ..storage.lease import Lease
+    from ..storage.redis_connection import connect
+
+    client = connect(redis_address(boot))
+    try:
+        return await Lease(client, boot.redis_prefix, SHARD).state()
+    finally:
+        await client.aclose()
+
+
+def _print(boot: Boot, status: dict[str, Any]) -> None:
+    out = console()
+    if "facts" not in status:
+        out.print(f"nothing runs in {boot.home}; start it with `bitget-pipeline up`", markup=False)
+        return
+    from .facts import Facts
+
+    table = Table.grid(padding=(0, 2))
+    if status["addresses"]:
+        for name, value in headlines(boot.home, status["addresses"]):
+            table.add_row(name, value)
+    for name, process in status["processes"].items():
+        table.add_row(name, f"process {process['pid']}" + ("" if process["alive"] else ", gone"))
+    lease = status["lease"]
+    table.add_row("lease", f"{lease['owner']}, renewed {lease['age']:.1f} s ago" if lease else "nobody holds it")
+    for name, value in rows(Facts(**status["facts"]), None):
+        table.add_row(name, value)
+    out.print(table)
+    since = f"runs since {status['started_at']}" if status["running"] else "`up` does not run"
+    out.print(f"{since} (seen {time.strftime('%H:%M:%S')}); the data lies in {boot.home}", markup=False)
