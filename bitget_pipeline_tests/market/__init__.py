@@ -1,0 +1,1 @@
+"""The market layer: rules that hold for every input."""
