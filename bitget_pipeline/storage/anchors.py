@@ -8,9 +8,6 @@ resumes and repairs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
-
-from ..market.instrument import Symbol
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +34,6 @@ class Anchor:
     contiguous_id: int
     highest_id: int
     gap: OpenGap | None = None
-
-
-class FoundGap(Protocol):
-    """A gap as pipeline/continuity.py finds it."""
-
-    @property
-    def symbol(self) -> Symbol: ...
-    @property
-    def after_id(self) -> int: ...
-    @property
-    def before_id(self) -> int: ...
 
 
 def padded(trade_id: int) -> str:

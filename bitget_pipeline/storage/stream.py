@@ -15,37 +15,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import redis.asyncio
 import redis.exceptions
 
-from ..errors import LeaseLost, StoreRefused, StreamFull
-from ..market.instrument import Market, Symbol
-from ..market.trade import Trade, TradeBatch
+from ..errors import LeaseLost, StreamFull
+from ..market.instrument import Symbol
+from ..market.trade import TradeBatch
 from ..telemetry import count
-from .anchors import Anchor, FoundGap, padded, parse_anchor
+from .anchors import Anchor, padded, parse_anchor
 from .keys import shard_key
+from .payload import decode_batch, encode_batch
 from .redis_connection import LONGEST_BLOCK_MS
 from .redis_errors import translated
 from .scripts import script
 
 GROUP = "flush"
 _READ_AT_ONCE = 1_000
-
-
-class _Payload(msgspec.Struct, array_like=True, frozen=True):
-    """An entry as it lies in Redis. New fields go to the end, with a default."""
-
-    market: str
-    name: str
-    received_ms: int
-    snapshot: bool
-    trades: list[Trade]
-
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_Payload)
-_MARKETS = {market.value: market for market in Market}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +74,9 @@ class TradeStream:
         self._close_gap = client.register_script(script("close_gap"))
         self._trim = client.register_script(script("trim"))
 
-    async def append(self, batches: Sequence[TradeBatch], *, fence: int, gaps: Iterable[FoundGap] = ()) -> list[str]:
+    async def append(
+        self, batches: Sequence[TradeBatch], *, fence: int, gaps: Iterable[tuple[Symbol, int, int]] = ()
+    ) -> list[str]:
         """
         Append batches (empty ones are left out), advance the anchors and note gaps, all or nothing; returns the
         entries' ids.
@@ -98,31 +85,29 @@ class TradeStream:
         happened: append again, a trade that comes twice is stored once.
         """
         arguments: list[Any] = [fence, self._capacity, 0]
-        encode = _encoder.encode
         for batch in batches:
             trades = batch.trades
             if trades:
-                symbol = batch.symbol
-                payload = _Payload(symbol.market.value, symbol.name, batch.received_ms, batch.snapshot, trades)
                 newest = trades[-1].trade_id if len(trades) == 1 else max(trade[0] for trade in trades)
-                arguments += (str(symbol), padded(newest), encode(payload))
+                arguments += (str(batch.symbol), padded(newest), encode_batch(batch))
         arguments[2] = (len(arguments) - 3) // 3
-        for gap in gaps:
-            arguments += (str(gap.symbol), padded(gap.after_id), padded(gap.before_id))
+        for symbol, after_id, before_id in gaps:
+            arguments += (str(symbol), padded(after_id), padded(before_id))
         if len(arguments) == 3:
             return []
         ids = await self._run(self._append, [self._fence, self._stream, self._anchors], arguments)
         return [one.decode() for one in ids]
 
-    async def read(self, consumer: str, max_rows: int, block_ms: int) -> list[Entry]:
+    async def read(self, consumer: str, max_rows: int, block_ms: int | None) -> list[Entry]:
         """
-        New entries for this consumer, of some `max_rows` trades; waits up to `block_ms` (at most 5,000) for the first.
+        New entries for this consumer, of some `max_rows` trades; waits up to `block_ms` (at most 5,000; not at all with
+        None or 0) for the first.
 
         They stay pending until acknowledged. Raises StoreRefused for an entry that is not ours to read.
         """
         entries: list[Entry] = []
         rows = 0
-        block = min(block_ms, LONGEST_BLOCK_MS) if block_ms > 0 else None  # 0 would wait for ever
+        block = min(block_ms, LONGEST_BLOCK_MS) if block_ms else None  # to Redis, 0 means for ever
         while rows < max_rows:
             wanted = min(max_rows - rows, _READ_AT_ONCE)
             found = await self._read_group(consumer, wanted, block)
@@ -252,12 +237,4 @@ def _ours(error: redis.exceptions.ResponseError, stream: str, capacity: int) -> 
 
 def _entry(raw_id: bytes, fields: dict[bytes, bytes]) -> Entry:
     entry_id = raw_id.decode()
-    try:
-        payload = _decoder.decode(fields[b"b"])
-        symbol = Symbol(_MARKETS[payload.market], payload.name)
-    except (KeyError, msgspec.MsgspecError) as error:
-        raise StoreRefused(
-            f"entry {entry_id} of the stream is not ours to read: {error}",
-            remedy="another program writes under this REDIS_PREFIX, or a newer version did: update, or choose another prefix",
-        ) from error
-    return Entry(entry_id, TradeBatch(symbol, payload.trades, payload.received_ms, payload.snapshot))
+    return Entry(entry_id, decode_batch(fields.get(b"b", b""), where=f"entry {entry_id} of the stream"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 import redis.asyncio
 from hypothesis import HealthCheck, given, settings
@@ -18,15 +16,6 @@ from bitget_pipeline.storage.stream import TradeStream
 BTC = Symbol(Market.SPOT, "BTCUSDT")
 ODD = Symbol(Market.USDTM, "我踏马来了'\"\\USDT")
 BIG = 1_234_567_890_123_456_789  # above 2^53, as Bitget's ids are
-
-
-@dataclass(frozen=True)
-class Gap:
-    """A gap as pipeline/ finds it."""
-
-    symbol: Symbol
-    after_id: int
-    before_id: int
 
 
 def a_batch(*ids: int, symbol: Symbol = BTC, snapshot: bool = False) -> TradeBatch:
@@ -110,7 +99,7 @@ async def test_the_bound_refuses_and_changes_nothing(redis_client: redis.asyncio
     await stream.append([a_batch(1)], fence=fence)
 
     with pytest.raises(StreamFull):
-        await stream.append([a_batch(2), a_batch(3)], fence=fence, gaps=[Gap(BTC, 1, 2)])
+        await stream.append([a_batch(2), a_batch(3)], fence=fence, gaps=[(BTC, 1, 2)])
 
     assert await stream.length() == 1
     anchor = (await stream.anchors())[BTC]
@@ -193,7 +182,8 @@ STEPS = st.lists(st.sampled_from(["append", "read", "ack", "ack_some", "claim", 
 @given(steps=STEPS, seed=st.randoms(use_true_random=False))
 async def test_every_trade_is_delivered_until_acknowledged(redis_address, steps: list[str], seed) -> None:  # type: ignore[no-untyped-def]
     """
-    Whatever the order of appends, reads, crashes (claims), acknowledgements and trims: in the end every entry was delivered.
+    Whatever the order of appends, reads, crashes (claims), acknowledgements and trims: in the end every entry was
+    delivered.
     """
     from uuid import uuid4
 
@@ -239,7 +229,7 @@ async def test_a_gap_is_noted_with_the_append_and_closed_by_the_repair(stream: T
     Contiguous stays behind the gap, highest goes on; the repair joins them.
     """
     await stream.append([a_batch(BIG)], fence=fence)
-    await stream.append([a_batch(BIG + 10, BIG + 11)], fence=fence, gaps=[Gap(BTC, BIG, BIG + 10)])
+    await stream.append([a_batch(BIG + 10, BIG + 11)], fence=fence, gaps=[(BTC, BIG, BIG + 10)])
     await stream.append([a_batch(BIG + 12)], fence=fence)
 
     anchor = (await stream.anchors())[BTC]
@@ -258,8 +248,8 @@ async def test_a_break_during_the_repair_keeps_the_gap_open(stream: TradeStream,
     A second gap widens the first; a repair that knew the first one only moves the beginning.
     """
     await stream.append([a_batch(1)], fence=fence)
-    await stream.append([a_batch(10)], fence=fence, gaps=[Gap(BTC, 1, 10)])
-    await stream.append([a_batch(20)], fence=fence, gaps=[Gap(BTC, 10, 20)])
+    await stream.append([a_batch(10)], fence=fence, gaps=[(BTC, 1, 10)])
+    await stream.append([a_batch(20)], fence=fence, gaps=[(BTC, 10, 20)])
 
     assert not await stream.close_gap(BTC, 10, fence=fence)
     anchor = (await stream.anchors())[BTC]

@@ -1,0 +1,105 @@
+"""
+What a live run and its supervisor tell each other, in Redis.
+
+The live run publishes how it is doing every second, and looks whether it is asked to stop. The other side, the sensors'
+and `status`'s, is overview.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import redis.asyncio
+
+from ..market.instrument import Symbol
+from .keys import shard_key
+from .redis_errors import translated
+
+KEPT_SECONDS = 86_400
+"""A state outlives its run for a day, so that one can still see how it ended."""
+
+OVERALL = b""
+"""The field of the whole run, beside one field for each symbol."""
+
+_encode = msgspec.json.Encoder().encode  # JSON: a person may look at it with redis-cli
+_decode = msgspec.json.Decoder().decode
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequest:
+    """Somebody asks this run to end by itself. `age` is the number of seconds since it was asked first."""
+
+    run_id: str
+    because: str
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """
+    How a live run is doing, as it said `age` seconds ago: of the whole, and of each symbol, in the words of
+    pipeline/live_state.py.
+    """
+
+    age: float
+    overall: dict[str, Any] = field(default_factory=dict)
+    symbols: dict[Symbol, dict[str, Any]] = field(default_factory=dict)
+
+
+class LiveControl:
+    """The live run's side of one shard. All methods raise StoreUnavailable and its kin."""
+
+    def __init__(self, client: redis.asyncio.Redis, prefix: str, shard: str) -> None:
+        self._redis = client
+        self._state = shard_key(prefix, shard, "state")
+        self._stop = shard_key(prefix, shard, "stop")
+
+    async def publish(self, overall: Mapping[str, Any], symbols: Mapping[Symbol, Mapping[str, Any]]) -> None:
+        """Say how it goes; replaces what was said before, as a whole. Values are whatever JSON can hold."""
+        with translated():
+            seconds, microseconds = await self._redis.time()
+            fields: dict[Any, Any] = {str(symbol).encode(): _encode(dict(of)) for symbol, of in symbols.items()}
+            fields[OVERALL] = _encode({"at": seconds + microseconds / 1e6, "said": dict(overall)})
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.delete(self._state)
+            pipeline.hset(self._state, mapping=fields)
+            pipeline.expire(self._state, KEPT_SECONDS)
+            await pipeline.execute()
+
+    async def stop_request(self, run_id: str) -> StopRequest | None:
+        """Whether this run is asked to stop."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.get(self._stop)
+            pipeline.time()
+            text, now = await pipeline.execute()
+        asked = parse_stop(text, now)
+        return asked if asked is not None and asked.run_id == run_id else None
+
+
+def stop_text(run_id: str, because: str, now: tuple[int, int]) -> bytes:
+    """A request to stop, as it lies in Redis."""
+    return _encode({"run_id": run_id, "because": because, "at": now[0] + now[1] / 1e6})
+
+
+def parse_stop(text: bytes | None, now: tuple[int, int]) -> StopRequest | None:
+    """The request to stop that lies in Redis, if any."""
+    if not text:
+        return None
+    found = _decode(text)
+    return StopRequest(found["run_id"], found["because"], max(0.0, now[0] + now[1] / 1e6 - found["at"]))
+
+
+def parse_published(fields: Mapping[bytes, bytes], now: tuple[int, int]) -> Published | None:
+    """What a live run published, if anything."""
+    if OVERALL not in fields:
+        return None
+    whole = _decode(fields[OVERALL])
+    return Published(
+        age=max(0.0, now[0] + now[1] / 1e6 - whole["at"]),
+        overall=whole["said"],
+        symbols={Symbol.parse(name.decode()): _decode(text) for name, text in fields.items() if name != OVERALL},
+    )

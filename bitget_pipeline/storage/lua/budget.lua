@@ -1,0 +1,116 @@
+-- The shared budget of requests of one egress address. guard/rate_limit.py is the model of this; a property test holds them equal.
+-- KEYS: budget (a hash). ARGV:
+--   1 what: ask, penalise or remaining   2 now in seconds, or '' for the server's clock   3 endpoint   4 its limit per second
+--   5 share   6 burst   7 per minute   8 global burst   9 backfill per second, or ''   10 the priority's floor   11 1 for a backfill
+--   12 slow_down  13 slowest  14 recover_by  15 recover_every  16 persistent_after  17 same_run_within  18 global_closure
+--   19 seconds (penalise) or requests left (remaining)
+-- Returns the seconds to wait, as text; '0' from ask: the request is taken.
+local key, what, endpoint = KEYS[1], ARGV[1], ARGV[3]
+local now = tonumber(ARGV[2])
+if not now then
+  local time = redis.call('TIME')
+  now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+end
+local per_second, share = tonumber(ARGV[4]), tonumber(ARGV[5])
+local LEEWAY = 1e-9
+
+local function text(number) return string.format('%.17g', number) end
+
+local function load(field, wanted)
+  local values = {}
+  local stored = redis.call('HGET', key, field)
+  if stored then
+    for part in string.gmatch(stored, '[^|]+') do values[#values + 1] = tonumber(part) end
+  end
+  if #values < wanted then return nil end
+  return values
+end
+
+local function fill(bucket)
+  bucket.tokens = math.min(bucket.capacity, bucket.tokens + math.max(0, now - bucket.at) * bucket.rate * bucket.pace)
+  bucket.at = math.max(bucket.at, now)
+end
+
+local function wait_of(bucket, floor)
+  local missing = 1 + floor * (bucket.capacity - 1) - bucket.tokens
+  if missing > LEEWAY then return missing / (bucket.rate * bucket.pace) end
+  return 0
+end
+
+local rate = share * per_second
+local known = { rate = rate, capacity = math.max(1, math.min(tonumber(ARGV[6]), per_second - rate + 0.75)) }
+local stored = load('endpoint:' .. endpoint, 7)
+if stored then
+  known.tokens, known.at, known.pace = stored[1], stored[2], stored[3]
+  known.closed_until, known.busy_since, known.busy_until, known.slowed_at = stored[4], stored[5], stored[6], stored[7]
+else
+  known.tokens, known.at, known.pace = known.capacity, now, 1
+  known.closed_until, known.busy_since, known.busy_until, known.slowed_at = 0, 0, -1e300, 0
+end
+local closed_until = tonumber(redis.call('HGET', key, 'closed_until') or '0')
+
+local function save()
+  redis.call('HSET', key, 'endpoint:' .. endpoint, table.concat({
+    text(known.tokens), text(known.at), text(known.pace), text(known.closed_until),
+    text(known.busy_since), text(known.busy_until), text(known.slowed_at) }, '|'))
+  redis.call('EXPIRE', key, 86400)
+end
+
+if what == 'penalise' then
+  fill(known)
+  if now > known.busy_until then known.busy_since = now end
+  known.closed_until = math.max(known.closed_until, now + tonumber(ARGV[19]))
+  known.busy_until = known.closed_until + tonumber(ARGV[17])
+  known.pace = math.max(tonumber(ARGV[13]), known.pace * tonumber(ARGV[12]))
+  known.tokens = math.min(known.tokens, 0)
+  known.slowed_at = now
+  if now - known.busy_since >= tonumber(ARGV[16]) then
+    redis.call('HSET', key, 'closed_until', text(math.max(closed_until, now + tonumber(ARGV[18]))))
+  end
+  redis.call('HINCRBY', key, 'penalties:' .. endpoint, 1)
+  save()
+  return '0'
+end
+
+if what == 'remaining' then
+  fill(known)
+  known.tokens = math.min(known.tokens, tonumber(ARGV[19]))
+  save()
+  return '0'
+end
+
+local closed = math.max(closed_until, known.closed_until) - now
+if closed > 0 then
+  if not stored then save() end
+  return text(closed)
+end
+
+local steps = math.floor((now - known.slowed_at) / tonumber(ARGV[15]))
+if steps > 0 and known.pace < 1 then
+  fill(known)
+  known.pace = math.min(1, known.pace + steps * tonumber(ARGV[14]))
+  known.slowed_at = known.slowed_at + steps * tonumber(ARGV[15])
+end
+
+local function shared(field, its_rate, its_capacity)
+  local bucket = { field = field, rate = its_rate, capacity = its_capacity, pace = 1 }
+  local values = load(field, 2)
+  bucket.tokens, bucket.at = its_capacity, now
+  if values then bucket.tokens, bucket.at = values[1], values[2] end
+  return bucket
+end
+
+local buckets = { known, shared('all', share * tonumber(ARGV[7]) / 60, tonumber(ARGV[8])) }
+if ARGV[11] == '1' and ARGV[9] ~= '' then buckets[3] = shared('backfill', tonumber(ARGV[9]), 1) end
+local wait = 0
+for _, bucket in ipairs(buckets) do
+  fill(bucket)
+  wait = math.max(wait, wait_of(bucket, tonumber(ARGV[10])))
+end
+if wait == 0 then
+  for _, bucket in ipairs(buckets) do bucket.tokens = bucket.tokens - 1 end
+  redis.call('HINCRBY', key, 'granted:' .. endpoint, 1)
+end
+for i = 2, #buckets do redis.call('HSET', key, buckets[i].field, text(buckets[i].tokens) .. '|' .. text(buckets[i].at)) end
+save()
+return text(wait)

@@ -1,0 +1,145 @@
+"""
+The supervisor's side of Redis: how a live shard is doing, and the few things that may be done about it.
+
+Synchronous, for Dagster's sensors and the command line, which only look, ask a run to stop, or break the lease of a
+dead one. What the live run itself does is in lease.py, stream.py, control.py and budget.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from ..market.instrument import Symbol
+from .anchors import Anchor, parse_anchor
+from .budget import EndpointUse, parse_use
+from .control import KEPT_SECONDS, Published, StopRequest, parse_published, parse_stop, stop_text
+from .keys import egress_key, shard_key
+from .lease import LeaseState, lease_keys, lease_state
+from .redis_errors import translated
+from .scripts import script
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """
+    What the stream holds: entries, those read and not acknowledged, and the age in seconds of the oldest entry not
+    acknowledged.
+    """
+
+    entries: int
+    pending: int
+    oldest_age: float | None
+
+
+class Overview:
+    """One live shard, seen from outside. All methods raise StoreUnavailable and its kin."""
+
+    def __init__(self, client: redis.Redis, prefix: str, shard: str, *, group: str = "flush") -> None:
+        self._redis = client
+        self._group = group
+        self._lease = lease_keys(prefix, shard)
+        self._stream = shard_key(prefix, shard, "trades")
+        self._anchors = shard_key(prefix, shard, "anchors")
+        self._state = shard_key(prefix, shard, "state")
+        self._stop = shard_key(prefix, shard, "stop")
+        self._generation = shard_key(prefix, shard, "generation")
+
+    def lease(self) -> LeaseState | None:
+        """Who holds the lease, None when nobody does."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.hgetall(self._lease[1])
+            pipeline.pttl(self._lease[1])
+            pipeline.time()
+            fields, left, now = pipeline.execute()
+        return lease_state(fields, left, now)
+
+    def break_lease(self, owner: str) -> bool:
+        """
+        Take the lease from an owner whose run is dead, and fence it off at once; returns whether that owner held it.
+        """
+        with translated():
+            broken: Any = self._redis.eval(script("lease_break"), 2, *self._lease, owner)
+        return bool(broken)
+
+    def published(self) -> Published | None:
+        """What the live run last said of itself, None when none did for a day."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.hgetall(self._state)
+            pipeline.time()
+            fields, now = pipeline.execute()
+        return parse_published(fields, now)
+
+    def ask_to_stop(self, run_id: str, because: str) -> None:
+        """
+        Ask a run to end by itself. The first request for a run stays, so that its age tells how long it has been asked.
+        """
+        asked = self.stop_request()
+        if asked is not None and asked.run_id == run_id:
+            return
+        with translated():
+            now: Any = self._redis.time()
+            self._redis.set(self._stop, stop_text(run_id, because, now), ex=KEPT_SECONDS)
+
+    def stop_request(self) -> StopRequest | None:
+        """The last request to stop, whichever run it was for."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.get(self._stop)
+            pipeline.time()
+            text, now = pipeline.execute()
+        return parse_stop(text, now)
+
+    def want_generation(self, generation: str) -> None:
+        """Note which generation of settings and selection should run."""
+        with translated():
+            self._redis.set(self._generation, generation)
+
+    def wanted_generation(self) -> str | None:
+        """The generation that should run, None before the first selection."""
+        with translated():
+            found: Any = self._redis.get(self._generation)
+        return None if found is None else found.decode()
+
+    def backlog(self) -> Backlog:
+        """What waits for ClickHouse."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.xlen(self._stream)
+            pipeline.xpending(self._stream, self._group)
+            pipeline.xinfo_groups(self._stream)
+            pipeline.time()
+            length, pending, groups, now = pipeline.execute(raise_on_error=False)
+            if isinstance(length, redis.RedisError):
+                raise length
+            if isinstance(pending, redis.RedisError):  # no stream or no group yet
+                return Backlog(int(length), 0, None)
+            oldest: bytes | None = pending["min"]
+            if oldest is None:
+                delivered = next(g["last-delivered-id"] for g in groups if g["name"] == self._group.encode())
+                waiting: Any = self._redis.xrange(self._stream, min=b"(" + delivered, count=1)
+                oldest = waiting[0][0] if waiting else None
+        age = None if oldest is None else max(0.0, now[0] + now[1] / 1e6 - int(oldest.split(b"-")[0]) / 1000)
+        return Backlog(int(length), int(pending["pending"]), age)
+
+    def anchors(self) -> dict[Symbol, Anchor]:
+        """How far each symbol's trades are held without a hole."""
+        with translated():
+            found: Any = self._redis.hgetall(self._anchors)
+        return {Symbol.parse(name.decode()): parse_anchor(text.decode()) for name, text in found.items()}
+
+
+def budget_use(client: redis.Redis, prefix: str, egress: str = "default") -> tuple[list[EndpointUse], float]:
+    """
+    The use of each endpoint of an egress address, by name, and the seconds for which everything is closed (0.0: open).
+    """
+    with translated():
+        pipeline = client.pipeline(transaction=False)
+        pipeline.hgetall(egress_key(prefix, egress, "budget"))
+        pipeline.time()
+        fields, now = pipeline.execute()
+    return parse_use(fields, now[0] + now[1] / 1e6)
