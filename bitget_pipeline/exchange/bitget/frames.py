@@ -10,6 +10,7 @@ and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import msgspec
 
@@ -54,9 +55,15 @@ def decode(frame: str | bytes, *, received_ms: int) -> Frame:
     try:
         raw = frame.encode() if isinstance(frame, str) else frame
         if _TRADE_MARK in raw:
-            decoded = _trades_at_once(raw, received_ms)
-            if decoded is not None:
-                return decoded
+            try:
+                push = _trade_push(raw)
+            except msgspec.ValidationError:
+                pass  # a bad row, or no trades at all: the careful way below finds out
+            else:
+                about = push.arg
+                symbol = _traded(about.instType, about.channel, about.instId)
+                if symbol is not None:
+                    return _trades_frame(symbol, push.data, 0, push.action == "snapshot", received_ms)
         elif raw in _SIGNS_OF_LIFE:
             return Pong()
         return _any(_push(raw), received_ms)
@@ -66,17 +73,11 @@ def decode(frame: str | bytes, *, received_ms: int) -> Frame:
         ) from None
 
 
-def _trades_at_once(raw: bytes, received_ms: int) -> TradesFrame | None:
-    """The frame in one pass; None when it needs the careful way."""
-    try:
-        push = _trade_push(raw)
-    except msgspec.ValidationError:
-        return None
-    about = push.arg
-    market = MARKETS.get(about.instType)
-    if about.channel != "trade" or market is None:
-        return None
-    return _trades_frame(normalise.symbol(market, about.instId), push.data, 0, push.action == "snapshot", received_ms)
+@lru_cache(maxsize=16_384)
+def _traded(product: str, channel: str, name: str) -> Symbol | None:
+    """Whose trades a frame holds, None when it holds no trades of a market we know. Cached, for it is asked every frame."""
+    market = MARKETS.get(product)
+    return None if market is None or channel != "trade" else normalise.symbol(market, name)
 
 
 def _trades_frame(
