@@ -59,8 +59,8 @@ class Listener(Protocol):
     def frame(self, frame: Frame) -> None:
         """A data frame, in the order of its connection."""
 
-    def set_aside(self, raw: bytes, error: Malformed) -> None:
-        """A frame that could not be understood."""
+    def set_aside(self, raw: bytes, error: Malformed, carried: Sequence[Subscription]) -> None:
+        """A frame that could not be understood; it belonged to one of the subscriptions carried, nobody knows which."""
 
     def silent(self, subscription: Subscription, problem: str) -> None:
         """A subscription that does not deliver."""
@@ -136,10 +136,7 @@ class Connection:
         reason = "cancelled"
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if closing in done:
-                reason = "closed on request"
-            else:
-                reason = (pump if pump in done else steer).result()
+            reason = "closed on request" if closing in done else (pump if pump in done else steer).result()
         finally:
             for task in tasks:
                 task.cancel()
@@ -189,7 +186,7 @@ class Connection:
                 frame = decode(raw, received_ms=clock())
             except Malformed as error:
                 count("feed.frames_set_aside")
-                self._listener.set_aside(raw, error)
+                self._listener.set_aside(raw, error, self._subscriptions)
                 continue
             if type(frame) is TradesFrame:
                 if waiting and frame.batch.symbol in waiting:

@@ -75,7 +75,7 @@ class TradeWalk:
             patience_lost = 1
         if not any(trade.trade_id == self.reached for trade in trades):
             return self._nothing_new(patience_lost)
-        oldest = trades[0].trade_id
+        oldest = min(trade.trade_id for trade in trades)
         fresh = [trade for trade in trades if self.after_id < trade.trade_id <= self.reached]
         if oldest <= self.after_id:
             known = any(trade.trade_id == self.after_id for trade in trades)

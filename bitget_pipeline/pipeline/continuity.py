@@ -12,14 +12,13 @@ call as the first append after the break.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..market.instrument import Symbol
 from ..market.trade import TradeBatch
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(NamedTuple):
     """
     Trades may be missing between two ids that we hold (or are about to append): after `after_id`, before `before_id`.
     """
@@ -58,25 +57,24 @@ class Continuity:
 
     def admit(self, batch: TradeBatch) -> Gap | None:
         """Note trades that arrived (oldest first); the gap before them, if this batch is the proof that there is one."""
-        trades = batch.trades
+        symbol, trades = batch.symbol, batch.trades
         if not trades:
-            return None
-        symbol = batch.symbol
-        last = trades[-1].trade_id
-        if not self._broken or symbol not in self._broken:
-            if last > self._newest.get(symbol, 0):
-                self._newest[symbol] = last
+            if batch.rejected:
+                self._broken.add(symbol)
             return None
         held = self._newest.get(symbol)
-        if held is None:
+        last = trades[-1].trade_id
+        if held is None or last > held:
             self._newest[symbol] = last
-            self._broken.discard(symbol)
+        if batch.rejected:  # something of it was unreadable: refetch from what we held before to what comes next
+            self._broken.add(symbol)
+            return Gap(symbol, held, last) if held is not None and held < last else None
+        if not self._broken or symbol not in self._broken:
             return None
-        if last < held:
+        if held is not None and last < held:
             return None  # an answer from before what we hold proves nothing about what came after it
-        self._newest[symbol] = last
         self._broken.discard(symbol)
-        if any(trade.trade_id == held for trade in trades):
+        if held is None or any(trade.trade_id == held for trade in trades):
             return None
         first = trades[0].trade_id
         # Ids on both sides of the one we hold, but not that one: this answer is not whole, so its last trade is the

@@ -100,3 +100,16 @@ def test_no_trade_is_missing_without_a_gap_that_says_so(data):
     newest = max(delivered)
     for trade_id in range(first, newest + 1):
         assert trade_id in delivered or any(gap.after_id < trade_id < gap.before_id for gap in gaps)
+
+
+def test_unreadable_rows_leave_a_gap_around_their_batch():
+    """
+    What could not be read lies somewhere around the rest of its frame: both sides are refetched.
+    """
+    continuity = Continuity([BTC], newest={})
+    continuity.admit(batch(1, 2, 3, snapshot=True))
+    torn = batch(5)
+    torn.rejected = 1
+    assert continuity.admit(torn) == Gap(BTC, 3, 5)
+    assert continuity.admit(batch(8)) == Gap(BTC, 5, 8)
+    assert continuity.admit(batch(9)) is None

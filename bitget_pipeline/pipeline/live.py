@@ -1,0 +1,409 @@
+"""
+The live walk, up to ‖: sockets → frames → door → stream; behind it flush.py carries the stream into ClickHouse.
+
+Called by the long-running live op with a plan (what to collect, as which generation) and the open stores. One run per
+shard writes: it connects and buffers first, and appends once it holds the lease. It ends when it is asked to (through
+Redis, or the `stop` event), when a successor took over, or when something fails that repeating cannot help; in each case
+what is buffered is written within a few seconds, if it still may be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import LeaseHeld, LeaseLost, PipelineError, StoreUnavailable
+from ..exchange.contract import Channel, Exchange, Subscription
+from ..feed.connection import SocketAddress
+from ..feed.keeper import Keeper
+from ..feed.session import SessionRules
+from ..feed.shards import ShardRules, plan_connections
+from ..guard.backoff import Backoff
+from ..guard.rate_limit import Priority
+from ..history.client import HistoryClient, allowed
+from ..market.instrument import Symbol
+from ..storage.control import LiveControl
+from ..storage.lease import Lease
+from ..storage.stream import TradeStream
+from ..storage.versions import Versions
+from ..storage.warehouse import Warehouse
+from ..telemetry import get_logger
+from .continuity import Continuity
+from .door import Door
+from .flush import Flusher, FlushRules
+from .intake import Appender, Intake
+from .live_state import LiveState
+from .repair import Repairer
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LivePlan:
+    """
+    What one live run does. `run_id` owns the lease; `generation` names the selection and settings it was started with.
+
+    Times in seconds: the lease lives `lease_ttl` after each renewal; `lease_within` is how long to wait for it at the
+    start; `flush_within` bounds what is still written at the end.
+    """
+
+    symbols: tuple[Symbol, ...]
+    source: str
+    run_id: str
+    generation: str
+    socket: SocketAddress
+    channels: tuple[Channel, ...] = (Channel.TRADE,)
+    shard_rules: ShardRules = field(default_factory=ShardRules)
+    session_rules: SessionRules = field(default_factory=SessionRules)
+    flush_rules: FlushRules = field(default_factory=FlushRules)
+    reconnects: Backoff = field(default_factory=lambda: Backoff(base=0.5, ceiling=30.0))
+    store_retries: Backoff = field(default_factory=lambda: Backoff(base=0.2, ceiling=5.0))
+    lease_ttl: float = 15.0
+    lease_within: float = 30.0
+    flush_within: float = 5.0
+    publish_every: float = 1.0
+    most_waiting_trades: int = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class LiveStores:
+    """
+    The open stores of one live run; whoever opened them closes them.
+
+    `identity` names the running Redis process (storage.redis_connection.server_identity): another name means that it was
+    restarted.
+    """
+
+    stream: TradeStream
+    lease: Lease
+    control: LiveControl
+    warehouse: Warehouse
+    versions: Versions
+    client: HistoryClient
+    identity: Callable[[], Awaitable[str]]
+
+
+@dataclass(slots=True)
+class LiveReport:
+    """How a live run ended. `because` is one line for a person; `appended` and `stored` count trades."""
+
+    because: str
+    seconds: float
+    appended: int
+    stored: int
+    repaired: int
+    reconnects: int
+    left_in_stream: bool
+
+
+async def run_live(
+    plan: LivePlan,
+    stores: LiveStores,
+    exchange: Exchange,
+    *,
+    clock: Callable[[], int],
+    stop: asyncio.Event,
+    rng: random.Random | None = None,
+    on_stage: Callable[[str], None] | None = None,
+) -> LiveReport:
+    """
+    Collect live trades until told to stop. `clock` is market time (Unix ms); `on_stage` hears of each stage.
+
+    Raises LeaseHeld when another run holds the lease, LeaseLost when a successor takes it, RegionBlocked and its kin from
+    the exchange. An interruption from outside (cancellation, Dagster's termination) passes through after the final flush.
+    """
+    run = _LiveRun(plan, stores, exchange, clock=clock, rng=rng or random.Random(), on_stage=on_stage)
+    async with _interruptions(run.interrupted):
+        return await run.live(stop)
+
+
+class _LiveRun:
+    """One live run from its first socket to its last flush."""
+
+    def __init__(
+        self,
+        plan: LivePlan,
+        stores: LiveStores,
+        exchange: Exchange,
+        *,
+        clock: Callable[[], int],
+        rng: random.Random,
+        on_stage: Callable[[str], None] | None,
+    ) -> None:
+        self.plan = plan
+        self.stores = stores
+        self.exchange = exchange
+        self.clock = clock
+        self.rng = rng
+        self.state = LiveState(plan.symbols)
+        self.intake = Intake(self.state, most_trades=plan.most_waiting_trades)
+        self.interrupted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.started = time.monotonic()
+        self._on_stage = on_stage
+        self._tasks: dict[asyncio.Task[Any], str] = {}
+        self._appender: Appender | None = None
+        self._flusher: Flusher | None = None
+        self._keepers: list[Keeper] = []
+        self._fence = 0
+        self._lost = False
+        self._left_behind = False
+
+    async def live(self, stop: asyncio.Event) -> LiveReport:
+        because = "interrupted"
+        try:
+            self._connect()
+            await self._take_lease()
+            await self._start_writing()
+            because = await self._until_the_end(stop)
+        except LeaseLost:
+            self._lost = True
+            raise
+        finally:
+            await self._end()
+        return LiveReport(
+            because,
+            time.monotonic() - self.started,
+            self.state.appended,
+            self.state.stored,
+            self.state.repaired_trades,
+            self.state.reconnects,
+            self._left_behind,
+        )
+
+    # ------------------------------------------------------------ the stages
+
+    def _connect(self) -> None:
+        """Open the sockets; what they bring is buffered until the lease is ours."""
+        self._stage("connecting")
+        wanted = [Subscription(symbol, channel) for symbol in self.plan.symbols for channel in self.plan.channels]
+        for number, subscriptions in enumerate(plan_connections(wanted, rules=self.plan.shard_rules)):
+            keeper = Keeper(
+                f"socket-{number}",
+                self.exchange,
+                self.plan.socket,
+                subscriptions,
+                self.intake,
+                clock=self.clock,
+                rules=self.plan.session_rules,
+                pause=self._pause(self.plan.reconnects),
+                permit=self._permit,
+            )
+            self._keepers.append(keeper)
+            self._spawn(keeper.run(), keeper.name)
+
+    async def _take_lease(self) -> None:
+        """Wait for the predecessor to end; meanwhile the sockets fill the buffer."""
+        self._stage("waiting for the lease")
+        deadline = time.monotonic() + self.plan.lease_within
+        while True:
+            try:
+                self._fence = await self.stores.lease.take(self.plan.run_id, self.plan.lease_ttl)
+                return
+            except (LeaseHeld, StoreUnavailable):
+                if time.monotonic() >= deadline:
+                    raise
+            await self._watched_sleep(0.2)
+
+    async def _start_writing(self) -> None:
+        """From here on we are the only writer of this shard: read the anchors, then append, flush, repair."""
+        self._stage("starting to write")
+        plan, stores, fence = self.plan, self.stores, self._fence
+        anchors = await stores.stream.anchors()
+        repairer = Repairer(
+            stores.client,
+            self.exchange,
+            stores.stream,
+            stores.warehouse,
+            stores.versions,
+            self.state,
+            fence=fence,
+            run_id=plan.run_id,
+            clock=self.clock,
+            rng=self.rng,
+        )
+        self._appender = Appender(
+            self.intake,
+            stores.stream,
+            Continuity(plan.symbols, newest={symbol: anchor.highest_id for symbol, anchor in anchors.items()}),
+            Door(),
+            self.state,
+            fence=fence,
+            store_identity=stores.identity,
+            on_gap=lambda gap: repairer.wanted(gap.symbol, before_id=gap.before_id),
+            pause=self._pause(plan.store_retries),
+        )
+        self._flusher = Flusher(
+            stores.stream,
+            stores.warehouse,
+            consumer=plan.run_id,
+            fence=fence,
+            source=plan.source,
+            run_id=plan.run_id,
+            clock=self.clock,
+            pause=self._pause(plan.store_retries),
+            rules=plan.flush_rules,
+            state=self.state,
+        )
+        for symbol, anchor in anchors.items():
+            if anchor.gap is not None:
+                self.state.of(symbol).gap = True
+                repairer.wanted(symbol, before_id=anchor.gap.before_id)
+        self._spawn(self._appender.run(), "append")
+        self._spawn(self._flusher.run(), "flush")
+        self._spawn(repairer.run(), "repair")
+        self._spawn(self._beat(), "heartbeat")
+        self._spawn(self._publish(), "publish")
+        self._stage("live")
+
+    async def _until_the_end(self, stop: asyncio.Event) -> str:
+        """Wait for whatever ends the run; why, in one line."""
+        asked = self._spawn(stop.wait(), "stop")
+        done, _ = await asyncio.wait({*self._tasks, self.interrupted}, return_when=asyncio.FIRST_COMPLETED)
+        for ended in done:
+            error = ended.exception()
+            if error is not None:
+                raise error
+        if asked in done:
+            return "asked to stop"
+        return "asked to stop through Redis"  # the only other task that ends well is the one that listens there
+
+    async def _end(self) -> None:
+        """
+        Stop hearing, write what was heard, give the lease back; all within the plan's bound. Nothing is lost when it is not
+        enough: the rest lies in Redis, or is found missing by the next run.
+        """
+        self._stage("stopping")
+        for task in self._tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._lost = self._lost or any(isinstance(outcome, LeaseLost) for outcome in outcomes)
+        if self._appender is not None and self._flusher is not None and not self._lost:
+            try:
+                async with asyncio.timeout(self.plan.flush_within):
+                    await self._appender.drain()
+                    await self._flusher.drain()
+            except (TimeoutError, PipelineError) as error:
+                self._left_behind = True
+                log.warning("live.left_in_stream", problem=str(error) or "out of time")
+        with suppress(PipelineError, TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self.stores.lease.release()
+                await self._publish_once()
+        self._stage("stopped")
+
+    # ------------------------------------------------------------ what goes on beside
+
+    async def _beat(self) -> None:
+        """Keep the lease, hear whether we should stop, and notice a Redis that was restarted."""
+        every = self.plan.lease_ttl / 4
+        last = time.monotonic()
+        while True:
+            try:
+                await self.stores.lease.renew()
+                last = time.monotonic()
+                if self._appender is not None:
+                    await self._appender.check_store()
+            except StoreUnavailable as error:
+                self.state.trouble = str(error)
+                log.warning("live.heartbeat_failed", problem=str(error), silent=round(time.monotonic() - last, 1))
+            await asyncio.sleep(every)
+
+    async def _publish(self) -> None:
+        """Tell sensors and people how it goes, every second; and end when told to through Redis."""
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(self.plan.publish_every)
+            now = time.monotonic()
+            self.state.settle_rates(seconds=now - before)
+            before = now
+            with suppress(StoreUnavailable):
+                await self._publish_once()
+                request = await self.stores.control.stop_request(self.plan.run_id)
+                if request is not None:
+                    log.info("live.asked_to_stop", because=request.because)
+                    return
+
+    async def _publish_once(self) -> None:
+        overall = self.state.overall(now_ms=self.clock()) | {
+            "run_id": self.plan.run_id,
+            "generation": self.plan.generation,
+            "source": self.plan.source,
+            "fence": self._fence,
+            "uptime": round(time.monotonic() - self.started, 1),
+            "waiting": self.intake.trades,
+            "connections": {
+                keeper.name: {"opened": keeper.opened, "live": len(keeper.live()), "frames": keeper.frames()}
+                for keeper in self._keepers
+            },
+        }
+        await self.stores.control.publish(overall, self.state.published())
+
+    # ------------------------------------------------------------ small things
+
+    def _stage(self, stage: str) -> None:
+        self.state.stage = stage
+        log.info("live.stage", stage=stage, run_id=self.plan.run_id)
+        if self._on_stage is not None:
+            self._on_stage(stage)
+
+    def _spawn(self, coroutine: Any, name: str) -> asyncio.Task[Any]:
+        task = asyncio.create_task(coroutine, name=name)
+        self._tasks[task] = name
+        return task
+
+    async def _watched_sleep(self, seconds: float) -> None:
+        """Sleep, unless one of our tasks fails meanwhile."""
+        done, _ = await asyncio.wait(
+            {*self._tasks, self.interrupted}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in done:
+            task.result()
+
+    async def _permit(self) -> None:
+        """Wait for the address's allowance of new connections."""
+        per_second = self.exchange.limits.connects_per_5min / 300
+        await allowed(self.stores.client.budget, "ws.connects", per_second, Priority.LIVE_REPAIR)
+
+    def _pause(self, backoff: Backoff) -> Callable[[int], float]:
+        return functools.partial(_delay, backoff, self.rng)
+
+
+def _delay(backoff: Backoff, rng: random.Random, failures: int) -> float:
+    return backoff.delay(failures, rng)
+
+
+@asynccontextmanager
+async def _interruptions(interrupted: asyncio.Future[None]) -> AsyncIterator[None]:
+    """
+    Let an interruption that strikes inside a callback end the run instead of vanishing.
+
+    Dagster's termination raises in the main thread, wherever it is. Inside a callback of the event loop (a socket's, a
+    timer's) asyncio would hand it to the exception handler and go on.
+    """
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if error is not None and not isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError):
+            if not interrupted.done():
+                interrupted.set_exception(error)
+            return
+        if before is not None:
+            before(loop, context)
+        else:
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(handle)
+    try:
+        yield
+    finally:
+        loop.set_exception_handler(before)
+        if interrupted.done():
+            interrupted.exception()  # seen
