@@ -8,6 +8,7 @@ its own figures empty and says why, and never hides the others.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -82,6 +83,7 @@ class Gatherer:
         from ..storage.connection import Connection
 
         if self._warehouse is None:
+            logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings would tear the live view; we say it too
             self._warehouse = Connection.open(warehouse_address(self._boot))
         query = self._warehouse.query
         if not query("SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = 'universe_now'")[

@@ -42,22 +42,29 @@ class Plan:
     ports: Mapping[str, int]
 
 
-def choose_ports(boot: Boot, *, dagster_port: int) -> dict[str, int]:
+def choose_ports(boot: Boot, claims: ports.Claims, *, dagster_port: int) -> dict[str, int]:
     """A port for each server that is started here: remembered, else preferred, else free. Raises PortTaken."""
-    ports.require_free(dagster_port, option="--port")
+    claims.require(dagster_port, option="--port")
     remembered = folder.read_run(boot.home).get("ports", {})
     chosen = {"dagster": dagster_port}
     for name in _servers(boot):
         wish = remembered.get(name, PREFERRED[name])
-        chosen[name] = ports.choose(int(wish), avoiding=set(chosen.values()))
+        chosen[name] = claims.choose(int(wish))
     return chosen
 
 
 def make_plan(
-    boot: Boot, operational: Operational, *, environ: Mapping[str, str], dagster_port: int, mark: str, seed: int | None
+    boot: Boot,
+    operational: Operational,
+    claims: ports.Claims,
+    *,
+    environ: Mapping[str, str],
+    dagster_port: int,
+    mark: str,
+    seed: int | None,
 ) -> Plan:
     """Decide what runs where, and write what the programs read at start (Redis's and Dagster's configuration)."""
-    chosen = choose_ports(boot, dagster_port=dagster_port)
+    chosen = choose_ports(boot, claims, dagster_port=dagster_port)
     addresses = _addresses(boot, chosen)
     bare = {name: value for name, value in environ.items() if name in SYSTEM_VARIABLES}
     bare |= {MARK: mark, "PYTHONUNBUFFERED": "1", "BITGET_PIPELINE_LOG_FORMAT": boot.log_format}
@@ -123,12 +130,14 @@ def _ours(*arguments: object) -> list[str]:
 
 def _redis(boot: Boot, port: int, environment: Mapping[str, str]) -> Program:
     password = boot.redis_password.get_secret_value() if boot.redis_password else None
+    config = RedisConfig(data=boot.home / "redis", port=port, password=password)
     return Program(
         name="redis",
-        command=redis_command(RedisConfig(data=boot.home / "redis", port=port, password=password)),
+        command=redis_command(config),
         environment=environment,
         ready=probes.redis_answers(port),
         phase="store",
+        own_log=config.log_path,
     )
 
 

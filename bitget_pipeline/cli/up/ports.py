@@ -1,12 +1,19 @@
 """
 Ports on this machine: which are free, and who has the one we were told to use.
 
-All of them on 127.0.0.1; what is chosen is remembered in run.json by the caller.
+All of them on 127.0.0.1; what is chosen is remembered in run.json by the caller. Between the choice and the moment when a
+server listens, a claim keeps a second `up` of the same machine from choosing the same port.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import socket
+import tempfile
+from pathlib import Path
+from typing import Self
 
 import psutil
 
@@ -26,13 +33,6 @@ def is_free(port: int) -> bool:
     return True
 
 
-def accepts(port: int) -> bool:
-    """Whether somebody listens there now."""
-    with socket.socket() as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex((HOST, port)) == 0
-
-
 def require_free(port: int, *, option: str) -> None:
     """Raises PortTaken, naming who has it and the option that chooses another."""
     if not is_free(port):
@@ -43,16 +43,64 @@ def require_free(port: int, *, option: str) -> None:
         )
 
 
-def choose(preferred: int, *, avoiding: set[int]) -> int:
-    """The preferred port if it is free, else any that is."""
-    if preferred not in avoiding and is_free(preferred):
-        return preferred
-    while True:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            port = int(probe.getsockname()[1])
-        if port not in avoiding:
-            return port
+class Claims:
+    """
+    Ports that this process has chosen, told to others by locked files of the temporary folder.
+
+    The locks end with the process, however it ends. A folder that cannot be used means no claims, not no ports.
+    """
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.gettempdir()) / f"bitget_pipeline-{os.getuid()}"
+        self._locks: dict[int, int] = {}
+
+    def __enter__(self) -> Self:
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for lock in self._locks.values():
+            os.close(lock)
+        self._locks.clear()
+
+    def choose(self, preferred: int) -> int:
+        """The preferred port if it is free and nobody claims it, else any such port. It is ours from now on."""
+        if self._claim(preferred) and is_free(preferred):
+            return preferred
+        while True:
+            with socket.socket() as probe:
+                probe.bind((HOST, 0))
+                port = int(probe.getsockname()[1])
+            if self._claim(port):
+                return port
+
+    def require(self, port: int, *, option: str) -> None:
+        """Claim a port we were told to use. Raises PortTaken."""
+        require_free(port, option=option)
+        if not self._claim(port):
+            raise PortTaken(
+                f"port {port} is claimed by another `bitget-pipeline up`",
+                where=f"{HOST}:{port}",
+                remedy=f"choose another port with {option}",
+            )
+
+    def _claim(self, port: int) -> bool:
+        if port in self._locks:
+            return False
+        try:
+            lock = os.open(
+                self._folder / f"port-{port}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            )
+        except OSError:
+            return True
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            return False
+        self._locks[port] = lock
+        return True
 
 
 def _by_whom(port: int) -> str:

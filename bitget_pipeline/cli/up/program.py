@@ -37,7 +37,7 @@ class Program:
     """
     What to run. `ready` is asked until it says yes, within `ready_within` seconds; `needs` names what must be ready first.
 
-    `phase` is the phase of the ordered stop it ends in (see leftovers.PHASES).
+    `own_log` is where it writes instead of on stderr. `phase` is the phase of the ordered stop it ends in (see leftovers.PHASES).
     """
 
     name: str
@@ -47,7 +47,7 @@ class Program:
     phase: str
     needs: frozenset[str] = frozenset()
     ready_within: float = 60.0
-    directory: Path | None = None
+    own_log: Path | None = None
 
 
 class Child:
@@ -75,7 +75,6 @@ class Child:
             self._process = subprocess.Popen(
                 list(self.program.command),
                 env=dict(self.program.environment),
-                cwd=self.program.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -111,7 +110,8 @@ class Child:
 
     def last_words(self) -> str:
         """The last line of its log that says something, cut to a readable length."""
-        return last_line(self._log)
+        own = self.program.own_log
+        return last_line(self._log) or (last_line(own) if own else "")
 
 
 def restart_delay(deaths: int) -> float:

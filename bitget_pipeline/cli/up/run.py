@@ -24,7 +24,7 @@ from ...errors import PipelineError, StoreUnavailable
 from ...settings import Boot, load_boot, load_operational
 from .. import output
 from ..facts import Gatherer
-from . import folder, leftovers, plan
+from . import folder, leftovers, plan, ports
 from .leftovers import Session
 from .supervisor import Step, Supervisor
 from .view import Json, Lines, Panels, Shown, Watcher
@@ -57,11 +57,11 @@ def run(options: Options) -> int:
 
         require_exchange(boot)
     began = time.monotonic()
-    with folder.taken(boot.home, boot.exchange), _told_to_stop() as told:
+    with folder.taken(boot.home, boot.exchange), _told_to_stop() as told, ports.Claims() as claims:
         left = leftovers.end_recorded(boot.home)
         mark = uuid.uuid4().hex
         planned = plan.make_plan(
-            boot, operational, environ=environ, dagster_port=options.port, mark=mark, seed=options.seed
+            boot, operational, claims, environ=environ, dagster_port=options.port, mark=mark, seed=options.seed
         )
         with Watcher(Gatherer(boot, operational)) as watcher:
             view = _view(options, watcher)
@@ -71,7 +71,7 @@ def run(options: Options) -> int:
                 try:
                     if left:
                         view.happened(_left_over(left))
-                    _watch(supervisor, view, told, began=began, seconds=options.seconds)
+                    _watch(supervisor, view, watcher, told, began=began, seconds=options.seconds)
                 except PipelineError:
                     closing = "stopped, because it could not start"
                     raise
@@ -86,7 +86,13 @@ def run(options: Options) -> int:
 
 
 def _watch(
-    supervisor: Supervisor, view: Shown, told: Callable[[], bool], *, began: float, seconds: float | None
+    supervisor: Supervisor,
+    view: Shown,
+    watcher: Watcher,
+    told: Callable[[], bool],
+    *,
+    began: float,
+    seconds: float | None,
 ) -> None:
     running = False
     while not told():
@@ -96,6 +102,7 @@ def _watch(
         if supervisor.ready and not running:
             running = True
             view.ready(seconds=now - began)
+            watcher.begin()
         if seconds is not None and now - began > seconds:
             return
         view.refresh(supervisor.states())

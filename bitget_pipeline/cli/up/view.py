@@ -26,6 +26,7 @@ from .supervisor import Happened
 EVERY = 2.0  # seconds between two looks
 LINE_EVERY = 15.0  # seconds between two lines where there is no terminal
 KEPT_EVENTS = 5
+LONGEST_REASON = 160  # characters
 
 
 class Shown(Protocol):
@@ -58,12 +59,16 @@ class Watcher:
         self.trades_per_second: float | None = None
 
     def __enter__(self) -> Self:
-        self._thread.start()
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._stop.set()
-        self._thread.join(2.0)
+        if self._thread.is_alive():
+            self._thread.join(2.0)
+
+    def begin(self) -> None:
+        """Everything runs: there is somebody to ask."""
+        self._thread.start()
 
     def _run(self) -> None:
         while not self._stop.wait(EVERY):
@@ -91,7 +96,7 @@ def rows(facts: Facts, trades_per_second: float | None) -> list[tuple[str, str]]
         ("live run", facts.live_run or "none"),
         ("health", " ".join(filter(None, [facts.health or "unknown", facts.health_reason]))),
     ]
-    return shown + [(source, reason) for source, reason in facts.unreachable.items()]
+    return shown + [(source, reason[:LONGEST_REASON]) for source, reason in facts.unreachable.items()]
 
 
 class Panels:
