@@ -95,6 +95,7 @@ class Connection:
                 connect_timeout=5,
                 send_receive_timeout=300,
                 autogenerate_session_id=False,
+                tz_mode="aware",
                 settings=CLUSTER_SETTINGS if place.distributed else None,
             )
             try:
