@@ -1,0 +1,119 @@
+"""
+The live walk as a process of its own, so that a test can kill it.
+
+`python -m bitget_pipeline_tests.pipeline.live_runner '<json>'` with the fields of Where; says each stage on stdout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import cast
+
+import msgspec
+import redis.asyncio
+
+from bitget_pipeline.exchange.registry import get
+from bitget_pipeline.feed.connection import SocketAddress
+from bitget_pipeline.guard.backoff import Backoff
+from bitget_pipeline.guard.rate_limit import BudgetRules
+from bitget_pipeline.history.client import HttpAddress, Patience, opened
+from bitget_pipeline.market.instrument import Symbol
+from bitget_pipeline.pipeline.flush import FlushRules
+from bitget_pipeline.pipeline.live import LivePlan, LiveStores, run_live
+from bitget_pipeline.storage.budget import Budget
+from bitget_pipeline.storage.connection import WarehouseAddress
+from bitget_pipeline.storage.control import LiveControl
+from bitget_pipeline.storage.lease import Lease
+from bitget_pipeline.storage.redis_connection import RedisAddress, connect
+from bitget_pipeline.storage.stream import TradeStream
+from bitget_pipeline.storage.versions import Versions
+from bitget_pipeline.storage.warehouse import Warehouse
+
+
+class Where(msgspec.Struct, frozen=True):
+    """Everything a live run needs to know of its surroundings."""
+
+    rest_url: str
+    ws_url: str
+    redis_port: int
+    prefix: str
+    warehouse_port: int
+    database: str
+    symbols: tuple[str, ...]
+    run_id: str
+    lease_ttl: float = 1.5
+
+
+@contextlib.asynccontextmanager
+async def stores_at(where: Where) -> AsyncIterator[LiveStores]:
+    """The stores of a live run, open for the length of a block."""
+    client = connect(RedisAddress("127.0.0.1", where.redis_port))
+    warehouse = Warehouse.open(WarehouseAddress("127.0.0.1", where.warehouse_port, database=where.database))
+    budget = Budget(client, where.prefix, "live", rules=BudgetRules(persistent_after=3600.0))
+    patience = Patience(attempts=10, deadline=20.0, first_wait=0.05, longest_wait=0.5)
+    try:
+        async with opened(get("bitget"), HttpAddress(where.rest_url), budget, patience=patience) as http:
+            yield LiveStores(
+                stream=TradeStream(client, where.prefix, "0"),
+                lease=Lease(client, where.prefix, "0"),
+                control=LiveControl(client, where.prefix, "0"),
+                warehouse=warehouse,
+                versions=Versions(client, where.prefix, floor=0),
+                client=http,
+                identity=identity_of(client),
+            )
+    finally:
+        await client.aclose()
+        warehouse.close()
+
+
+def identity_of(client: redis.asyncio.Redis) -> Callable[[], Awaitable[str]]:
+    """What names the running Redis process."""
+
+    async def identity() -> str:
+        return str(cast("dict[str, object]", await client.info("server"))["run_id"])
+
+    return identity
+
+
+def plan_for(where: Where) -> LivePlan:
+    """A plan with short times, for tests."""
+    return LivePlan(
+        symbols=tuple(Symbol.parse(text) for text in where.symbols),
+        source="local",
+        run_id=where.run_id,
+        generation="g1",
+        socket=SocketAddress(where.ws_url),
+        flush_rules=FlushRules(max_wait=0.2, block_ms=100),
+        reconnects=Backoff(base=0.05, ceiling=0.5),
+        store_retries=Backoff(base=0.05, ceiling=0.5),
+        lease_ttl=where.lease_ttl,
+        publish_every=0.2,
+    )
+
+
+async def main(where: Where) -> None:
+    """Run until SIGTERM."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    async with stores_at(where) as stores:
+        report = await run_live(
+            plan_for(where),
+            stores,
+            get("bitget"),
+            clock=lambda: round(time.time() * 1000),
+            stop=stop,
+            rng=random.Random(1),
+            on_stage=lambda stage: print(stage, flush=True),
+        )
+    print(report, flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(msgspec.json.decode(sys.argv[1], type=Where)))

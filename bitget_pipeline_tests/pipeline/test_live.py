@@ -1,0 +1,312 @@
+"""Live ingest: what was traded is stored, each trade once, whatever happens to sockets and processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import msgspec
+import pytest
+
+from bitget_pipeline.exchange.registry import get
+from bitget_pipeline.local.exchange import LocalExchange
+from bitget_pipeline.market.candle import Resolution
+from bitget_pipeline.market.instrument import Market, Symbol
+from bitget_pipeline.market.interval import Interval
+from bitget_pipeline.market.rollup import rollup
+from bitget_pipeline.pipeline.live import LivePlan, LiveReport, LiveStores, run_live
+from bitget_pipeline.storage.connection import WarehouseAddress
+from bitget_pipeline.storage.overview import Overview
+from bitget_pipeline.storage.redis_connection import RedisAddress, connect_sync
+from bitget_pipeline.storage.warehouse import CoverageState, Warehouse
+
+from .conftest import true_trades, until
+from .live_runner import Where, plan_for, stores_at
+
+SYMBOLS = tuple(
+    Symbol(market, name) for market in (Market.SPOT, Market.USDTM) for name in ("BTCUSDT", "ETHUSDT", "SOLUSDT")
+)
+
+
+@pytest.fixture
+def where(local_exchange: LocalExchange, redis_address: RedisAddress, redis_prefix: str, warehouse: Warehouse) -> Where:
+    address: WarehouseAddress = warehouse.address
+    return Where(
+        local_exchange.rest_url,
+        local_exchange.ws_url,
+        redis_address.port,
+        redis_prefix,
+        address.port,
+        address.database,
+        tuple(str(symbol) for symbol in SYMBOLS),
+        "run-1",
+    )
+
+
+@dataclass
+class Running:
+    """A live run in this process."""
+
+    stores: LiveStores
+    stop: asyncio.Event
+    task: asyncio.Task[LiveReport]
+    stages: list[str]
+    overview: Overview
+
+    def stored(self) -> int:
+        published = self.overview.published()
+        return 0 if published is None else published.overall["stored"]
+
+    async def end(self) -> LiveReport:
+        self.stop.set()
+        return await self.task
+
+
+@contextlib.asynccontextmanager
+async def live(where: Where, server: LocalExchange, plan: LivePlan | None = None) -> AsyncIterator[Running]:
+    """A live run for the length of a block; cancelled at its end if it still runs."""
+    stop, stages = asyncio.Event(), list[str]()
+    overview = Overview(connect_sync(RedisAddress("127.0.0.1", where.redis_port)), where.prefix, "0")
+    async with stores_at(where) as stores:
+        walk = run_live(
+            plan or plan_for(where), stores, get("bitget"), clock=server.now_ms, stop=stop, on_stage=stages.append
+        )
+        task = asyncio.create_task(walk)
+        try:
+            yield Running(stores, stop, task, stages, overview)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def assert_stored_is_true(
+    warehouse: Warehouse, server: LocalExchange, within: Interval, *, symbols: tuple[Symbol, ...] = SYMBOLS
+) -> int:
+    """Row by row, each trade once; and the bars of the whole minutes inside, volume by volume."""
+    rows = 0
+    for symbol in symbols:
+        truth = await true_trades(server, symbol, within)
+        stored = warehouse.trades(symbol, within, source="local")
+        assert sorted(stored) == sorted(truth), f"{symbol}: {len(stored)} stored, {len(truth)} true"
+        rows += len(truth)
+        bars = {
+            row[0]: row[1:]
+            for row in warehouse.query(
+                "SELECT toUnixTimestamp64Milli(open_time), first, high, low, last, trades, base_volume FROM candles_live_final "
+                "WHERE market = {market:String} AND symbol = {symbol:String} AND resolution = '1m'",
+                {"market": symbol.market.value, "symbol": symbol.name},
+            )
+        }
+        whole = Interval(within.start_ms // 60_000 * 60_000, within.end_ms // 60_000 * 60_000 + 60_000)
+        for bar in rollup(warehouse.trades(symbol, whole, source="local"), Resolution.M1):
+            first, high, low, last, trades, base = bars[bar.open_ms]
+            assert (first, high, low, last, trades) == (bar.first, bar.high, bar.low, bar.last, bar.trades)
+            assert base == pytest.approx(bar.base_volume, rel=1e-9)
+    return rows
+
+
+async def test_live_trades_of_a_closed_interval_are_stored_exactly_once(where, local_exchange, warehouse):
+    """
+    From the moment the run is live until it is asked to stop, nothing is missing and nothing is there twice.
+    """
+    async with live(where, local_exchange) as run:
+        await until(lambda: run.stored() > 0, what="the first trades")
+        start = local_exchange.now_ms()
+        await passed(local_exchange, 3000)
+        end = await closed(local_exchange)
+        report = await run.end()
+
+    assert report.because == "asked to stop"
+    assert not report.left_in_stream
+    assert run.stages == [
+        "connecting",
+        "waiting for the lease",
+        "starting to write",
+        "live",
+        "stopping",
+        "stopped",
+    ]
+    assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 20
+    assert run.overview.lease() is None
+
+
+async def test_dropped_sockets_lose_nothing(where, local_exchange, warehouse):
+    """
+    Every socket is cut, several times, and stays away for a while: what was missed is fetched by trade id.
+    """
+    async with live(where, local_exchange) as run:
+        await until(lambda: run.stored() > 0, what="the first trades")
+        start = local_exchange.now_ms()
+        for _ in range(2):
+            with local_exchange.faulty("refuse_connections"):
+                local_exchange.drop()
+                await passed(local_exchange, 1500)
+            seen = run.stored()
+            await until(lambda seen=seen: run.stored() > seen + 20, what="trades after the break")
+        end = await closed(local_exchange)
+        await until(lambda: not any(anchor.gap for anchor in run.overview.anchors().values()), what="closed gaps")
+        report = await run.end()
+    assert report.reconnects >= 2
+    await assert_stored_is_true(warehouse, local_exchange, Interval(start, end))
+
+
+async def test_unreadable_frames_lose_nothing(where, local_exchange, warehouse):
+    """
+    A torn frame is set aside and counted, and the trades it held are fetched again.
+    """
+    async with live(where, local_exchange) as run:
+        await until(lambda: run.stored() > 0, what="the first trades")
+        start = local_exchange.now_ms()
+        with local_exchange.faulty("bad_frame", probability=0.1):
+            await until(lambda: run.overview.published().overall["set_aside"] >= 3, what="torn frames")
+        seen = run.stored()
+        await until(lambda: run.stored() > seen + 30, what="trades after the torn frames")
+        end = await closed(local_exchange)
+        await until(lambda: not any(anchor.gap for anchor in run.overview.anchors().values()), what="closed gaps")
+        await run.end()
+    await assert_stored_is_true(warehouse, local_exchange, Interval(start, end))
+
+
+async def test_a_killed_worker_loses_nothing(where, local_exchange, warehouse):
+    """
+    SIGKILL in the middle of the stream, a pause, a successor: over the whole time, the dead one included, stored trades
+    equal the ground truth row by row, and the ledger has the break.
+    """
+    overview = Overview(connect_sync(RedisAddress("127.0.0.1", where.redis_port)), where.prefix, "0")
+
+    def stored() -> int:
+        published = overview.published()
+        return 0 if published is None else published.overall["stored"]
+
+    async with worker(where) as first:
+        await until(lambda: stored() > 0, what="the first trades")
+        start = local_exchange.now_ms()
+        seen = stored()
+        await until(lambda: stored() > seen + 30, what="some trades")
+        first.kill()
+        await first.wait()
+    await passed(local_exchange, 2500)
+
+    async with worker(replace_run(where, "run-2")) as second:
+        await until(lambda: (p := overview.published()) and p.overall["run_id"] == "run-2" and p.overall["stored"] > 30)
+        end = await closed(local_exchange)
+        await until(lambda: not any(anchor.gap for anchor in overview.anchors().values()), what="closed gaps")
+        second.send_signal(signal.SIGTERM)
+        assert await second.wait() == 0
+    assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 100
+    assert overview.backlog().pending == 0
+
+
+async def test_a_cancelled_run_writes_what_it_holds(where, local_exchange, warehouse):
+    """
+    Dagster's termination arrives as a cancellation: within five seconds everything heard is stored, the lease given back.
+    """
+    async with live(where, local_exchange) as run:
+        await until(lambda: run.stored() > 20, what="the first trades")
+        start = local_exchange.now_ms()
+        end = await closed(local_exchange)
+        run.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run.task
+    assert run.overview.lease() is None
+    await assert_stored_is_true(warehouse, local_exchange, Interval(start, end))
+
+
+async def test_a_successor_waits_for_the_lease_and_misses_nothing(where, local_exchange, warehouse):
+    """
+    Two runs of one shard: the second connects, buffers, and writes once the first has stopped; nothing is lost between.
+    """
+    async with live(where, local_exchange) as first:
+        await until(lambda: first.stored() > 0, what="the first trades")
+        start = local_exchange.now_ms()
+        second_where = replace_run(where, "run-2")
+        async with live(second_where, local_exchange) as second:
+            await until(lambda: "waiting for the lease" in second.stages)
+            await passed(local_exchange, 700)
+            assert "live" not in second.stages
+            await first.end()
+            await until(lambda: "live" in second.stages)
+            await until(
+                lambda: (p := second.overview.published()).overall["run_id"] == "run-2" and p.overall["stored"] > 20
+            )
+            end = await closed(local_exchange)
+            await second.end()
+    await assert_stored_is_true(warehouse, local_exchange, Interval(start, end))
+
+
+async def test_a_run_asked_to_stop_through_redis_ends_by_itself(where, local_exchange):
+    """
+    The supervisor asks; the run writes what it holds and ends well.
+    """
+    async with live(where, local_exchange) as run:
+        await until(lambda: run.stored() > 0, what="the first trades")
+        run.overview.ask_to_stop("run-1", "another generation is wanted")
+        report = await asyncio.wait_for(run.task, 10)
+    assert report.because == "asked to stop through Redis"
+
+
+async def test_the_ledger_has_the_break_and_its_repair(where, local_exchange, warehouse):
+    """
+    A break longer than a snapshot reaches back leaves a gap: bridged by trade id, and written down as such.
+    """
+    symbol = Symbol(Market.USDTM, "BTCUSDT")
+    async with live(where, local_exchange) as run:
+        await until(lambda: run.stored() > 0, what="the first trades")
+        start = local_exchange.now_ms()
+        with local_exchange.faulty("refuse_connections"):
+            local_exchange.drop()
+
+            async def many_missed() -> bool:
+                missed = await true_trades(local_exchange, symbol, Interval(start, local_exchange.now_ms()))
+                return len(missed) > 60
+
+            await until(many_missed, what="more trades than a snapshot holds")
+        end = await closed(local_exchange)
+        await until(lambda: run.overview.published().overall["repaired"] > 0, what="the repair")
+        await until(lambda: not any(anchor.gap for anchor in run.overview.anchors().values()), what="closed gaps")
+        await run.end()
+    await assert_stored_is_true(warehouse, local_exchange, Interval(start, end))
+    (evidence,) = warehouse.coverage("trades", symbol=symbol, interval=Interval(start, end))
+    assert (evidence.state, evidence.rows > 0) == (CoverageState.COMPLETE, True)
+
+
+async def passed(server: LocalExchange, milliseconds: int) -> None:
+    """Let market time pass."""
+    since = server.now_ms()
+    await until(lambda: server.now_ms() > since + milliseconds)
+
+
+async def closed(server: LocalExchange) -> int:
+    """The end of an interval about which everything has been pushed by now."""
+    end = server.now_ms()
+    await passed(server, 1000)
+    return end
+
+
+def replace_run(where: Where, run_id: str) -> Where:
+    return msgspec.structs.replace(where, run_id=run_id)
+
+
+@contextlib.asynccontextmanager
+async def worker(where: Where) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A live run in a process of its own; killed at the end of the block if it still runs."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "bitget_pipeline_tests.pipeline.live_runner",
+        msgspec.json.encode(where).decode(),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    draining = asyncio.create_task(process.stdout.read())
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        await draining
