@@ -1,11 +1,15 @@
 """
 Recorded bars and trades of real markets, served as the history of their symbols.
 
-Input: a folder of CSV files (optionally gzipped) named `<market>_<SYMBOL>_1m….csv[.gz]` with a header; columns
-`open_ts_ms` (or `timestamp_ms`), `open`, `high`, `low`, `close`, `volume` (or `volume_base`), optionally `quote_volume`
-and `closed`; and `<market>_<SYMBOL>_trades….csv[.gz]` with `ts_ms`, `price`, `size`, `side`, oldest first. `market` is
-spot, usdtm, coinm or usdcm. Names of the shared collection (`bitget_v1_mc_…`, `bitget_v2_usdtfutures_…`, `bitget_v1_sp_…`)
-are understood too. Where a file has no quote volume it is volume × the bar's mean price. Trades get ids from their time.
+Input: a folder of CSV files (optionally gzipped), all with a header:
+
+- `<market>_<SYMBOL>_1m….csv[.gz]`, columns `open_ts_ms` (or `timestamp_ms`), `open`, `high`, `low`, `close`, `volume` (or
+  `volume_base`), optionally `quote_volume` and `closed` (0: still open, left out);
+- `<market>_<SYMBOL>_trades….csv[.gz]`, columns `ts_ms`, `price`, `size`, `side`, oldest first.
+
+`market` is spot, usdtm, coinm or usdcm; `bitget_v1_mc_…`, `bitget_v1_sp_…`, `bitget_v2_usdtfutures_…` and `bitget_v2_spot_…`
+are understood too. Where a file has no quote volume it is volume × the bar's mean price; trades get ids from their time.
+Output: days of integer bars, and trades, as the tape asks for them.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import SettingsInvalid
-from .instruments import TRADE_EPOCH_MS, Trade
+from .instruments import DAY_MINUTES, TRADE_EPOCH_MS, Trade
 
 _NAME = re.compile(
     r"^(?P<place>spot|usdtm|coinm|usdcm|bitget_v1_mc|bitget_v1_sp|bitget_v2_usdtfutures|bitget_v2_spot)"
@@ -134,13 +138,30 @@ def _recording(name: str, rows: list[dict[str, str]], trades: list[dict[str, str
         prices = [whole(row[c], p) for c in columns]
         volume = whole(row[amount], q)
         turnover = whole(row["quote_volume"], p + q) if row.get("quote_volume") else volume * sum(prices) // 4
-        by_day.setdefault(minute // 1440, []).append((minute % 1440, *prices, volume, turnover))
+        by_day.setdefault(minute // DAY_MINUTES, []).append((minute % DAY_MINUTES, *prices, volume, turnover))
+    by_day = _without_holes(by_day)
     days = {
         day: RecordedDay(*(np.array(column, dtype=np.int64) for column in zip(*bars, strict=True)))
         for day, bars in by_day.items()
     }
-    first = min(day * 1440 + int(bars.minutes[0]) for day, bars in days.items())
+    first = min(day * DAY_MINUTES + int(bars.minutes[0]) for day, bars in days.items())
     return Recording(market, symbol, p, q, days, _trades(trades, p, q), first)
+
+
+def _without_holes(by_day: dict[int, list[tuple[int, ...]]]) -> dict[int, list[tuple[int, ...]]]:
+    """Flat bars for minutes a source omits because nobody traded: Bitget sends them. Holes of a day or more stay holes."""
+    filled: dict[int, list[tuple[int, ...]]] = {}
+    last: tuple[int, int] | None = None  # epoch minute and close
+    for day in sorted(by_day):
+        for bar in by_day[day]:
+            minute = day * DAY_MINUTES + bar[0]
+            if last is not None and minute - last[0] < DAY_MINUTES:
+                for missing in range(last[0] + 1, minute):
+                    row = (missing % DAY_MINUTES, *(last[1],) * 4, 0, 0)
+                    filled.setdefault(missing // DAY_MINUTES, []).append(row)
+            filled.setdefault(day, []).append(bar)
+            last = (minute, bar[4])
+    return filled
 
 
 def _trades(rows: list[dict[str, str]], p: int, q: int) -> list[Trade]:

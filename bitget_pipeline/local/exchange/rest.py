@@ -61,7 +61,7 @@ class Router:
         self._venue = venue
         self._endpoints = endpoints
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
+    async def respond(self, request: web.Request) -> web.StreamResponse:
         """Answer any request that is neither socket nor admin."""
         venue, path = self._venue, request.path
         arrived = venue.clock.now_ms()

@@ -173,8 +173,8 @@ def _app(venue: Venue, sockets: Sockets) -> web.Application:
 
     app = web.Application(client_max_size=1 << 20)
     app.add_routes(Admin(venue, Levers(venue)).routes())
-    app.router.add_get("/v2/ws/public", sockets)
+    app.router.add_get("/v2/ws/public", sockets.respond)
     app.router.add_get("/spot/v1/stream", old_socket)
     app.router.add_get("/mix/v1/stream", old_socket)
-    app.router.add_route("*", "/{tail:.*}", router)
+    app.router.add_route("*", "/{tail:.*}", router.respond)
     return app

@@ -229,7 +229,7 @@ class Sockets:
         self._attempts: dict[str, Allowance] = {}
         self.open: set[Connection] = set()
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
+    async def respond(self, request: web.Request) -> web.StreamResponse:
         """Answer a request to open the public socket."""
         venue, address = self._venue, request.remote or "?"
         if request.headers.get("Upgrade", "").lower() != "websocket":

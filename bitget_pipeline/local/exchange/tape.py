@@ -115,7 +115,7 @@ class Tape:
         if instrument.closed_minute is not None:
             counts[minutes >= instrument.closed_minute] = 0
         born = instrument.listed_minute - day * DAY_MINUTES
-        if 0 <= born < DAY_MINUTES and not instrument.recorded:
+        if 0 <= born < DAY_MINUTES:
             counts[born] = max(1, counts[born])
         counts[self._recorded.covered(instrument.name, day)] = 0
         return counts
@@ -133,7 +133,18 @@ class Tape:
         close = _forward_filled(close, before or 0)
         opened = np.concatenate(([before or 0], close[:-1]))
         start = np.where(opened == 0, close, opened)
-        day = Day(int(minutes[0]), counts, start, start.copy(), close, close, close, close * 0, close * 0, close > 0)
+        day = Day(
+            int(minutes[0]),
+            counts,
+            start,
+            start.copy(),
+            close.copy(),
+            close.copy(),
+            close,
+            close * 0,
+            close * 0,
+            close > 0,
+        )
         if len(trading):
             prices, volumes, used = _runs(instrument, minutes[trading], counts[trading], start[trading], close[trading])
             born = instrument.listed_minute - int(minutes[0])

@@ -117,7 +117,7 @@ class Universe:
         self.version += 1
 
     def adopt(self, recording: Recording) -> None:
-        """Let a recorded symbol be as old and as precise as its recording; a symbol unknown so far is added, quiet."""
+        """Let a symbol be at least as old and as precise as its recording; a symbol unknown so far is added, quiet."""
         instrument = self.find(recording.market, recording.symbol)
         day = recording.days[max(recording.days)]
         price = float(day.close[-1]) / 10**recording.price_decimals
@@ -125,11 +125,14 @@ class Universe:
             base, quote = _split(recording.market, recording.symbol)
             rank = self._config.active_per_market + 1
             instrument = self._make(recording.market, base, quote, recording.symbol, price=price, rank=rank)
+            instrument.index = 4090  # beside everything listed
+            instrument.listed_minute = recording.first_minute
             self._add(instrument)
         scale = 10.0 ** (recording.size_decimals - instrument.size_decimals)
         instrument.mean_size *= scale
         instrument.price_decimals, instrument.size_decimals = recording.price_decimals, recording.size_decimals
-        instrument.listed_minute, instrument.recorded = recording.first_minute, True
+        instrument.listed_minute = min(instrument.listed_minute, recording.first_minute)
+        instrument.recorded = True
         self._align([instrument])
 
     def _add(self, instrument: Instrument) -> None:
@@ -199,18 +202,18 @@ class Universe:
         self, market: str, base: str, quote: str, symbol: str, *, price: float, rank: int, rate: float | None = None
     ) -> Instrument:
         seed = self._config.seed
-        active = rank < self._config.active_per_market
+        edge = self._config.active_per_market
+        active = rank < edge
         price_decimals, size_decimals = decimals_for(market, price)
         volume = _LEADER_VOLUME[market] * (rank + 1) ** -1.35
         if not active:
-            edge = self._config.active_per_market
             volume = min(2.4e6, _LEADER_VOLUME[market] * edge**-1.35) * ((edge + 1) / (rank + 1)) ** 2
         volume /= QUOTE_IN_USDT[quote]
         own = seed_of(seed, market, symbol)
         if rate is None:
             share = self._config.trades_per_second * 60 * _SHARE[market] / self._harmonic
             rate = share * (rank + 1) ** -0.9 if active else 0.0
-        slots = 0 if rate else max(1, int(240 * (61 / (rank + 1)) ** 1.3))
+        slots = 0 if rate else min(240, max(1, int(240 * ((edge + 1) / (rank + 1)) ** 1.3)))
         trades_a_day = rate * DAY_MINUTES if rate else slots * 3.0
         path_quote = "USDT" if quote in ("USDT", "USDC", "USD") else quote
         path = seed_of(seed, "path", base.removeprefix("1000"), path_quote)
