@@ -28,6 +28,8 @@ from .incidents import Incident, Severity, report_incident
 
 log = get_logger(__name__)
 
+LOSS_BORNE = 3
+"""A market of ten contracts loses a tenth whenever one is delivered: so few are believed to be missing, whatever their share."""
 _MISSING = re.compile(r"missing since (\d+)")
 """What stands in `exchange_status` of an instrument that the last complete list lacked, with Unix ms UTC."""
 
@@ -131,7 +133,7 @@ async def _discover_market(
         raise MalformedPage(f"an empty list of instruments for {market.value}", remedy="an empty answer is no proof")
     before = len(present) - len(absent_before)
     active = sum(one.status is not Status.RETIRED for one in page.instruments)
-    if shrunk(before, active):
+    if shrunk(before, active) and before - active > LOSS_BORNE:
         what = f"the list of {market.value} shrank from {before} to {active} instruments"
         incident = Incident(
             f"shrunk_list:{market.value}:{run_id}",
