@@ -2,4 +2,37 @@
 The Dagster shell: a partition in, one call to `pipeline/`, metadata out.
 
 Nothing here decides anything about market data; what can be decided without Dagster is decided in the layers below.
+`build` puts the definitions together from the settings of this process.
 """
+
+import dagster as dg
+
+from .assets import candles_assets, instruments, live_assets, tables, tickers, universe
+from .checks import asset_checks
+from .jobs import discovery, history_jobs, live
+from .resources import PipelineResource
+from .schedules import daily_top_ups, hourly_discovery
+from .sensors import first_discovery, health, history_launchers, live_supervisor
+
+
+def build() -> dg.Definitions:
+    """Everything Dagster knows of us. Raises SettingsInvalid when a setting is wrong."""
+    pipeline = PipelineResource()
+    settings = pipeline.operational()
+    markets, grid_starts = settings.markets, settings.grid_start
+    return dg.Definitions(
+        assets=[
+            tables,
+            instruments,
+            tickers,
+            universe,
+            *candles_assets(markets, grid_starts=grid_starts),
+            *live_assets(markets),
+        ],
+        asset_checks=asset_checks(markets),
+        jobs=[discovery, live, *history_jobs(markets)],
+        schedules=[hourly_discovery, *daily_top_ups(markets, grid_starts=grid_starts)],
+        sensors=[first_discovery, live_supervisor, health, *history_launchers(markets, grid_starts=grid_starts)],
+        resources={"pipeline": pipeline},
+        executor=dg.in_process_executor,
+    )

@@ -34,7 +34,8 @@ def grid(market: Market, *, starts: date) -> dg.MultiPartitionsDefinition:
 
 def admissible(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Symbols that can be partition keys, and those that cannot because Dagster would drop them silently."""
-    good, bad = [], []
+    good: list[str] = []
+    bad: list[str] = []
     for name in names:
         (bad if not name or FORBIDDEN_IN_SYMBOLS & set(name) else good).append(name)
     return good, bad

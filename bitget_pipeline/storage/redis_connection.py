@@ -58,6 +58,13 @@ def connect_sync(address: RedisAddress) -> redis.Redis:
     return redis.Redis(**_options(address), retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2))
 
 
+async def server_identity(client: redis.asyncio.Redis) -> str:
+    """A name of the running Redis process: another one means that it was restarted, and may have lost its last second."""
+    with translated():
+        info: dict[str, Any] = await client.info("server")
+    return str(info["run_id"])
+
+
 def findings(client: redis.Redis) -> list[str]:
     """
     What is wrong with the server's settings, one line for a person each; empty when it will keep what it is given.

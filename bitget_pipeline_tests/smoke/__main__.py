@@ -102,9 +102,9 @@ def smoke(run: Smoke) -> Comparison:
     warehouse = run.wait("ClickHouse answers", lambda: _warehouse(addresses["warehouse"]))
 
     run.wait("discovery and selection happened", lambda: dagster.materialized(["universe"]), every=1)
-    figures["instruments"] = warehouse.one("SELECT count() FROM instruments FINAL")
+    figures["instruments"] = warehouse.one("SELECT count() FROM instruments_now")
     truth_instruments = len(exchange.lines("/admin/truth/instruments"))
-    symbols = warehouse.rows("SELECT market, symbol FROM current_universe ORDER BY market, symbol")
+    symbols = warehouse.rows("SELECT market, symbol FROM universe_now ORDER BY market, symbol")
     figures["selected"] = {m: sum(market == m for market, _ in symbols) for m in MARKETS}
 
     run.wait("the first candle is stored", lambda: warehouse.one("SELECT count() FROM candles") > 0)

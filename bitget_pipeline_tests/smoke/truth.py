@@ -149,7 +149,7 @@ def compare_trades(
         )
         trades.add(f"trade {market}:{symbol}", truth, ((int(row[0]), row[1:]) for row in stored))
         live = warehouse.rows(
-            "SELECT toUnixTimestamp64Milli(open_time), first, high, low, last, base_volume, trade_count FROM candles_live FINAL "
+            "SELECT toUnixTimestamp64Milli(open_time), first, high, low, last, base_volume, trades FROM candles_live FINAL "
             "WHERE market = {market:String} AND symbol = {symbol:String} AND resolution = '1m' "
             "AND toUnixTimestamp64Milli(open_time) >= {start:Int64} AND toUnixTimestamp64Milli(open_time) < {end:Int64}",
             market=market,

@@ -1,0 +1,7 @@
+"""The assets, by group: reference, history, live."""
+
+from .history import candles_assets
+from .live import live_assets
+from .reference import instruments, tables, tickers, universe
+
+__all__ = ["candles_assets", "instruments", "live_assets", "tables", "tickers", "universe"]

@@ -1,0 +1,145 @@
+"""
+History: one-minute candles of a market, partitioned by UTC day and symbol.
+
+One factory for all markets. A run takes many (symbol, day) keys at once; what it does is pipeline/backfill.py.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import date
+
+import dagster as dg
+
+from ...market.instrument import Market
+from ...pipeline.backfill import BackfillReport, KeyReport, Progress, backfill_candles
+from ..metadata import KINDS, OWNERS, as_table, described
+from ..partitions import grid, key_of, slice_of
+from ..resources import PipelineResource
+from .reference import universe
+
+GROUP = "history"
+KEYS_PER_RUN = 180
+PROGRESS_EVERY = 10.0  # seconds between two lines of progress in the run's log
+
+
+class CandlesConfig(dg.Config):
+    """How a run treats what is there already."""
+
+    refresh: bool = False
+    """Fetch bars again that are stored already, instead of making no request for a complete day."""
+
+
+def candles_assets(markets: Sequence[Market], *, grid_starts: date) -> list[dg.AssetsDefinition]:
+    """The `candles_1m` asset of each market."""
+    return [_candles_1m(market, grid_starts) for market in markets]
+
+
+def _candles_1m(market: Market, grid_starts: date) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=dg.AssetKey([market.value, "candles_1m"]),
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds=KINDS,
+        deps=[universe],
+        partitions_def=grid(market, starts=grid_starts),
+        backfill_policy=dg.BackfillPolicy.multi_run(KEYS_PER_RUN),
+        metadata=described("candles"),
+        description=(
+            f"One-minute candles of the {market} market as the exchange serves them: closed bars only, one partition for each "
+            "UTC day and symbol. A complete day makes no request again unless `refresh` is set. A hole stays a hole and is "
+            "listed in `coverage`: an empty answer proves nothing."
+        ),
+    )
+    def candles_1m(
+        context: dg.AssetExecutionContext, config: CandlesConfig, pipeline: PipelineResource
+    ) -> dg.MaterializeResult:
+        keys = slice_of(context, market)
+        settings = pipeline.operational()
+        talk = _Talk(context)
+
+        async def run() -> BackfillReport:
+            async with pipeline.history(warehouse) as history:
+                return await backfill_candles(
+                    history.client,
+                    history.client.exchange,
+                    warehouse,
+                    history.versions,
+                    keys,
+                    source=pipeline.source,
+                    run_id=context.run_id,
+                    now_ms=lambda: time.time_ns() // 1_000_000,
+                    concurrency=settings.backfill_concurrency,
+                    refresh=config.refresh,
+                    on_progress=talk.progress,
+                )
+
+        with pipeline.warehouse() as warehouse:
+            report = asyncio.run(run())
+        for (symbol, day), done in report.keys.items():
+            context.add_asset_metadata(_of_key(done), partition_key=key_of(symbol, day))
+        if report.failed:
+            raise _failure(report)
+        return dg.MaterializeResult(metadata=_of_run(report))
+
+    return candles_1m
+
+
+class _Talk:
+    """Lines of progress in the run's log, not more than one in ten seconds: each is an event in Dagster's database."""
+
+    def __init__(self, context: dg.AssetExecutionContext) -> None:
+        self._context = context
+        self._next = time.monotonic() + PROGRESS_EVERY
+
+    def progress(self, progress: Progress) -> None:
+        if time.monotonic() < self._next and progress.done < progress.total:
+            return
+        self._next = time.monotonic() + PROGRESS_EVERY
+        left = "" if not progress.remaining else f", about {progress.remaining:.0f} s left"
+        self._context.log.info(
+            f"{progress.done} of {progress.total} symbol-days, {progress.rows:,} candles, {progress.requests} requests{left}"
+        )
+
+
+def _of_key(done: KeyReport) -> dict[str, dg.MetadataValue]:
+    return {
+        "dagster/partition_row_count": dg.MetadataValue.int(done.rows),
+        "state": dg.MetadataValue.text(done.state.value),
+        "holes": dg.MetadataValue.int(len(done.holes)),
+        "requests": dg.MetadataValue.int(done.requests),
+        "seconds": dg.MetadataValue.float(round(done.seconds, 3)),
+    }
+
+
+def _of_run(report: BackfillReport) -> dict[str, dg.MetadataValue]:
+    with_holes = [done for done in report.keys.values() if done.holes]
+    metadata: dict[str, dg.MetadataValue] = {
+        "candles stored": dg.MetadataValue.int(report.rows),
+        "symbol-days": dg.MetadataValue.int(len(report.keys)),
+        "symbol-days with holes": dg.MetadataValue.int(len(with_holes)),
+        "requests of the run": dg.MetadataValue.int(report.requests),
+        "seconds of the run": dg.MetadataValue.float(round(report.seconds, 1)),
+    }
+    if with_holes:
+        metadata["holes found"] = as_table(
+            ({"symbol": d.symbol.name, "day": d.day, "stored": d.rows, "expected": d.expected} for d in with_holes),
+            columns=("symbol", "day", "stored", "expected"),
+        )
+    return metadata
+
+
+def _failure(report: BackfillReport) -> dg.Failure:
+    failed = report.failed
+    first = failed[0]
+    return dg.Failure(
+        f"{len(failed)} of {len(report.keys)} symbol-days failed; the others are stored. First: {first.symbol} "
+        f"{first.day}: {first.error}",
+        metadata={
+            "failed": as_table(
+                ({"symbol": d.symbol.name, "day": d.day, "why": d.error} for d in failed),
+                columns=("symbol", "day", "why"),
+            )
+        },
+        allow_retries=False,
+    )

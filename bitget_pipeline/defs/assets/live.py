@@ -1,0 +1,59 @@
+"""
+Live data: assets that the live run writes outside of any materialization.
+
+Dagster knows them as external assets; the health sensor reports on them once a minute.
+"""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from ...market.instrument import Market
+from ..metadata import KINDS, OWNERS, described
+from .reference import universe
+
+GROUP = "live"
+
+trades = dg.AssetSpec(
+    key="trades",
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds=KINDS,
+    deps=[universe],
+    metadata=described("trades"),
+    description=(
+        "Single trades of all selected symbols, written by the job `live`: sockets → Redis Streams → ClickHouse. A trade is "
+        "acknowledged only after it is stored; what a break may have lost is fetched from the exchange's history. Read "
+        "`trades_final`. The observations say how many arrive, how late, and who is silent."
+    ),
+)
+
+candles_live = dg.AssetSpec(
+    key="candles_live",
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds=KINDS,
+    deps=[trades],
+    metadata=described("candles_live"),
+    description=(
+        "One-minute candles built from the stored trades, computed anew whenever a trade of their minute is stored. They hold "
+        "what was traded inside the minute; `candles_unified` shows them as the exchange draws bars."
+    ),
+)
+
+
+def live_assets(markets: Sequence[Market]) -> list[dg.AssetSpec]:
+    """The live assets, and the view that joins them with the history of these markets."""
+    candles_unified = dg.AssetSpec(
+        key="candles_unified",
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds=KINDS,
+        deps=[candles_live, *(dg.AssetKey([market.value, "candles_1m"]) for market in markets)],
+        metadata={"dagster/table_name": "trading.candles_unified"},
+        description=(
+            "What readers ask first: for every market, symbol, resolution and minute the best bar known, the exchange's own over "
+            "ours from live trades; `source` and `origin` say which. A view: it is always up to date."
+        ),
+    )
+    return [trades, candles_live, candles_unified]

@@ -1,0 +1,80 @@
+"""
+The minute's health as Dagster's events: an observation for each live asset, and a check that can turn red.
+
+What is healthy is decided in pipeline/watch.py; here it becomes metadata whose numbers plot over time.
+"""
+
+import time
+from typing import Any
+
+import dagster as dg
+
+from ..pipeline.watch import Health, Status, record_health, watch
+from .live import SHARD
+from .metadata import as_table
+from .resources import PipelineResource
+
+CHECK = "data_arrives"
+PLOTTED = (
+    "appended",
+    "stored",
+    "stream_entries",
+    "stream_pending",
+    "lag_p50_ms",
+    "lag_p99_ms",
+    "reconnects",
+    "repaired",
+    "set_aside",
+)
+"""Facts that are numbers worth a line on the asset's page, as far as they are known."""
+
+
+def look(pipeline: PipelineResource) -> Health:
+    """Look once, and store what was seen."""
+    now_ms = time.time_ns() // 1_000_000
+    with pipeline.warehouse() as warehouse, pipeline.overview(SHARD) as overview:
+        seen = watch(warehouse, overview, now_ms=now_ms)
+        record_health(warehouse, seen, now_ms=now_ms)
+    return seen
+
+
+def observations(seen: Health) -> list[dg.AssetObservation | dg.AssetCheckEvaluation]:
+    """What was seen, as events that need no run."""
+    metadata = _told(seen)
+    return [
+        dg.AssetObservation(asset_key="trades", metadata=metadata),
+        dg.AssetObservation(asset_key="candles_live", metadata=metadata),
+        evaluation(seen),
+    ]
+
+
+def evaluation(seen: Health) -> dg.AssetCheckEvaluation:
+    """What was seen, as the check that turns red."""
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey("trades"),
+        check_name=CHECK,
+        passed=seen.status is Status.HEALTHY,
+        severity=dg.AssetCheckSeverity.ERROR if seen.status is Status.CRITICAL else dg.AssetCheckSeverity.WARN,
+        metadata={"status": seen.status.value, "why": "; ".join(seen.reasons[:5])},
+    )
+
+
+def _told(seen: Health) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"status": seen.status.value, "why": "; ".join(seen.reasons[:5])}
+    metadata |= {name: value for name in PLOTTED if isinstance(value := seen.facts.get(name), int | float)}
+    metadata["symbols delivering"] = sum(one.status is Status.HEALTHY for one in seen.symbols)
+    metadata["symbols"] = as_table(
+        (
+            {
+                "symbol": one.symbol,
+                "status": one.status.value,
+                "because": one.reason,
+                "last trade, s ago": "" if one.age is None else round(one.age, 1),
+                "trades a second": "" if one.rate is None else round(one.rate, 2),
+                "trades": one.trades,
+            }
+            for one in sorted(seen.symbols, key=lambda one: (one.status is Status.HEALTHY, str(one.symbol)))
+        ),
+        columns=("symbol", "status", "because", "last trade, s ago", "trades a second", "trades"),
+    )
+    return metadata

@@ -1,0 +1,49 @@
+"""The jobs: discovery, the history of each market, and the live run."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from ..market.instrument import Market
+from .live import run_live_shard
+
+LIVE_SHARD = "live/shard"
+LIVE_GENERATION = "live/generation"
+HISTORY_MARKET = "history/market"
+
+discovery = dg.define_asset_job(
+    "discovery",
+    selection=dg.AssetSelection.assets("instruments", "tickers", "universe"),
+    description="Which instruments there are, how much is traded in each, and which are collected from now on.",
+)
+
+
+def history_job_name(market: Market) -> str:
+    """The name of a market's history job."""
+    return f"{market}_history"
+
+
+def history_jobs(markets: Sequence[Market]) -> list:
+    """One job for each market's candles: what the launcher and the nightly top-up start, with a range of days and symbols."""
+    return [
+        dg.define_asset_job(
+            history_job_name(market),
+            selection=dg.AssetSelection.assets(dg.AssetKey([market.value, "candles_1m"])),
+            tags={HISTORY_MARKET: market.value},
+            description=f"One-minute candles of {market} for a range of days and symbols.",
+        )
+        for market in markets
+    ]
+
+
+@dg.job(
+    name="live",
+    executor_def=dg.in_process_executor,
+    tags={LIVE_SHARD: "0", "dagster/priority": "10", "dagster/max_retries": "0"},
+    description=(
+        "The live run: websocket → Redis Streams → ClickHouse, for all selected symbols. It runs until it is stopped "
+        "or replaced; `live_supervisor` keeps one alive."
+    ),
+)
+def live() -> None:
+    run_live_shard()

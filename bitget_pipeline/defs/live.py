@@ -1,0 +1,60 @@
+"""
+The live run: one op that lasts until it is stopped or replaced.
+
+It opens the stores and hands over to pipeline/live.py. It writes nothing into Dagster's event log while it runs (each
+line there is kept for ever); the health sensor reports for it.
+"""
+
+import asyncio
+import time
+
+import dagster as dg
+
+from ..pipeline.live import LivePlan, LiveReport, run_live
+from .resources import PipelineResource
+
+SHARD = "0"
+
+
+class LiveConfig(dg.Config):
+    """Which generation of selection and settings the run was started for; the supervisor fills it in."""
+
+    generation: str = ""
+
+
+@dg.op(
+    description="Sockets → Redis Streams → ClickHouse → touched one-minute candles → acknowledge, until told to stop."
+)
+def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline: PipelineResource) -> None:
+    """Collect live trades of the selected symbols. Ends well when it is asked to stop, and fails on what it cannot repair."""
+    with pipeline.warehouse() as warehouse:
+        symbols = tuple(member.symbol for member in warehouse.current_universe())
+        if not symbols:
+            raise dg.Failure("Nothing is selected: materialize `universe` first (the discovery job does).")
+        generation = config.generation or pipeline.live_generation(symbols)
+        context.log.info(f"live run of generation {generation}: {len(symbols)} symbols")
+
+        async def run() -> LiveReport:
+            async with pipeline.history(warehouse) as history:
+                plan = LivePlan(
+                    symbols=symbols,
+                    source=pipeline.source,
+                    run_id=context.run_id,
+                    generation=generation,
+                    socket=pipeline.socket_address(),
+                    shard_rules=pipeline.shard_rules(),
+                    flush_rules=pipeline.flush_rules(),
+                )
+                return await run_live(
+                    plan,
+                    pipeline.live_stores(warehouse, history, SHARD),
+                    history.client.exchange,
+                    clock=lambda: time.time_ns() // 1_000_000,
+                    stop=asyncio.Event(),
+                )
+
+        report = asyncio.run(run())
+    context.log.info(
+        f"ended after {report.seconds:.0f} s, {report.because}: {report.appended:,} trades received, {report.stored:,} stored, "
+        f"{report.repaired:,} of them repaired, {report.reconnects} reconnects"
+    )

@@ -1,0 +1,145 @@
+"""
+What a run needs of the outside: settings, the exchange's HTTP, ClickHouse, Redis.
+
+The resource carries no configuration: where things are is read from the environment once per process (settings/), so
+no address or secret stands in a run's config. Everything is opened when a run asks for it and closed with it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+
+import dagster as dg
+import redis
+import redis.asyncio
+
+from ..exchange import registry
+from ..feed.connection import SocketAddress
+from ..feed.shards import ShardRules
+from ..guard.rate_limit import BudgetRules
+from ..history.client import HistoryClient, HttpAddress, opened
+from ..market.instrument import Symbol
+from ..pipeline.flush import FlushRules
+from ..pipeline.live import LiveStores
+from ..settings import (
+    Boot,
+    Operational,
+    exchange_address,
+    load_boot,
+    load_operational,
+    redis_address,
+    ssl_context,
+    warehouse_address,
+)
+from ..storage.budget import Budget
+from ..storage.control import LiveControl
+from ..storage.lease import Lease
+from ..storage.overview import Overview
+from ..storage.redis_connection import connect, connect_sync, server_identity
+from ..storage.stamp import stamp_database, stamp_prefix
+from ..storage.stream import TradeStream
+from ..storage.versions import Versions
+from ..storage.warehouse import Warehouse
+
+
+@cache
+def boot() -> Boot:
+    """Where everything is, as this process found it when it first asked."""
+    return load_boot()
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What it takes to ask the exchange and to number what is stored."""
+
+    client: HistoryClient
+    versions: Versions
+    redis: redis.asyncio.Redis
+
+
+class PipelineResource(dg.ConfigurableResource):
+    """The pipeline's surroundings, as the settings describe them."""
+
+    def operational(self) -> Operational:
+        """What is collected and how: the generation that holds now."""
+        return load_operational(boot())
+
+    @property
+    def source(self) -> str:
+        """What stands in the `source` column of rows from this exchange."""
+        return boot().exchange
+
+    @contextmanager
+    def warehouse(self) -> Iterator[Warehouse]:
+        """ClickHouse. Raises WrongExchange when the database holds the other exchange's data."""
+        with Warehouse.open(warehouse_address(boot())) as warehouse:
+            stamp_database(warehouse, boot().exchange)
+            yield warehouse
+
+    @contextmanager
+    def overview(self, shard: str) -> Iterator[Overview]:
+        """A live shard seen from outside, for sensors."""
+        client = connect_sync(redis_address(boot()))
+        try:
+            yield Overview(client, boot().redis_prefix, shard)
+        finally:
+            client.close()
+
+    @asynccontextmanager
+    async def history(self, warehouse: Warehouse) -> AsyncIterator[History]:
+        """The exchange's HTTP within the shared budget. Raises WrongExchange when Redis holds the other exchange's state."""
+        place, settings = boot(), self.operational()
+        client = connect(redis_address(place))
+        try:
+            await stamp_prefix(client, place.redis_prefix, place.exchange)
+            floor = await asyncio.to_thread(warehouse.highest_version)
+            rules = BudgetRules(share=settings.request_share, backfill_per_second=settings.historical_rps)
+            budget = Budget(client, place.redis_prefix, rules=rules)
+            proxy = place.proxy.get_secret_value() if place.proxy else None
+            address = HttpAddress(exchange_address(place).rest_url, proxy=proxy, tls=ssl_context(place))
+            async with opened(registry.get("bitget"), address, budget) as http:
+                yield History(http, Versions(client, place.redis_prefix, floor=floor), client)
+        finally:
+            await client.aclose()
+
+    def live_stores(self, warehouse: Warehouse, history: History, shard: str) -> LiveStores:
+        """What a live run writes to."""
+        prefix, settings = boot().redis_prefix, self.operational()
+        return LiveStores(
+            stream=TradeStream(history.redis, prefix, shard, capacity=settings.stream_max_entries),
+            lease=Lease(history.redis, prefix, shard),
+            control=LiveControl(history.redis, prefix, shard),
+            warehouse=warehouse,
+            versions=history.versions,
+            client=history.client,
+            identity=lambda: server_identity(history.redis),
+        )
+
+    def socket_address(self) -> SocketAddress:
+        """Where live data comes from."""
+        place = boot()
+        proxy = place.proxy.get_secret_value() if place.proxy else None
+        url = exchange_address(place).ws_url
+        return SocketAddress(url, proxy=proxy, tls=ssl_context(place) if url.startswith("wss:") else None)
+
+    def shard_rules(self) -> ShardRules:
+        """How much one connection carries."""
+        settings = self.operational()
+        return ShardRules(max_channels=settings.max_channels, max_symbols=settings.symbols_per_connection)
+
+    def flush_rules(self) -> FlushRules:
+        """When live trades are written."""
+        settings = self.operational()
+        return FlushRules(
+            max_rows=settings.flush_max_rows,
+            max_wait=settings.flush_max_seconds,
+            resolutions=settings.live_resolutions,
+        )
+
+    def live_generation(self, symbols: Iterable[Symbol]) -> str:
+        """A short name for the settings together with the selection: when it changes, the live run is replaced."""
+        content = [self.operational().generation, *sorted(map(str, symbols))]
+        return sha256("\n".join(content).encode()).hexdigest()[:12]

@@ -1,0 +1,54 @@
+"""What happens by the clock, UTC."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime
+
+import dagster as dg
+
+from ..market.instrument import Market
+from .history_launcher import days_back, launches
+from .jobs import discovery, history_job_name
+from .resources import PipelineResource
+
+hourly_discovery = dg.ScheduleDefinition(
+    name="hourly_discovery",
+    job=discovery,
+    cron_schedule="7 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Instruments, tickers and the selection, at seven minutes past every hour (off the hour, when everybody asks).",
+)
+
+
+def daily_top_ups(markets: Sequence[Market], *, grid_starts: date) -> list[dg.ScheduleDefinition]:
+    """For each market: yesterday, for every selected symbol, a quarter past midnight."""
+    return [_daily_top_up(market, grid_starts) for market in markets]
+
+
+def _daily_top_up(market: Market, grid_starts: date) -> dg.ScheduleDefinition:
+    @dg.schedule(
+        name=f"{market}_daily_top_up",
+        job_name=history_job_name(market),
+        cron_schedule="15 0 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"Yesterday's candles of every selected {market} symbol.",
+    )
+    def top_up(
+        context: dg.ScheduleEvaluationContext, pipeline: PipelineResource
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        now = context.scheduled_execution_time.astimezone(UTC)
+        with pipeline.warehouse() as warehouse:
+            found = launches(
+                warehouse,
+                context.instance,
+                market,
+                days=days_back(1, now=now, not_before=grid_starts),
+                now=datetime.now(UTC),
+            )
+        if not found:
+            yield dg.SkipReason("yesterday is complete for every selected symbol")
+        for rectangle in found:
+            yield dg.RunRequest(run_key=f"{now.date()}:{rectangle.first}:{rectangle.last}", tags=rectangle.tags)
+
+    return top_up

@@ -1,0 +1,211 @@
+"""
+What happens when something is the case: first discovery, missing history, a missing live run, and the minute's health.
+
+Each gathers facts, lets the layers below decide, and turns the answer into Dagster's events. None asks the exchange.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+
+from ..guard.supervisor import AskToStop, DeclareDead, Launch, LiveRun, RunState, Terminate, Wait, supervise
+from ..market.instrument import Market
+from .health import look, observations
+from .history_launcher import days_back, launches
+from .jobs import HISTORY_MARKET, LIVE_GENERATION, LIVE_SHARD, discovery, history_job_name, live
+from .live import SHARD
+from .resources import PipelineResource
+
+IN_FLIGHT = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+DISCOVERY_STALE = timedelta(minutes=70)
+DISCOVERY_PAUSE = timedelta(minutes=2)
+RANGE_PAUSE = timedelta(minutes=10)
+MOST_RUNS_WAITING = 4
+FAILURES_WITHIN = timedelta(minutes=10)
+
+
+@dg.sensor(
+    job=discovery,
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Runs discovery when there was none for more than an hour: at the first start, or after the machine slept.",
+)
+def first_discovery(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """The hourly schedule does the rest."""
+    mine = dg.RunsFilter(job_name=discovery.name)
+    running = context.instance.get_runs(dg.RunsFilter(job_name=discovery.name, statuses=IN_FLIGHT), limit=1)
+    if running:
+        yield dg.SkipReason("discovery is on its way")
+        return
+    last = context.instance.get_run_records(mine, limit=1)
+    now = datetime.now(UTC)
+    if last:
+        age = now - last[0].create_timestamp.astimezone(UTC)
+        succeeded = last[0].dagster_run.status is dg.DagsterRunStatus.SUCCESS
+        wait = DISCOVERY_STALE if succeeded else DISCOVERY_PAUSE
+        if age < wait:
+            what = "ran" if succeeded else "failed"
+            yield dg.SkipReason(f"discovery {what} {age.total_seconds() / 60:.0f} minutes ago")
+            return
+    yield dg.RunRequest(run_key=None)
+
+
+# ---------------------------------------------------------------- history
+
+
+def history_launchers(markets: Sequence[Market], *, grid_starts: date) -> list[dg.SensorDefinition]:
+    """For each market a sensor that reads the ledger and launches what is missing."""
+    return [_history_launcher(market, grid_starts) for market in markets]
+
+
+def _history_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=f"{market}_history_launcher",
+        job_name=history_job_name(market),
+        minimum_interval_seconds=10,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=(
+            f"Fills what the ledger calls missing in the last days of every selected {market} symbol, newest days first, a few "
+            "runs at a time. A range that failed rests for ten minutes."
+        ),
+    )
+    def launcher(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult | dg.SkipReason:
+        waiting = context.instance.get_runs_count(
+            dg.RunsFilter(statuses=IN_FLIGHT, tags={HISTORY_MARKET: market.value})
+        )
+        if waiting >= MOST_RUNS_WAITING:
+            return dg.SkipReason(f"{waiting} runs are on their way")
+        now = datetime.now(UTC)
+        days = days_back(pipeline.operational().history_days, now=now, not_before=grid_starts)
+        with pipeline.warehouse() as warehouse:
+            found = launches(warehouse, context.instance, market, days=days, now=now)
+        rested = _launched_lately(context.cursor, now)
+        fresh = [r for r in found if json.dumps(r.tags, sort_keys=True) not in rested]
+        if not fresh:
+            return dg.SkipReason(f"{len(found)} ranges rest after a launch" if found else "nothing is missing")
+        chosen = fresh[: MOST_RUNS_WAITING - waiting]
+        for rectangle in chosen:
+            rested[json.dumps(rectangle.tags, sort_keys=True)] = now.timestamp()
+        return dg.SensorResult(
+            run_requests=[dg.RunRequest(run_key=None, tags=rectangle.tags) for rectangle in chosen],
+            cursor=json.dumps(rested),
+        )
+
+    return launcher
+
+
+def _launched_lately(cursor: str | None, now: datetime) -> dict[str, float]:
+    """What was launched within the last minutes: it is still at work, or failed and rests."""
+    launched: dict[str, float] = json.loads(cursor) if cursor else {}
+    oldest = (now - RANGE_PAUSE).timestamp()
+    return {tags: at for tags, at in launched.items() if at > oldest}
+
+
+# ---------------------------------------------------------------- the live run
+
+
+@dg.sensor(
+    job=live,
+    minimum_interval_seconds=5,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Keeps exactly one live run alive: launches it, replaces it when selection or settings change, and notices a run that "
+        "Dagster believes in but whose worker is gone, by its lease in Redis."
+    ),
+)
+def live_supervisor(
+    context: dg.SensorEvaluationContext, pipeline: PipelineResource
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """The decision is guard/supervisor.py; here are the facts and the deeds."""
+    instance = context.instance
+    with pipeline.warehouse() as warehouse:
+        symbols = [member.symbol for member in warehouse.current_universe()]
+    wanted = pipeline.live_generation(symbols) if symbols else None
+    records = instance.get_run_records(dg.RunsFilter(job_name=live.name, statuses=IN_FLIGHT))
+    with pipeline.overview(SHARD) as overview:
+        lease = overview.lease()
+        asked = overview.stop_request()
+        runs = [_live_run(record) for record in records]
+        ours = asked is not None and any(run.run_id == asked.run_id for run in runs)
+        verdict = supervise(
+            runs=runs,
+            lease_owner=lease.owner if lease else None,
+            lease_age=lease.age if lease else None,
+            wanted=wanted,
+            stop_asked=asked.age if asked and ours else None,
+            failures=_recent_failures(instance),
+        )
+        if isinstance(verdict, DeclareDead):
+            run = next(record.dagster_run for record in records if record.dagster_run.run_id == verdict.run_id)
+            instance.report_run_failed(run, f"The live run's worker is gone: {verdict.because}.")
+            overview.break_lease(verdict.run_id)
+            assert wanted is not None
+            verdict = Launch(wanted, f"run {verdict.run_id[:8]} is dead: {verdict.because}")
+        elif isinstance(verdict, AskToStop):
+            overview.ask_to_stop(verdict.run_id, verdict.because)
+            verdict = Wait(f"run {verdict.run_id[:8]} is asked to stop: {verdict.because}")
+        elif isinstance(verdict, Terminate):
+            instance.run_coordinator.cancel_run(verdict.run_id)
+            verdict = Wait(f"run {verdict.run_id[:8]} is interrupted: {verdict.because}")
+    if isinstance(verdict, Launch):
+        context.log.info(f"launching a live run: {verdict.because}")
+        yield dg.RunRequest(
+            run_key=None,
+            run_config={"ops": {"run_live_shard": {"config": {"generation": verdict.generation}}}},
+            tags={LIVE_SHARD: SHARD, LIVE_GENERATION: verdict.generation},
+        )
+    else:
+        yield dg.SkipReason(verdict.because)
+
+
+STATES = {
+    dg.DagsterRunStatus.STARTED: RunState.RUNNING,
+    dg.DagsterRunStatus.CANCELING: RunState.STOPPING,
+}
+
+
+def _live_run(record: dg.RunRecord) -> LiveRun:
+    run = record.dagster_run
+    age = time.time() - record.start_time if record.start_time else 0.0
+    return LiveRun(
+        run_id=run.run_id,
+        state=STATES.get(run.status, RunState.WAITING),
+        age=age,
+        generation=run.tags.get(LIVE_GENERATION, ""),
+    )
+
+
+def _recent_failures(instance: dg.DagsterInstance) -> list[float]:
+    """How many seconds ago each live run of the last minutes failed; an interrupted one counts, a stopped one does not."""
+    now = time.time()
+    records = instance.get_run_records(
+        dg.RunsFilter(
+            job_name=live.name,
+            statuses=[dg.DagsterRunStatus.FAILURE],
+            updated_after=datetime.now(UTC) - FAILURES_WITHIN,
+        ),
+        limit=50,
+    )
+    return [now - record.end_time for record in records if record.end_time]
+
+
+# ---------------------------------------------------------------- health
+
+
+@dg.sensor(
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Once a minute: how the live data is doing, as observations of the live assets. Needs no run.",
+)
+def health(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult:
+    """What it says is found out by pipeline/watch.py."""
+    return dg.SensorResult(asset_events=observations(look(pipeline)))
