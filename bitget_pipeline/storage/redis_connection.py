@@ -59,7 +59,9 @@ def connect_sync(address: RedisAddress) -> redis.Redis:
 
 
 async def server_identity(client: redis.asyncio.Redis) -> str:
-    """A name of the running Redis process: another one means that it was restarted, and may have lost its last second."""
+    """
+    A name of the running Redis process: another one means that it was restarted, and may have lost its last second.
+    """
     with translated():
         info: dict[str, Any] = await client.info("server")
     return str(info["run_id"])

@@ -6,6 +6,7 @@ Used around every call to Redis, so that nothing above storage/ knows redis-py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +14,9 @@ import redis.exceptions
 
 from ..errors import CredentialsRefused, DiskFull, StoreRefused, StoreUnavailable
 
-_PASSING = ("LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "NOREPLICAS", "UNBLOCKED")
+_FULL = {"OOM", "MISCONF"}  # MISCONF: it stopped writing because its disk refuses
+_PASSING = {"LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "NOREPLICAS", "UNBLOCKED"}
+_CREDENTIALS = {"NOAUTH", "WRONGPASS", "NOPERM"}
 
 
 @contextmanager
@@ -34,18 +37,24 @@ def translated(where: str = "redis") -> Iterator[None]:
             remedy="start it (`bitget-pipeline up`), or check REDIS_HOST and REDIS_PORT",
         ) from error
     except redis.exceptions.RedisError as error:
-        text = str(error)
-        if "MISCONF" in text and "write" in text:
+        word = _word(str(error))
+        if word in _FULL:
             raise _full(where) from error
-        if text.startswith(_PASSING):
+        if word in _PASSING:
             raise StoreUnavailable(f"Redis cannot answer now: {_short(error)}", where=where) from error
-        if "NOAUTH" in text or "WRONGPASS" in text:
+        if word in _CREDENTIALS:
             raise CredentialsRefused(
                 "Redis refuses the user", where=where, remedy="check REDIS_USER and REDIS_PASSWORD"
             ) from error
         raise StoreRefused(
             f"Redis refuses: {_short(error)}", where=where, remedy="`bitget-pipeline doctor` checks its settings"
         ) from error
+
+
+def _word(text: str) -> str:
+    """The word Redis's errors begin with; Redis 6.2 puts a sentence before it when a script met the error."""
+    found = re.search(r"(?:^|: -)([A-Z]{3,})\b", text)
+    return found[1] if found else ""
 
 
 def _full(where: str) -> DiskFull:

@@ -11,14 +11,14 @@ refuses instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio
 import redis.exceptions
 
-from ..errors import LeaseLost, StreamFull
+from ..errors import LeaseLost, PipelineError, StreamFull
 from ..market.instrument import Symbol
 from ..market.trade import TradeBatch
 from ..telemetry import count
@@ -132,23 +132,24 @@ class TradeStream:
         entries: list[Entry] = []
         rows = 0
         cursor: Any = "0-0"
-        with translated():
-            await self._ensure_group()
-            while rows < max_rows:
-                answer: Any = await self._redis.xautoclaim(
-                    self._stream, self._group, consumer, idle_ms, start_id=cursor, count=_READ_AT_ONCE
-                )
-                cursor, found = answer[0], answer[1]
-                for raw_id, fields in found:
-                    if raw_id is None or fields is None:
-                        # Redis 6.2 says nil for an entry that is gone; only somebody's XDEL or XTRIM can do that.
-                        count("stream.entries_vanished")
-                        continue
-                    entry = _entry(raw_id, fields)
-                    entries.append(entry)
-                    rows += len(entry.batch.trades)
-                if cursor in (b"0-0", "0-0"):
-                    break
+        while rows < max_rows:
+            answer = await self._in_group(
+                lambda since: self._redis.xautoclaim(
+                    self._stream, self._group, consumer, idle_ms, start_id=since, count=_READ_AT_ONCE
+                ),
+                cursor,
+            )
+            cursor, found = answer[0], answer[1]
+            for raw_id, fields in found:
+                if raw_id is None or fields is None:
+                    # Redis 6.2 says nil for an entry that is gone; only somebody's XDEL or XTRIM can do that.
+                    count("stream.entries_vanished")
+                    continue
+                entry = _entry(raw_id, fields)
+                entries.append(entry)
+                rows += len(entry.batch.trades)
+            if cursor in (b"0-0", "0-0"):
+                break
         return entries
 
     async def acknowledge(self, ids: Sequence[str], *, fence: int) -> int:
@@ -163,9 +164,7 @@ class TradeStream:
 
     async def pending(self) -> Pending:
         """What was read and not acknowledged."""
-        with translated():
-            await self._ensure_group()
-            found: Any = await self._redis.xpending(self._stream, self._group)
+        found = await self._in_group(lambda group: self._redis.xpending(self._stream, group), self._group)
         oldest = found["min"]
         if not oldest:
             return Pending(0, None, None)
@@ -193,37 +192,43 @@ class TradeStream:
         return bool(await self._run(self._close_gap, [self._fence, self._anchors], arguments))
 
     async def _read_group(self, consumer: str, wanted: int, block: int | None) -> list[Any]:
-        with translated():
-            for attempt in (1, 2):
-                try:
-                    answer: Any = await self._redis.xreadgroup(
-                        self._group, consumer, {self._stream: ">"}, count=wanted, block=block
-                    )
-                except redis.exceptions.ResponseError as error:
-                    if attempt == 2 or not str(error).startswith("NOGROUP"):
-                        raise
-                    await self._ensure_group()
-                else:
-                    return list(answer[0][1]) if answer else []
-        return []
+        answer = await self._in_group(
+            lambda wait: self._redis.xreadgroup(self._group, consumer, {self._stream: ">"}, count=wanted, block=wait),
+            block,
+        )
+        return list(answer[0][1]) if answer else []
 
-    async def _ensure_group(self) -> None:
-        """The group starts at the very first entry, so that nothing appended before its birth is skipped."""
-        try:
-            await self._redis.xgroup_create(self._stream, self._group, id="0", mkstream=True)
-        except redis.exceptions.ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):
-                raise
+    async def _in_group(self, act: Callable[[Any], Awaitable[Any]], argument: Any) -> Any:
+        """
+        Do what needs the group; create it when that fails, not before: a full Redis refuses even to look whether it is
+        there.
+        """
+        with translated():
+            try:
+                return await act(argument)
+            except redis.exceptions.ResponseError as error:
+                if not str(error).startswith("NOGROUP"):
+                    raise
+            try:
+                # From the very first entry, so that nothing appended before its birth is skipped.
+                await self._redis.xgroup_create(self._stream, self._group, id="0", mkstream=True)
+            except redis.exceptions.ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+            return await act(argument)
 
     async def _run(self, prepared: Any, keys: list[str], arguments: list[Any]) -> Any:
         with translated():
             try:
                 return await prepared(keys=keys, args=arguments)
             except redis.exceptions.ResponseError as error:
-                raise _ours(error, self._stream, self._capacity) from error
+                ours = _ours(error, self._stream, self._capacity)
+                if ours is None:
+                    raise
+                raise ours from error
 
 
-def _ours(error: redis.exceptions.ResponseError, stream: str, capacity: int) -> Exception:
+def _ours(error: redis.exceptions.ResponseError, stream: str, capacity: int) -> PipelineError | None:
     if "FENCED" in str(error):
         return LeaseLost("another live run has taken over this shard", where=stream, remedy="this run must stop")
     if "FULL" in str(error):
@@ -232,7 +237,7 @@ def _ours(error: redis.exceptions.ResponseError, stream: str, capacity: int) -> 
             where=stream,
             remedy="ClickHouse is behind or down: bring it back, the backlog drains by itself",
         )
-    return error
+    return None
 
 
 def _entry(raw_id: bytes, fields: dict[bytes, bytes]) -> Entry:

@@ -7,6 +7,7 @@ local text = redis.call('HGET', KEYS[2], ARGV[2])
 if not text then return 1 end
 local highest, after, before, opened = string.match(text, '^(%d*)|(%d*)|(%d*)|(%d*)$')
 if after == '' then return 1 end
+redis.call('HDEL', KEYS[2], ARGV[2]) -- first, because a full Redis lets it pass and then the rest (see lease_take.lua)
 local through = ARGV[3]
 if through > highest then highest = through end
 if through >= before then

@@ -3,6 +3,7 @@
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('FENCED')
 end
+redis.call('PEXPIRE', KEYS[2], ARGV[3]) -- first, because a full Redis lets it pass and then the rest (see lease_take.lua)
 local time = redis.call('TIME')
 local now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
 redis.call('HSETNX', KEYS[2], 'taken_ms', now)
