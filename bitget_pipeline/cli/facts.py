@@ -8,7 +8,6 @@ its own figures empty and says why, and never hides the others.
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -16,14 +15,19 @@ from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PipelineError
-from ..settings import Boot, Operational, warehouse_address
+from ..settings import Boot, Operational, redis_address, warehouse_address
 from .up import folder
 
 if TYPE_CHECKING:
+    import redis
+
     from ..storage.connection import Connection
 
 LIVE_TAG = "live/shard"
 """Every live run carries it, see dagster.yaml."""
+
+SHARD = "0"
+"""The one live run of one machine owns every symbol (defs/live.py)."""
 
 RUN_STATES = ("QUEUED", "STARTING", "STARTED", "SUCCESS", "FAILURE", "CANCELED")
 
@@ -39,7 +43,13 @@ class Facts:
     candle_days: int | None = None  # complete or verified empty (symbol, day) keys
     candle_days_wanted: int | None = None
     trades: int | None = None  # rows of `trades`, all versions
-    lag_seconds: float | None = None  # age of the newest stored trade
+    age_seconds: float | None = None  # of the newest stored trade
+    stage: str | None = None  # of the live run, as it says itself
+    lag_p50_ms: float | None = None  # from a trade's arrival to its row in ClickHouse
+    lag_p99_ms: float | None = None
+    trouble: str = ""  # the live run's, in its words
+    backlog: int | None = None  # entries of the stream that wait for ClickHouse or for trimming
+    lease: dict[str, Any] | None = None  # owner (a run id), fence, age in seconds
     health: str | None = None
     health_reason: str = ""
     runs: dict[str, int] = field(default_factory=dict)  # by status, lower case
@@ -60,30 +70,36 @@ class Gatherer:
         self._operational = operational
         self._now = now
         self._warehouse: Connection | None = None
+        self._redis: redis.Redis | None = None
 
     def gather(self) -> Facts:
         """Ask every source once. Never raises for a source that is down."""
         facts = Facts(at=self._now())
-        for name, ask in (("clickhouse", self._ask_warehouse), ("dagster", self._ask_dagster)):
+        for name, ask in (
+            ("clickhouse", self._ask_warehouse),
+            ("redis", self._ask_redis),
+            ("dagster", self._ask_dagster),
+        ):
             try:
                 ask(facts)
             except PipelineError as error:
                 facts.unreachable[name] = str(error)
-                if name == "clickhouse":
-                    self.close()
+                self.close()
         return facts
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Give the connections back."""
         if self._warehouse is not None:
             self._warehouse.close()
             self._warehouse = None
+        if self._redis is not None:
+            self._redis.close()
+            self._redis = None
 
     def _ask_warehouse(self, facts: Facts) -> None:
         from ..storage.connection import Connection
 
         if self._warehouse is None:
-            logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings would tear the live view; we say it too
             self._warehouse = Connection.open(warehouse_address(self._boot))
         query = self._warehouse.query
         if not query("SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = 'universe_now'")[
@@ -106,13 +122,28 @@ class Gatherer:
         facts.candle_days_wanted = sum(facts.selected.values()) * self._operational.history_days
         recent = "SELECT toUnixTimestamp64Milli(max(ts)), count() FROM trades WHERE ts > now64(3, 'UTC') - INTERVAL 10 MINUTE"
         newest, count = query(recent)[0]
-        facts.lag_seconds = round(self._now() - newest / 1000, 1) if count else None
+        facts.age_seconds = round(self._now() - newest / 1000, 1) if count else None
         latest = query(
             "SELECT status, reason FROM health WHERE market = '' AND symbol = '' AND at > now64(3, 'UTC') - INTERVAL 10 MINUTE "
             "ORDER BY at DESC LIMIT 1"
         )
         if latest:
             facts.health, facts.health_reason = str(latest[0][0]), str(latest[0][1])
+
+    def _ask_redis(self, facts: Facts) -> None:
+        from ..storage.overview import Overview
+        from ..storage.redis_connection import connect_sync
+
+        if self._redis is None:
+            self._redis = connect_sync(redis_address(self._boot))
+        overview = Overview(self._redis, self._boot.redis_prefix, SHARD)
+        lease, published = overview.lease(), overview.published()
+        facts.backlog = overview.backlog().entries
+        facts.lease = {"owner": lease.owner, "fence": lease.fence, "age": round(lease.age, 1)} if lease else None
+        if published is not None and lease is not None:  # without a lease these are the words of a run that is over
+            said = published.overall
+            facts.stage, facts.trouble = said.get("stage"), str(said.get("trouble") or "")
+            facts.lag_p50_ms, facts.lag_p99_ms = said.get("lag_p50_ms"), said.get("lag_p99_ms")
 
     def _ask_dagster(self, facts: Facts) -> None:
         address = folder.read_run(self._boot.home).get("addresses", {}).get("dagster")

@@ -7,6 +7,7 @@ Commands are imported when they are used, because Dagster, pandas and chDB each 
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from typing import Any
@@ -63,6 +64,8 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     configure(level="DEBUG" if debug else "ERROR")  # commands say themselves what happened
+    if not debug:  # clickhouse-connect raises the level of its parent
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     sys.exit(_run([argument for argument in arguments if argument != "--debug"], debug=debug))
 
 

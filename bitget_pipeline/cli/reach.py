@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 
 import aiohttp
+import stamina
 from yarl import URL
 
 from ..errors import CredentialsRefused, ExchangeUnavailable, RegionBlocked, Transient
@@ -123,7 +124,11 @@ async def _ask_account(boot: Boot) -> KeyVerdict:
     )
     exchange = registry.get(boot.exchange)
     async with opened(exchange, http_address(boot), Alone(), patience=PATIENCE) as client:
-        verdict = await _ask_family(client, credentials, Family.CLASSIC)
+        async for attempt in stamina.retry_context(on=Transient, attempts=3, wait_initial=1.1, wait_jitter=0.2):
+            with (
+                attempt
+            ):  # one such call a second is allowed, and a restart within that second is no problem of the key
+                verdict = await _ask_family(client, credentials, Family.CLASSIC)
         if verdict.family is Family.UNIFIED and not verdict.rights:
             verdict = await _ask_family(client, credentials, Family.UNIFIED)
     return verdict

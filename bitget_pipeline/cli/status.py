@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.table import Table
 
-from ..errors import PipelineError
-from ..settings import Boot, load_operational, redis_address
+from ..settings import Boot, load_operational
 from .facts import Gatherer
 from .output import as_json, boot_for, console, environment_for, print_json, where
 from .up import folder, leftovers
 from .up.view import headlines, rows
-
-if TYPE_CHECKING:
-    from ..storage.lease import LeaseState
-
-SHARD = "0"
-"""The one live run of one machine owns every symbol (defs/jobs.py tags it so)."""
 
 NOT_RUNNING = 3
 """Exit code when nothing runs; 1 when health is critical."""
@@ -65,13 +57,6 @@ def collect(boot: Boot, *, environ: dict[str, str]) -> dict[str, Any]:
         "processes": _processes(run),
         "facts": facts.as_json(),
     }
-    try:
-        lease = _lease(boot)
-        status["lease"] = None if lease is None else {"owner": lease.owner, "fence": lease.fence, "age": lease.age}
-    except PipelineError as error:
-        status["lease"] = None
-        facts.unreachable["redis"] = str(error)
-    status["facts"] = facts.as_json()
     return status
 
 
@@ -82,21 +67,6 @@ def _processes(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
         name: {"pid": session.pid, "alive": leftovers.is_alive(session.pid, session.created)}
         for name, session in newest.items()
     }
-
-
-def _lease(boot: Boot) -> LeaseState | None:
-    return asyncio.run(_lease_state(boot))
-
-
-async def _lease_state(boot: Boot) -> LeaseState | None:
-    from ..storage.lease import Lease
-    from ..storage.redis_connection import connect
-
-    client = connect(redis_address(boot))
-    try:
-        return await Lease(client, boot.redis_prefix, SHARD).state()
-    finally:
-        await client.aclose()
 
 
 def _print(boot: Boot, status: dict[str, Any]) -> None:
@@ -112,8 +82,6 @@ def _print(boot: Boot, status: dict[str, Any]) -> None:
             table.add_row(name, value)
     for name, process in status["processes"].items():
         table.add_row(name, f"process {process['pid']}" + ("" if process["alive"] else ", gone"))
-    lease = status["lease"]
-    table.add_row("lease", f"{lease['owner']}, renewed {lease['age']:.1f} s ago" if lease else "nobody holds it")
     for name, value in rows(Facts(**status["facts"]), None):
         table.add_row(name, value)
     out.print(table)

@@ -103,7 +103,7 @@ def read_file(path: Path, *, required: bool) -> dict[str, Given]:
     """The keys of the settings file. Raises SettingsInvalid when it is missing (and required) or not TOML."""
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if not required:
             return {}
         raise SettingsInvalid(

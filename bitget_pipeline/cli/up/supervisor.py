@@ -52,7 +52,7 @@ class Supervisor:
     steps: dict[str, Step] = field(default_factory=dict)
     sessions: list[Session] = field(default_factory=list)
     _running: dict[str, Future[object]] = field(default_factory=dict)
-    _told: set[str] = field(default_factory=set)
+    _done: set[str] = field(default_factory=set)
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(thread_name_prefix="step"))
 
     def add(self, programs: Iterable[Program], steps: Iterable[Step] = ()) -> None:
@@ -67,8 +67,7 @@ class Supervisor:
 
     def ready_names(self) -> set[str]:
         """What is ready or done now."""
-        done = {name for name, future in self._running.items() if future.done() and future.exception() is None}
-        return done | {name for name, child in self.children.items() if child.state is State.READY}
+        return self._done | {name for name, child in self.children.items() if child.state is State.READY}
 
     def states(self) -> Mapping[str, str]:
         """Each program's state, for people."""
@@ -81,17 +80,16 @@ class Supervisor:
         Raises StartFailed when a program that was never ready yet dies or stays silent, or the error of a failed step.
         """
         happened: list[Happened] = []
+        for step in self.steps.values():
+            happened += self._advance(step)
         for child in self.children.values():
             happened += self._look_at(child, now)
-        ready = self.ready_names()
-        for step in self.steps.values():
-            happened += self._advance(step, ready)
         return happened
 
     def stop(self) -> list[str]:
         """End everything in order. Returns the names of what had to be killed."""
-        killed = leftovers.end(self.sessions, self.mark, reap=self._reap)
-        self._reap()
+        killed = leftovers.end(self.sessions, self.mark, reap=self.reap)
+        self.reap()
         self._threads.shutdown(wait=False, cancel_futures=True)
         return killed
 
@@ -138,23 +136,24 @@ class Supervisor:
             remedy=f"see {self.logs / child.program.name}.log",
         )
 
-    def _advance(self, step: Step, ready: set[str]) -> list[Happened]:
+    def _advance(self, step: Step) -> list[Happened]:
         future = self._running.get(step.name)
         if future is None:
-            if step.needs <= ready:
+            if step.needs <= self.ready_names():
                 self._running[step.name] = self._threads.submit(step.work)
             return []
-        if future.done() and step.name not in self._told:
-            self._told.add(step.name)
-            error = future.exception()
-            if isinstance(error, PipelineError):
-                raise error
-            if error is not None:
-                raise StartFailed(f"{step.name} failed: {type(error).__name__}: {error}") from error
-            return [Happened("done", step.name, f"{step.name}: {future.result() or 'done'}")]
-        return []
+        if not future.done() or step.name in self._done:
+            return []
+        error = future.exception()
+        if isinstance(error, PipelineError):
+            raise error
+        if error is not None:
+            raise StartFailed(f"{step.name} failed: {type(error).__name__}: {error}") from error
+        self._done.add(step.name)
+        return [Happened("done", step.name, f"{step.name}: {future.result() or 'done'}")]
 
-    def _reap(self) -> None:
+    def reap(self) -> None:
+        """Take note of every child that ended."""
         for child in self.children.values():
             child.reap()
 

@@ -84,16 +84,18 @@ def rows(facts: Facts, trades_per_second: float | None) -> list[tuple[str, str]]
     selected = ", ".join(f"{market} {count}" for market, count in sorted(facts.selected.items())) or "nothing yet"
     runs = ", ".join(f"{count} {status}" for status, count in facts.runs.items() if count) or "none"
     rate = "" if trades_per_second is None else f", {trades_per_second:,.0f}/s"
-    lag = "no trade in ten minutes" if facts.lag_seconds is None else f"{facts.lag_seconds:.1f} s"
+    lease = facts.lease
+    live = f"{facts.live_run or 'none'}{f', {facts.stage}' if facts.stage else ''}{f': {facts.trouble}' if facts.trouble else ''}"
     shown = [
         ("instruments", _number(facts.instruments)),
         ("selected", selected),
         ("history", f"{_number(facts.candle_days)} of {_number(facts.candle_days_wanted)} symbol days"),
         ("candles", _number(facts.candles)),
         ("trades", f"{_number(facts.trades)}{rate}"),
-        ("lag", lag),
+        ("lag", _lag(facts)),
         ("runs", runs + (f", {facts.backfills} backfills in progress" if facts.backfills else "")),
-        ("live run", facts.live_run or "none"),
+        ("live run", live),
+        ("lease", f"{lease['owner']}, renewed {lease['age']:.1f} s ago" if lease else "nobody holds it"),
         ("health", " ".join(filter(None, [facts.health or "unknown", facts.health_reason]))),
     ]
     return shown + [(source, reason[:LONGEST_REASON]) for source, reason in facts.unreachable.items()]
@@ -213,6 +215,13 @@ def headlines(home: Path, addresses: Mapping[str, Any]) -> list[tuple[str, str]]
         ("exchange", str(addresses["exchange"]["rest_url"])),
         ("data", str(home)),
     ]
+
+
+def _lag(facts: Facts) -> str:
+    newest = "no trade in ten minutes" if facts.age_seconds is None else f"newest trade {facts.age_seconds:.1f} s old"
+    if facts.lag_p99_ms is None:
+        return newest
+    return f"{facts.lag_p50_ms:,.0f} ms half, {facts.lag_p99_ms:,.0f} ms 99 % of them; {newest}; {_number(facts.backlog)} waiting"
 
 
 def _number(value: int | None) -> str:

@@ -1,0 +1,325 @@
+"""Commands as a person or a program calls them: exit codes, one-line errors, JSON, and symbols in a real ClickHouse."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from collections import namedtuple
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from bitget_pipeline.cli.main import main
+from bitget_pipeline.cli.up import dagster_home, folder
+from bitget_pipeline.market.instrument import Instrument, Market, Status, Symbol
+from bitget_pipeline.storage.redis_connection import RedisAddress
+from bitget_pipeline.storage.warehouse import Warehouse
+
+from .running import free_port
+
+
+class Answer(NamedTuple):
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    error: str
+
+
+Run = Callable[..., Answer]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process, in an empty folder and with no settings but the given ones."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith(("BITGET_", "CLICKHOUSE_", "REDIS_", "SSL_")):
+            monkeypatch.delenv(name)
+
+    def run(*arguments: object, **environ: str) -> Answer:
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exited:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return Answer(int(exited.value.code or 0), printed.out, printed.err)
+
+    return run
+
+
+# ---------------------------------------------------------------- errors
+
+
+def test_a_wrong_setting_is_one_red_line_and_exit_code_78(run: Run) -> None:
+    """
+    No traceback, and nothing on stdout.
+    """
+    answer = run("status", CLICKHOUSE_PORT="many")
+
+    assert answer.code == 78
+    assert answer.out == ""
+    assert answer.error.count("\n") == 1
+    assert answer.error.startswith("CLICKHOUSE_PORT is 'many'")
+
+
+def test_an_unreachable_exchange_leaves_nothing_behind(run: Run, tmp_path: Path) -> None:
+    """
+    `up` against a Bitget that cannot be reached names `make demo` and has created nothing.
+    """
+    answer = run("up", BITGET_REST_URL="https://bitget.invalid", BITGET_WS_URL="wss://bitget.invalid/ws")
+
+    assert answer.code == 75
+    assert answer.error.startswith("Bitget cannot be reached")
+    assert "`make demo`" in answer.error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_other_peoples_files_is_refused(run: Run, tmp_path: Path) -> None:
+    """
+    We never write into, or reset, a folder that we did not make.
+    """
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_bytes(b"meow")
+    home = tmp_path / "photos"
+
+    up, reset = run("up", "--demo", "--home", home), run("reset", "--demo", "--yes", "--home", home)
+    assert (up.code, reset.code) == (78, 78)
+    assert up.error.startswith("the folder is not empty and not ours (it holds cat.jpg)")
+    assert reset.error.startswith("there is no instance of ours in this folder, nothing was removed")
+    assert [path.name for path in home.iterdir()] == ["cat.jpg"]
+
+
+def test_reset_keeps_the_settings_and_what_is_not_ours(run: Run, tmp_path: Path) -> None:
+    """
+    Only what an instance writes is removed.
+    """
+    with folder.taken(tmp_path / "home", "local"):
+        (tmp_path / "home" / "warehouse").mkdir()
+        (tmp_path / "home" / "settings.toml").write_text("history_days = 2\n", encoding="utf-8")
+    answer = run("reset", "--demo", "--yes", "--json", "--home", tmp_path / "home")
+
+    assert json.loads(answer.out)["removed"] == ["warehouse", "instance.lock", "stamp.json"]
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["settings.toml"]
+
+
+def test_reset_asks_first(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Without --yes and without an answer nothing is removed.
+    """
+    with folder.taken(tmp_path / "home", "local"):
+        pass
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert run("reset", "--demo", "--home", tmp_path / "home").code == 130
+    assert (tmp_path / "home" / "stamp.json").exists()
+
+
+def test_a_full_disk_is_said_before_anything_is_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Half a gigabyte is the least to start with.
+    """
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 10**12 - 10**8, 10**8))
+    answer = run("up", "--demo", "--home", tmp_path / "home")
+
+    assert answer.code == 78
+    assert answer.error.startswith("only 95 MiB are free on the disk")
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_a_home_that_cannot_be_a_folder_is_refused(run: Run, tmp_path: Path) -> None:
+    """
+    A path below a file, for example.
+    """
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    answer = run("up", "--demo", BITGET_PIPELINE_HOME=str(tmp_path / "file" / "home"))
+
+    assert answer.code == 78
+    assert answer.error.startswith("the folder cannot be used: Not a directory")
+
+
+def test_a_clickhouse_that_is_down_is_one_line(run: Run) -> None:
+    """
+    The address and the settings to look at, and an exit code that says: try again.
+    """
+    port = free_port()
+    answer = run("symbols", "list", CLICKHOUSE_HOST="127.0.0.1", CLICKHOUSE_PORT=str(port))
+
+    assert answer.code == 75
+    assert answer.error.count("\n") == 1
+    assert "ClickHouse cannot be reached" in answer.error
+    assert f"127.0.0.1:{port}" in answer.error
+
+
+def test_doctor_reports_stores_that_are_down_with_exit_code_1(run: Run) -> None:
+    """
+    Every problem comes with what to do; the others are still looked at.
+    """
+    port = str(free_port())
+    stores = {"CLICKHOUSE_HOST": "127.0.0.1", "CLICKHOUSE_PORT": port, "REDIS_HOST": "127.0.0.1", "REDIS_PORT": port}
+    answer = run("doctor", "--demo", "--json", **stores)
+    findings = {finding["name"]: finding for finding in json.loads(answer.out)["findings"]}
+
+    assert answer.code == 1
+    for name in ("clickhouse", "redis"):
+        assert findings[name]["state"] == "problem"
+        assert findings[name]["remedy"]
+    assert findings["python"]["state"] == findings["packages"]["state"] == "fine"
+
+
+def test_doctor_reports_a_wrong_setting_as_a_problem(run: Run) -> None:
+    """
+    Even without settings doctor answers.
+    """
+    answer = run("doctor", "--json", BITGET_PIPELINE_HISTORICAL_RPS="5000")
+    assert answer.code == 1
+    assert json.loads(answer.out)["findings"][0]["name"] == "settings"
+
+
+def test_status_of_what_does_not_run_has_an_exit_code_of_its_own(run: Run, tmp_path: Path) -> None:
+    """
+    3, and JSON that says so.
+    """
+    answer = run("status", "--demo", "--json", "--home", tmp_path / "home")
+    assert answer.code == 3
+    assert json.loads(answer.out) == {
+        "home": str(tmp_path / "home"),
+        "exchange": "local",
+        "running": False,
+        "pid": None,
+    }
+
+
+def test_unknown_commands_and_options_have_exit_code_2(run: Run) -> None:
+    """
+    As everywhere on the command line.
+    """
+    assert run("upp").code == 2
+    assert run("up", "--port", "0").code == 2
+
+
+def test_settings_never_show_a_secret(run: Run) -> None:
+    """
+    That one is set is said, its value is not.
+    """
+    answer = run("settings", "--json", CLICKHOUSE_PASSWORD="hush", BITGET_PIPELINE_PROXY="http://me:hush@proxy:3128")
+    values = json.loads(answer.out)["values"]
+
+    assert "hush" not in answer.out
+    assert values["CLICKHOUSE_PASSWORD"] == "(set)"
+    assert values["BITGET_PIPELINE_PROXY"] == "http://proxy:3128"
+
+
+def test_dagster_gets_its_files(tmp_path: Path) -> None:
+    """
+    Its home has the instance configuration, the workspace points at our code server.
+    """
+    workspace = dagster_home.prepare(tmp_path, code_server_port=4266)
+
+    assert (tmp_path / "dagster" / "dagster.yaml").read_text(encoding="utf-8") == dagster_home.dagster_yaml().read_text(
+        encoding="utf-8"
+    )
+    assert "port: 4266" in workspace.read_text(encoding="utf-8")
+
+
+# ---------------------------------------------------------------- symbols
+
+
+@pytest.fixture
+def stores(warehouse: Warehouse, redis_address: RedisAddress) -> dict[str, str]:
+    """Settings of stores in which three instruments are known."""
+    listed = datetime(2024, 1, 1, tzinfo=UTC)
+    known = [
+        Instrument(
+            symbol=Symbol(market, name),
+            base=name.removesuffix("USDT"),
+            quote="USDT",
+            status=Status.TRADING,
+            exchange_status="online",
+            price_step=Decimal("0.01"),
+            size_step=Decimal("0.001"),
+            kind="spot" if market is Market.SPOT else "perpetual",
+            listed_at=listed,
+        )
+        for market, name in ((Market.SPOT, "BTCUSDT"), (Market.SPOT, "ETHUSDT"), (Market.USDTM, "BTCUSDT"))
+    ]
+    warehouse.store_instruments(known, run_id="test", version_at=listed)
+    return {
+        "CLICKHOUSE_HOST": warehouse.address.host,
+        "CLICKHOUSE_PORT": str(warehouse.address.port),
+        "CLICKHOUSE_DATABASE": warehouse.address.database,
+        "REDIS_HOST": redis_address.host,
+        "REDIS_PORT": str(redis_address.port),
+    }
+
+
+def test_a_pinned_symbol_is_listed_until_it_is_unpinned(run: Run, stores: dict[str, str]) -> None:
+    """
+    Pins live in the warehouse; every answer says so.
+    """
+    pinned = run("symbols", "pin", "spot:BTCUSDT", "usdtm:BTCUSDT", "--json", **stores)
+    listed = run("symbols", "list", "--json", **stores)
+    unpinned = run("symbols", "unpin", "spot:BTCUSDT", **stores)
+
+    assert (pinned.code, listed.code, unpinned.code) == (0, 0, 0)
+    assert json.loads(listed.out)["pinned"] == ["spot:BTCUSDT", "usdtm:BTCUSDT"]
+    assert "unpinned spot:BTCUSDT; the next selection takes it up" in unpinned.out
+    assert json.loads(run("symbols", "list", "--json", **stores).out)["pinned"] == ["usdtm:BTCUSDT"]
+
+
+PINS = [
+    ("BTCUSDT", "'BTCUSDT' is not a symbol — write market:SYMBOL, for example spot:BTCUSDT or usdtm:BTCUSDT"),
+    ("spot:BTCUSD", "the exchange does not know spot:BTCUSD — did you mean BTCUSDT"),
+    ("coinm:BTCUSD", "coinm:BTCUSD would not be collected: coinm is not among the markets (BITGET_PIPELINE_MARKETS)"),
+]
+
+
+@pytest.mark.parametrize(("symbol", "line"), PINS, ids=[symbol for symbol, _ in PINS])
+def test_a_symbol_that_would_wait_in_vain_is_refused(run: Run, stores: dict[str, str], symbol: str, line: str) -> None:
+    """
+    Nothing is pinned, not even the good ones of the same call.
+    """
+    answer = run("symbols", "pin", "spot:ETHUSDT", symbol, **stores)
+
+    assert answer.code == 78
+    assert answer.error.startswith(line)
+    assert json.loads(run("symbols", "list", "--json", **stores).out)["pinned"] == []
+
+
+def test_unpinning_what_is_not_pinned_is_refused(run: Run, stores: dict[str, str]) -> None:
+    """
+    A typing error is not a success.
+    """
+    answer = run("symbols", "unpin", "spot:ETHUSDT", **stores)
+    assert answer.code == 78
+    assert answer.error.strip() == "spot:ETHUSDT is not pinned — pinned are: none"
+
+
+def test_doctor_finds_running_stores_in_order(run: Run, stores: dict[str, str]) -> None:
+    """
+    A real ClickHouse and a real Redis, asked for version, schema, persistence and eviction.
+    """
+    answer = run("doctor", "--demo", "--json", **stores)
+    states = {finding["name"]: finding["state"] for finding in json.loads(answer.out)["findings"]}
+    assert (states["clickhouse"], states["schema"], states["redis"]) == ("fine", "fine", "fine")
+
+
+def test_doctor_finds_a_table_that_somebody_changed(run: Run, stores: dict[str, str], warehouse: Warehouse) -> None:
+    """
+    A schema that drifted is named column by column.
+    """
+    warehouse.command("ALTER TABLE tickers ADD COLUMN mine UInt8")
+    answer = run("doctor", "--demo", "--json", **stores)
+    schema = next(finding for finding in json.loads(answer.out)["findings"] if finding["name"] == "schema")
+
+    assert schema["state"] == "problem"
+    assert "tickers.mine is not ours" in schema["said"]
