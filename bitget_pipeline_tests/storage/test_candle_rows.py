@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -27,9 +28,9 @@ START = 1_772_323_200_000  # 2026-03-01 00:00 UTC
 DAY = Interval(START, START + 86_400_000)
 
 
-def a_bar(minute: int, price: float = 100.0, **changes: float) -> Candle:
+def a_bar(minute: int, price: float = 100.0) -> Candle:
     """The bar of a minute of the day."""
-    return Candle(START + minute * 60_000, price, price + 1, price - 1, price + 0.5, 3.0, 300.0)._replace(**changes)
+    return Candle(START + minute * 60_000, price, price + 1, price - 1, price + 0.5, 3.0, 300.0)
 
 
 def store(
@@ -122,7 +123,7 @@ def test_any_change_of_a_bar_changes_the_digest(field: str) -> None:
     """
     bars = [a_bar(0), a_bar(1, 50.0)]
     value = getattr(bars[0], field)
-    changed = value + 60_000 if field == "open_ms" else math.nextafter(value, math.inf)
+    changed: Any = value + 60_000 if field == "open_ms" else math.nextafter(value, math.inf)
 
     assert candle_digest([bars[0]._replace(**{field: changed}), bars[1]]) != candle_digest(bars)
     assert candle_digest([bars[0]._replace(high=bars[0].low, low=bars[0].high), bars[1]]) != candle_digest(bars)
