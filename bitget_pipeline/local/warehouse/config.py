@@ -31,7 +31,7 @@ class WarehouseConfig:
     port: int = 0
     user: str = "default"
     password: str = field(default="", repr=False)
-    threads: int = 32
+    threads: int = 64
     """Statements that run at the same time; further ones wait in line."""
     max_memory_mb: int = 0
     """Memory of the whole engine in MiB; 0 lets the engine decide (90 % of the machine)."""
@@ -98,7 +98,7 @@ _LOGS_XML = """<query_log><database>system</database><table>query_log</table>
     <flush_interval_milliseconds>1000</flush_interval_milliseconds></part_log>"""
 
 _USERS_XML = """<clickhouse>
-  <profiles><default/></profiles>
+  <profiles><default><session_timezone>UTC</session_timezone></default></profiles>
   <users>
     <default>
       <password/>

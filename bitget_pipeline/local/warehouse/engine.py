@@ -17,16 +17,24 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import chdb
-
 from ... import errors, telemetry
 from .config import WarehouseConfig, write_files
 from .refusals import Refusal, from_engine
 
 log = telemetry.get_logger(__name__)
 
-# The private object: the public one wraps every answer, and does not offer classify_query.
-_connect: Any = chdb._chdb.connect  # type: ignore[attr-defined]
+
+def _chdb_connect() -> Any:
+    """
+    chDB's connect, loaded with UTC as the zone of this process: the engine takes its zone from TZ, once, when it is loaded.
+
+    The private object: the public one wraps every answer, and does not offer classify_query.
+    """
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+    import chdb
+
+    return chdb._chdb.connect  # type: ignore[attr-defined]
 
 
 def quoted(text: str | bytes) -> bytes:
@@ -117,14 +125,12 @@ class Engine:
     def __init__(self, config: WarehouseConfig) -> None:
         """Open the data path. Raises StoreRefused or FolderTaken with the engine's own words when it cannot."""
         self._config = config
-        # The engine takes its zone from the process (measured: <timezone> is ignored); all our times are UTC.
-        os.environ["TZ"] = "UTC"
-        time.tzset()
+        self._connect = _chdb_connect()
         self.pool = ThreadPoolExecutor(config.threads, thread_name_prefix="warehouse")
         # Kills must never wait behind the statements they are to end.
         self.killers = ThreadPoolExecutor(2, thread_name_prefix="warehouse-kill")
         try:
-            self._first = _connect(config.connection_string)
+            self._first = self._connect(config.connection_string)
         except RuntimeError as error:
             why = from_engine(error)
             kind = errors.FolderTaken if why.code == 36 else errors.StoreRefused
@@ -142,7 +148,7 @@ class Engine:
 
     def open(self) -> Handle:
         """A new handle with settings of its own."""
-        return Handle(_connect(self._config.connection_string))
+        return Handle(self._connect(self._config.connection_string))
 
     def kill(self, query_id: str) -> None:
         """End the statements that run under this id; none is no error."""

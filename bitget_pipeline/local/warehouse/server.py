@@ -24,7 +24,7 @@ from .engine import Engine
 from .neighbours import stranger
 from .refusals import Refusal, refusal
 from .sessions import Session, Sessions
-from .statements import Insert, NeedMore, goes_on_after_semicolon, insert_with_data
+from .statements import Insert, NeedMore, first_word, goes_on_after_semicolon, insert_with_data
 from .work import Work
 
 log = telemetry.get_logger(__name__)
@@ -46,6 +46,7 @@ class Job:
         self.work: Work | None = None
         self.session: Session | None = None
         self.pending: Future[Any] | None = None
+        self.pending_here: asyncio.Future[Any] | None = None
         self.may_be_killed = True
         self.released = False
 
@@ -175,20 +176,25 @@ class Server:
 
     async def _in_engine(self, job: Job, do: Callable[[], T]) -> T:
         """Run in a thread of the engine; when this request is cancelled meanwhile, `_end` sees to the thread."""
-        pending = self._engine.pool.submit(do)
-        job.pending = pending
-        return await asyncio.shield(asyncio.wrap_future(pending))
+        # A client's KILL QUERY must not wait behind the statements it is to end either.
+        pool = self._engine.killers if first_word(job.asked.text[:200]) == b"KILL" else self._engine.pool
+        pending = pool.submit(do)
+        here = asyncio.wrap_future(pending)
+        # Whether anybody still waits for it or not, its error is taken note of.
+        here.add_done_callback(lambda done: done.cancelled() or done.exception())
+        job.pending, job.pending_here = pending, here
+        return await asyncio.shield(here)
 
     async def _end(self, job: Job) -> None:
         """After a failure or a cancellation: kill what still runs, let go of the handle, free the session."""
         loop = asyncio.get_running_loop()
-        pending = job.pending
-        if pending is not None and not pending.cancel():  # cancelled, if it has not begun; else it must be ended
+        pending, here = job.pending, job.pending_here
+        if pending is not None and here is not None and not pending.cancel():  # if it has begun, it must be ended
             while not pending.done():
                 # Again and again: the statement may not have reached the engine yet when it is killed first.
                 if job.may_be_killed:
                     await loop.run_in_executor(self._engine.killers, self._engine.kill, job.asked.query_id)
-                await asyncio.wait([asyncio.wrap_future(pending)], timeout=0.1)
+                await asyncio.wait([here], timeout=0.1)
         if job.work is not None and not job.work.ended:
             await loop.run_in_executor(self._engine.pool, job.work.end)
         self._release(job)
