@@ -8,15 +8,16 @@ from collections.abc import Iterator
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from .running import RunningWarehouse, start
+from .running import RunningWarehouse, said_by, start
 
 
 @pytest.fixture(scope="session")
 def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWarehouse]:
-    """A server without a password."""
+    """A server without a password, that in all these tests finds nothing to complain of."""
     running = start(tmp_path_factory.mktemp("warehouse") / "data")
     yield running
-    running.stop()
+    assert running.stop() == 0
+    assert said_by(running.data) == ""
 
 
 @pytest.fixture

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import clickhouse_connect
+from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.client import Client
 
 
@@ -36,9 +39,8 @@ class RunningWarehouse:
             if self.process.poll() is None:
                 self.process.kill()
                 self.process.wait()
-            for pipe in (self.process.stdout, self.process.stderr):
-                if pipe is not None:
-                    pipe.close()
+            if self.process.stdout is not None:
+                self.process.stdout.close()
 
 
 def start(data: Path, *options: str, password: str = "") -> RunningWarehouse:
@@ -47,9 +49,14 @@ def start(data: Path, *options: str, password: str = "") -> RunningWarehouse:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        _, said = process.communicate(timeout=30)
-        raise AssertionError(f"the warehouse did not start: {said}")
+        process.communicate(timeout=30)
+        raise AssertionError(f"the warehouse did not start: {said_by(data)}")
     return RunningWarehouse(process, json.loads(line)["port"], data)
+
+
+def said_by(data: Path) -> str:
+    """What a server has written to stderr."""
+    return data.with_suffix(".stderr").read_text()
 
 
 def launch(data: Path, *options: str, password: str = "") -> subprocess.Popen[str]:
@@ -57,19 +64,26 @@ def launch(data: Path, *options: str, password: str = "") -> subprocess.Popen[st
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CLICKHOUSE_")}
     if password:
         environment["CLICKHOUSE_PASSWORD"] = password
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "bitget_pipeline.local.warehouse",
-            "--data",
-            str(data),
-            "--log-level",
-            "ERROR",
-            *options,
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+    argv = [
+        sys.executable,
+        "-m",
+        "bitget_pipeline.local.warehouse",
+        "--data",
+        str(data),
+        "--log-level",
+        "ERROR",
+        *options,
+    ]
+    with data.with_suffix(".stderr").open("a") as stderr:
+        return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
+
+
+RUNNING = "SELECT count() FROM system.processes WHERE startsWith(Settings['log_comment'], {id:String})"
+
+
+async def until(client: AsyncClient, query_id: str, count: int) -> None:
+    """Wait until so many statements run under an id."""
+    deadline = time.monotonic() + 20
+    while (await client.query(RUNNING, parameters={"id": query_id})).first_row[0] != count:
+        assert time.monotonic() < deadline, f"never saw {count} statements running"
+        await asyncio.sleep(0.01)
