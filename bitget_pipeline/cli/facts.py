@@ -21,7 +21,7 @@ from .up import folder
 if TYPE_CHECKING:
     import redis
 
-    from ..storage.connection import Connection
+    from ..storage.warehouse import Warehouse
 
 LIVE_TAG = "live/shard"
 """Every live run carries it, see dagster.yaml."""
@@ -51,7 +51,7 @@ class Facts:
     backlog: int | None = None  # entries of the stream that wait for ClickHouse or for trimming
     lease: dict[str, Any] | None = None  # owner (a run id), fence, age in seconds
     health: str | None = None
-    health_reason: str = ""
+    health_reasons: list[str] = field(default_factory=list)  # worst first
     runs: dict[str, int] = field(default_factory=dict)  # by status, lower case
     live_run: str | None = None
     backfills: int | None = None  # asset backfills in progress
@@ -69,7 +69,7 @@ class Gatherer:
         self._boot = boot
         self._operational = operational
         self._now = now
-        self._warehouse: Connection | None = None
+        self._warehouse: Warehouse | None = None
         self._redis: redis.Redis | None = None
 
     def gather(self) -> Facts:
@@ -78,6 +78,7 @@ class Gatherer:
         for name, ask in (
             ("clickhouse", self._ask_warehouse),
             ("redis", self._ask_redis),
+            ("health", self._judge),
             ("dagster", self._ask_dagster),
         ):
             try:
@@ -97,10 +98,10 @@ class Gatherer:
             self._redis = None
 
     def _ask_warehouse(self, facts: Facts) -> None:
-        from ..storage.connection import Connection
+        from ..storage.warehouse import Warehouse
 
         if self._warehouse is None:
-            self._warehouse = Connection.open(warehouse_address(self._boot))
+            self._warehouse = Warehouse.open(warehouse_address(self._boot))
         query = self._warehouse.query
         if not query("SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = 'universe_now'")[
             0
@@ -123,12 +124,6 @@ class Gatherer:
         recent = "SELECT toUnixTimestamp64Milli(max(ts)), count() FROM trades WHERE ts > now64(3, 'UTC') - INTERVAL 10 MINUTE"
         newest, count = query(recent)[0]
         facts.age_seconds = round(self._now() - newest / 1000, 1) if count else None
-        latest = query(
-            "SELECT status, reason FROM health WHERE market = '' AND symbol = '' AND at > now64(3, 'UTC') - INTERVAL 10 MINUTE "
-            "ORDER BY at DESC LIMIT 1"
-        )
-        if latest:
-            facts.health, facts.health_reason = str(latest[0][0]), str(latest[0][1])
 
     def _ask_redis(self, facts: Facts) -> None:
         from ..storage.overview import Overview
@@ -144,6 +139,16 @@ class Gatherer:
             said = published.overall
             facts.stage, facts.trouble = said.get("stage"), str(said.get("trouble") or "")
             facts.lag_p50_ms, facts.lag_p99_ms = said.get("lag_p50_ms"), said.get("lag_p99_ms")
+
+    def _judge(self, facts: Facts) -> None:
+        from ..pipeline.watch import watch
+        from ..storage.overview import Overview
+
+        if self._warehouse is None or self._redis is None or facts.unreachable:
+            return
+        overview = Overview(self._redis, self._boot.redis_prefix, SHARD)
+        health = watch(self._warehouse, overview, now_ms=round(self._now() * 1000))
+        facts.health, facts.health_reasons = health.status.value, health.reasons
 
     def _ask_dagster(self, facts: Facts) -> None:
         address = folder.read_run(self._boot.home).get("addresses", {}).get("dagster")

@@ -96,7 +96,7 @@ def rows(facts: Facts, trades_per_second: float | None) -> list[tuple[str, str]]
         ("runs", runs + (f", {facts.backfills} backfills in progress" if facts.backfills else "")),
         ("live run", live),
         ("lease", f"{lease['owner']}, renewed {lease['age']:.1f} s ago" if lease else "nobody holds it"),
-        ("health", " ".join(filter(None, [facts.health or "unknown", facts.health_reason]))),
+        ("health", ": ".join(filter(None, [facts.health or "unknown", "; ".join(facts.health_reasons[:2])]))),
     ]
     return shown + [(source, reason[:LONGEST_REASON]) for source, reason in facts.unreachable.items()]
 
