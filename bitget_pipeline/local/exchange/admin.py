@@ -78,7 +78,7 @@ class Admin:
         """JSON lines of all trades that happened in [from, to), oldest first."""
         instrument = self._instrument(request)
         begin, end = self._span(request)
-        end = min(end, self._venue.clock.now_ms() + 1)
+        begin, end = max(begin, instrument.listed_minute * MINUTE_MS), min(end, self._venue.clock.now_ms() + 1)
         response = await _lines(request)
         minute, last = begin // MINUTE_MS, -(-end // MINUTE_MS)
         while minute < last:

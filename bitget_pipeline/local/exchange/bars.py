@@ -119,12 +119,15 @@ class BarBuilder:
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
         self._minutes: OrderedDict[tuple[Instrument, int], list[Trade]] = OrderedDict()
+        self._whole_days: dict[tuple[Instrument, int], Bar | None] = {}
 
     def forget(self, instrument: Instrument) -> None:
         """Drop what is cached of an instrument."""
         self.tape.forget(instrument)
         for key in [key for key in self._minutes if key[0] is instrument]:
             del self._minutes[key]
+        for key in [key for key in self._whole_days if key[0] is instrument]:
+            del self._whole_days[key]
 
     def minute_trades(self, instrument: Instrument, minute: int) -> list[Trade]:
         """All trades of one minute, also those still to come in it, oldest first."""
@@ -237,26 +240,40 @@ class BarBuilder:
 
     def _pieces(self, instrument: Instrument, first: int, end: int) -> list[Bar]:
         """The closed minutes of [first, end), one bar for each UTC day they touch."""
-        parts: list[Bar] = []
+        parts: list[Bar | None] = []
         first = max(first, instrument.listed_minute)
         while first < end:
             number, within = divmod(first, DAY_MINUTES)
             until = min(DAY_MINUTES, end - number * DAY_MINUTES)
-            day = self.tape.day(instrument, number)
-            part = slice(within, until)
-            there = day.exists[part].nonzero()[0]
-            if len(there):
-                part = slice(within + int(there[0]), within + int(there[-1]) + 1)
-                parts.append(
-                    Bar(
-                        first * MINUTE_MS,
-                        int(day.open[part.start]),
-                        int(day.high[part].max()),
-                        int(day.low[part].min()),
-                        int(day.close[part.stop - 1]),
-                        int(day.volume[part].sum()),
-                        int(day.turnover[part].sum()),
-                    )
-                )
+            if until - within == DAY_MINUTES:
+                parts.append(self._whole_day(instrument, number))
+            else:
+                parts.append(self._piece(instrument, number, within, until))
             first = number * DAY_MINUTES + until
-        return parts
+        return [part for part in parts if part is not None]
+
+    def _whole_day(self, instrument: Instrument, number: int) -> Bar | None:
+        """A whole UTC day, remembered: months of daily bars would push all days out of the tape's cache."""
+        key = (instrument, number)
+        if key not in self._whole_days:
+            if len(self._whole_days) > 50_000:
+                self._whole_days.clear()
+            self._whole_days[key] = self._piece(instrument, number, 0, DAY_MINUTES)
+        return self._whole_days[key]
+
+    def _piece(self, instrument: Instrument, number: int, within: int, until: int) -> Bar | None:
+        """The minutes [within, until) of a day as one bar, as far as they exist."""
+        day = self.tape.day(instrument, number)
+        there = day.exists[within:until].nonzero()[0]
+        if not len(there):
+            return None
+        part = slice(within + int(there[0]), within + int(there[-1]) + 1)
+        return Bar(
+            (day.first_minute + part.start) * MINUTE_MS,
+            int(day.open[part.start]),
+            int(day.high[part].max()),
+            int(day.low[part].min()),
+            int(day.close[part.stop - 1]),
+            int(day.volume[part].sum()),
+            int(day.turnover[part].sum()),
+        )

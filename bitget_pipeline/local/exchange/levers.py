@@ -8,30 +8,33 @@ from typing import Any
 
 from .faults import Target
 from .instruments import Instrument
+from .sockets import Sockets
 from .venue import Venue
 
 
 class Levers:
     """What `POST /admin/faults` and LocalExchange can do to a venue."""
 
-    def __init__(self, venue: Venue) -> None:
+    def __init__(self, venue: Venue, sockets: Sockets) -> None:
         self._venue = venue
+        self._sockets = sockets
 
     def fault(
         self, kind: str, *, target: str = "*", seconds: float | None = None, probability: float = 1.0, **params: Any
     ) -> dict[str, Any]:
         """
-        Start a fault and describe it. `drop` without `seconds` cuts what is open now and no more.
+        Start a fault and describe it. `drop` and `half_open` without `seconds` act once, on what is open now.
 
         :raises ValueError: an unknown kind, or a target the kind cannot act on.
         """
         if kind in ("listing", "delisting", "status"):
             return self._universe(kind, Target.parse(target), params)
         if kind in ("drop", "half_open") and seconds is None:
-            seconds = self._venue.config.tick_seconds * 2.5
+            struck = self._sockets.strike_once(kind, Target.parse(target))
+            return {"kind": kind, "target": target, "connections": struck}
         fault = self._venue.faults.add(kind, target=target, seconds=seconds, probability=probability, **params)
         if kind == "release_window":
-            self._venue.faults.add("drop", target="*", seconds=self._venue.config.tick_seconds * 2.5)
+            self._sockets.strike_once("drop", Target())
         return fault.describe()
 
     def _universe(self, kind: str, target: Target, params: dict[str, Any]) -> dict[str, Any]:

@@ -103,6 +103,11 @@ def log_price(seeds: U64, minutes: I64, sigma: float | F64) -> F64:
     values = _layers(seeds, minutes, PERIODS)
     amplitude = np.sqrt(PERIODS.astype(np.float64))[:, None] * 0.6
     regime = exponential(0.8 * _layers(seeds ^ np.uint64(0x5A5A), minutes, np.array([360], dtype=np.int64))[0])
-    fast: F64 = (values[:_FAST] * amplitude[:_FAST]).sum(axis=0) * regime
-    slow: F64 = (values[_FAST:] * amplitude[_FAST:]).sum(axis=0)
-    return (fast + slow) * sigma
+    weighted = values * amplitude
+    fast, slow = weighted[0], weighted[_FAST]
+    for row in weighted[1:_FAST]:  # added one by one: a reduction may add in another order for another shape
+        fast = fast + row
+    for row in weighted[_FAST + 1 :]:
+        slow = slow + row
+    path: F64 = (fast * regime + slow) * sigma
+    return path

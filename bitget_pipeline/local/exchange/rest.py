@@ -87,7 +87,12 @@ class Router:
             await asyncio.sleep(float(slow.params.get("delay", 5.0)))
         if venue.faults.strikes("html_502", **place):
             return web.Response(status=502, text=_HTML_502, content_type="text/html")
+        blocked = venue.faults.strikes("region_block", **place)
+        if blocked and blocked.params.get("html"):
+            return web.Response(status=403, text=_HTML_403, content_type="text/html")
         try:
+            if blocked:
+                raise ApiError("40000", "Service is not available in your region")
             self._refuse(place)
             if endpoint is None:
                 raise _unknown_path(path)
@@ -102,8 +107,6 @@ class Router:
 
     def _refuse(self, place: dict[str, str]) -> None:
         faults = self._venue.faults
-        if faults.strikes("region_block", **place):
-            raise ApiError("40000", "Service is not available in your region")
         if faults.strikes("release_window", **place):
             raise ApiError("45001", "Unknown error", status=500)
         wrong = faults.strikes("error_code", **place)
@@ -138,6 +141,10 @@ class Router:
         return web.Response(status=error.status if error else 200, body=body, headers=headers)
 
 
+_HTML_403 = (
+    "<html>\r\n<head><title>403 Forbidden</title></head>\r\n<body>\r\n<center><h1>403 Forbidden</h1></center>\r\n"
+    "<p>This service is not available in your region.</p>\r\n</body>\r\n</html>\r\n"
+)
 _HTML_502 = (
     "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n"
     "<hr><center>cloudflare</center>\r\n</body>\r\n</html>\r\n"

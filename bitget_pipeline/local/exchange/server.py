@@ -35,8 +35,7 @@ class LocalExchange:
     def __init__(self, venue: Venue, address: Address, sockets: Sockets) -> None:
         self.venue = venue
         self.address = address
-        self._sockets = sockets
-        self._levers = Levers(venue)
+        self._levers = Levers(venue, sockets)
 
     @property
     def rest_url(self) -> str:
@@ -83,10 +82,7 @@ class LocalExchange:
 
     def drop(self) -> int:
         """Cut every open socket without a close frame; how many."""
-        connections = list(self._sockets.open)
-        for connection in connections:
-            connection.abort()
-        return len(connections)
+        return int(self._levers.fault("drop")["connections"])
 
     def forgive(self) -> None:
         """Forget all rate-limit counts and penalties."""
@@ -172,7 +168,7 @@ def _app(venue: Venue, sockets: Sockets) -> web.Application:
         return web.Response(status=400, body=encode(body), content_type="application/json")
 
     app = web.Application(client_max_size=1 << 20)
-    app.add_routes(Admin(venue, Levers(venue)).routes())
+    app.add_routes(Admin(venue, Levers(venue, sockets)).routes())
     app.router.add_get("/v2/ws/public", sockets.respond)
     app.router.add_get("/spot/v1/stream", old_socket)
     app.router.add_get("/mix/v1/stream", old_socket)

@@ -17,6 +17,7 @@ from aiohttp import WSMsgType, web
 
 from ...telemetry import get_logger
 from .bars import WS_GRANULARITIES
+from .faults import Target
 from .feeds import Channel, Feeds
 from .instruments import MARKET_OF_INST_TYPE
 from .limits import Allowance
@@ -234,6 +235,8 @@ class Sockets:
         venue, address = self._venue, request.remote or "?"
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return web.Response(status=400, text='Can "Upgrade" only to "WebSocket".')
+        if venue.faults.strikes("region_block"):
+            return web.Response(status=403, text="Forbidden")
         if venue.faults.strikes("refuse_connections"):
             return web.Response(status=503, text="Service Unavailable")
         if venue.config.limits:
@@ -263,10 +266,32 @@ class Sockets:
         for connection in list(self.open):
             if connection.closed:
                 continue
-            if faults.strikes("drop") or any(
-                faults.strikes("drop", market=c.market, symbol=c.symbol, channel=c.name)
-                for c in list(connection.channels)
-            ):
+            if self._struck("drop", connection):
                 connection.abort()
-            elif faults.strikes("half_open"):
+            elif self._struck("half_open", connection):
                 connection.half_open = True
+
+    def strike_once(self, kind: str, target: Target) -> int:
+        """`drop` or `half_open` for the connections open now that carry what is aimed at; how many."""
+        struck = [
+            connection
+            for connection in self.open
+            if not connection.closed
+            and (
+                target.covers()
+                or any(target.covers(market=c.market, symbol=c.symbol, channel=c.name) for c in connection.channels)
+            )
+        ]
+        for connection in struck:
+            if kind == "drop":
+                connection.abort()
+            else:
+                connection.half_open = True
+        return len(struck)
+
+    def _struck(self, kind: str, connection: Connection) -> bool:
+        """Does a fault aim at all connections, or at a channel of this one?"""
+        faults = self._venue.faults
+        return faults.strikes(kind) is not None or any(
+            faults.strikes(kind, market=c.market, symbol=c.symbol, channel=c.name) for c in list(connection.channels)
+        )

@@ -41,7 +41,7 @@ class Day:
 class Tape:
     """Days of bars behind an LRU, and trades on demand."""
 
-    def __init__(self, recorded: RecordedMarket | None = None, *, cached_days: int = 900) -> None:
+    def __init__(self, recorded: RecordedMarket | None = None, *, cached_days: int = 600) -> None:
         self._recorded = recorded or RecordedMarket({})
         self._days: OrderedDict[tuple[Instrument, int], Day] = OrderedDict()
         self._closes: dict[tuple[Instrument, int], int] = {}

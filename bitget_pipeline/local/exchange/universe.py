@@ -56,6 +56,7 @@ class Universe:
         self._period: dict[str, int] = {}
         self._born_until: dict[str, int] = {}
         self._harmonic = sum(k**-0.9 for k in range(1, config.active_per_market + 1))
+        self._guests = 0
         self.withdrawn: set[tuple[str, str]] = set()
         self.version = 0
         for market in MARKETS:
@@ -105,7 +106,8 @@ class Universe:
         base, quote = _split(market, symbol)
         instrument = self._make(market, base, quote, symbol, price=price, rank=30, rate=rate)
         instrument.listed_minute = now_ms // 60_000 + 1
-        instrument.index = 3900 + instrument.own_seed % 190
+        instrument.index = 3900 + self._guests % 196
+        self._guests += 1
         self._add(instrument)
         self._align([instrument])
         return instrument
@@ -125,7 +127,8 @@ class Universe:
             base, quote = _split(recording.market, recording.symbol)
             rank = self._config.active_per_market + 1
             instrument = self._make(recording.market, base, quote, recording.symbol, price=price, rank=rank)
-            instrument.index = 4090  # beside everything listed
+            instrument.index = 3900 + self._guests % 196  # beside everything listed
+            self._guests += 1
             instrument.listed_minute = recording.first_minute
             self._add(instrument)
         scale = 10.0 ** (recording.size_decimals - instrument.size_decimals)

@@ -79,6 +79,12 @@ async def test_bodies_that_are_no_answer(client: Client):
         assert await client.code("/api/v2/public/time") == (200, "40725")
     with client.exchange.faulty("region_block"):
         assert await client.code("/api/v2/public/time") == (400, "40000")
+    with client.exchange.faulty("region_block", html=True):
+        async with client.session.get(url) as response:
+            assert (response.status, response.content_type) == (403, "text/html")
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
+            async with client.socket():
+                pass
     with client.exchange.faulty("clock_skew", skew_ms=90_000):
         _, body = await client.answer("/api/v2/public/time")
         assert int(body["data"]["serverTime"]) == body["requestTime"] >= client.exchange.now_ms() + 80_000
