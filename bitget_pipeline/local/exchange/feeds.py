@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_right
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
 from ...telemetry import get_logger
@@ -26,6 +28,8 @@ log = get_logger(__name__)
 SNAPSHOT_TRADES = 30
 SNAPSHOT_CANDLES = 500
 _LONGEST_JUMP_MS = 10 * MINUTE_MS
+_LONGEST_CATCH_UP = 60  # bars
+_when = attrgetter("ts")
 _DEPTHS = {"books1": 1, "books5": 5, "books15": 15}
 
 
@@ -66,7 +70,8 @@ class Feed:
             self.told_until = now_ms - _LONGEST_JUMP_MS
         for minute in range(self.told_until // MINUTE_MS, now_ms // MINUTE_MS + 1):
             trades = bars.minute_trades(self.instrument, minute)
-            fresh.extend(trade for trade in trades if self.told_until < trade.ts <= now_ms)
+            first, end = (bisect_right(trades, moment, key=_when) for moment in (self.told_until, now_ms))
+            fresh.extend(trades[first:end])
         self.told_until = max(now_ms, self.told_until)
         if fresh:
             self.last = fresh[-1].price
@@ -215,6 +220,8 @@ class Feeds:
     def _push_candle(self, feed: Feed, name: str, state: CandleState, traded: bool, now: int, wall: float) -> None:
         bars, instrument = self._venue.bars, feed.instrument
         current = state.granularity.open_of(now // MINUTE_MS)
+        if current - state.opened > _LONGEST_CATCH_UP * max(state.granularity.minutes, 1):
+            state.opened, state.pushed, state.dirty = current, None, True  # the clock was set forward
         while state.opened < current:
             following = state.granularity.next_of(state.opened)
             final = bars.bar(instrument, state.opened, following, now)
