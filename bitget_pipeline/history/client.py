@@ -201,11 +201,23 @@ async def allowed(budget: RateBudget, endpoint: str, per_second: float, priority
     """Wait until one request may be sent; it has been taken out of the budget then."""
     while True:
         delay = await budget.reserve(endpoint, per_second, priority)
+        heed_cancellation()
         if delay <= 0:
             return
         if delay > 30:
             log.warning("history.closed_by_budget", endpoint=endpoint, seconds=round(delay))
         await asyncio.sleep(delay)
+
+
+def heed_cancellation() -> None:
+    """
+    Raise CancelledError if this task was cancelled and the cancellation got lost in a library.
+
+    Python 3.11's `asyncio.wait_for`, which redis-py uses, drops a cancellation that arrives together with the result.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _worth_repeating(error: Exception) -> bool | float:

@@ -11,7 +11,7 @@ call as the first append after the break.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple
 
 from ..market.instrument import Symbol
@@ -41,9 +41,9 @@ class Continuity:
         self._newest = dict(newest)
 
     @property
-    def broken(self) -> frozenset[Symbol]:
+    def broken(self) -> Set[Symbol]:
         """The symbols whose next trades have to prove that nothing is missing."""
-        return frozenset(self._broken)
+        return self._broken
 
     def broke(self, symbols: Iterable[Symbol]) -> None:
         """These symbols were cut off."""

@@ -8,6 +8,7 @@ So it is bounded by count, trades are marked only after they were appended, and 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 from ..market.instrument import Symbol
 from ..market.trade import TradeBatch
@@ -42,15 +43,16 @@ class Door:
     def remember(self, batches: Iterable[TradeBatch]) -> None:
         """These were appended."""
         for batch in batches:
+            ids = [trade[0] for trade in batch.trades]
+            if not ids:
+                continue
             seen = self._seen.setdefault(batch.symbol, {})
-            highest = self._highest.get(batch.symbol, 0)
-            for trade in batch.trades:
-                seen[trade.trade_id] = None
-                if trade.trade_id > highest:
-                    highest = trade.trade_id
-            self._highest[batch.symbol] = highest
-            for _ in range(len(seen) - self._remembered):
-                del seen[next(iter(seen))]
+            seen.update(dict.fromkeys(ids))
+            self._highest[batch.symbol] = max(self._highest.get(batch.symbol, 0), *ids)
+            excess = len(seen) - self._remembered
+            if excess > 0:
+                for trade_id in list(islice(seen, excess)):
+                    del seen[trade_id]
 
     def forget(self) -> None:
         """The store may have lost its last moments: let everything in again."""

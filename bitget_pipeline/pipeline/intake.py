@@ -111,6 +111,11 @@ class Intake:
         self.trades -= rows
         return part, rows
 
+    def put_back(self, items: Sequence[TradeBatch | Broke]) -> None:
+        """These were taken too early."""
+        self.items.extendleft(reversed(items))
+        self.trades += sum(len(item.trades) for item in items if type(item) is TradeBatch)
+
 
 class Appender:
     """
@@ -182,34 +187,36 @@ class Appender:
         self._identity = identity
 
     def _compose(self) -> None:
-        """The next call's batches, one per symbol, and the gaps found before them."""
+        """
+        The next call's batches, one per symbol, and the gaps found before them.
+
+        Frames of a symbol that has nothing to prove are joined first and looked at once: that is nearly all of them.
+        """
         part, _ = self._intake.next_part(most_trades=self._most)
+        continuity = self._continuity
         merged: dict[Symbol, TradeBatch] = {}
         for index, item in enumerate(part):
             if isinstance(item, Broke):
-                self._continuity.broke(item.symbols)
+                continuity.broke(item.symbols)
                 continue
-            symbol = item.symbol
-            if symbol in merged and (symbol in self._continuity.broken or item.rejected):
-                # A gap may lie between this one and those already taken: it goes into the next call.
-                for later in reversed(part[index:]):
-                    self._intake.items.appendleft(later)
-                    if type(later) is TradeBatch:
-                        self._intake.trades += len(later.trades)
-                break
-            gap = self._continuity.admit(item)
-            if gap is not None:
-                self._gaps.append(gap)
-            fresh = self._door.fresh(item)
-            if fresh is None:
-                continue
-            known = merged.get(symbol)
+            known = merged.get(item.symbol)
+            if item.rejected or (continuity.broken and item.symbol in continuity.broken):
+                if known is not None:  # a gap may lie between those already taken and this one: into the next call
+                    self._intake.put_back(part[index:])
+                    break
+                gap = continuity.admit(item)
+                if gap is not None:
+                    self._gaps.append(gap)
             if known is None:
-                merged[symbol] = TradeBatch(symbol, list(fresh.trades), fresh.received_ms, fresh.snapshot)
+                merged[item.symbol] = item
             else:
-                known.trades.extend(fresh.trades)
-                known.snapshot = known.snapshot and fresh.snapshot
-        self._held = list(merged.values())
+                known.trades.extend(item.trades)
+                known.snapshot = known.snapshot and item.snapshot
+        for batch in merged.values():
+            if not batch.rejected:
+                continuity.admit(batch)
+        door = self._door
+        self._held = [fresh for batch in merged.values() if (fresh := door.fresh(batch)) is not None]
 
     async def _append(self) -> None:
         failures = 0

@@ -26,7 +26,7 @@ from ..feed.session import SessionRules
 from ..feed.shards import ShardRules, plan_connections
 from ..guard.backoff import Backoff
 from ..guard.rate_limit import Priority
-from ..history.client import HistoryClient, allowed
+from ..history.client import HistoryClient, allowed, heed_cancellation
 from ..market.instrument import Symbol
 from ..storage.control import LiveControl
 from ..storage.lease import Lease
@@ -208,6 +208,7 @@ class _LiveRun:
             except (LeaseHeld, StoreUnavailable):
                 if time.monotonic() >= deadline:
                     raise
+            heed_cancellation()
             await self._watched_sleep(0.2)
 
     async def _start_writing(self) -> None:
@@ -263,6 +264,7 @@ class _LiveRun:
 
     async def _until_the_end(self, stop: asyncio.Event) -> str:
         """Wait for whatever ends the run; why, in one line."""
+        heed_cancellation()
         asked = self._spawn(stop.wait(), "stop")
         done, _ = await asyncio.wait({*self._tasks, self.interrupted}, return_when=asyncio.FIRST_COMPLETED)
         for ended in done:
@@ -279,10 +281,10 @@ class _LiveRun:
         enough: the rest lies in Redis, or is found missing by the next run.
         """
         self._stage("stopping")
-        for task in self._tasks:
-            task.cancel()
-        outcomes = await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._lost = self._lost or any(isinstance(outcome, LeaseLost) for outcome in outcomes)
+        await self._cancel_tasks()
+        self._lost = self._lost or any(
+            task.done() and not task.cancelled() and isinstance(task.exception(), LeaseLost) for task in self._tasks
+        )
         if self._appender is not None and self._flusher is not None and not self._lost:
             try:
                 async with asyncio.timeout(self.plan.flush_within):
@@ -296,6 +298,22 @@ class _LiveRun:
                 await self.stores.lease.release()
                 await self._publish_once()
         self._stage("stopped")
+
+    async def _cancel_tasks(self) -> None:
+        """
+        End all tasks. A cancellation may be swallowed (Python 3.11's wait_for, which redis-py uses, drops one that arrives
+        with the result), so it is repeated.
+        """
+        waiting = set(self._tasks)
+        for attempt in range(4):
+            for task in waiting:
+                task.cancel()
+            if not waiting:
+                return
+            _, waiting = await asyncio.wait(waiting, timeout=0.5)
+            if waiting:
+                names = ", ".join(sorted(self._tasks[task] for task in waiting))
+                log.warning("live.cancellation_swallowed", tasks=names, attempt=attempt + 1)
 
     # ------------------------------------------------------------ what goes on beside
 

@@ -74,12 +74,17 @@ class SymbolHealth:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The whole, its reasons (worst first, one line each), each symbol, and the facts it was judged by."""
+    """
+    The whole, its reasons (worst first, one line each), each symbol, and the facts it was judged by.
+
+    `newest_stored_age` is how many seconds ago the newest trade in the table was traded; None when nobody can say.
+    """
 
     status: Status
     reasons: list[str]
     symbols: list[SymbolHealth] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    newest_stored_age: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +131,13 @@ def judge(facts: Facts, *, now_ms: int, rules: HealthRules | None = None) -> Hea
     if not found:
         found.append((Status.HEALTHY, "every symbol delivers at its own rate"))
     ordered = sorted(found, key=lambda one: _WORST_FIRST.index(one[0]))
-    return Health(ordered[0][0], [reason for _, reason in ordered], symbols, _as_facts(facts))
+    newest = max((int(said.get("stored_through_ms") or 0) for said in _said(facts)), default=0)
+    age = max(0.0, (now_ms - newest) / 1000) if newest else None
+    return Health(ordered[0][0], [reason for _, reason in ordered], symbols, _as_facts(facts), age)
+
+
+def _said(facts: Facts) -> Iterable[dict[str, Any]]:
+    return facts.published.symbols.values() if facts.published is not None else ()
 
 
 def _of_the_run(facts: Facts, rules: HealthRules) -> Iterable[tuple[Status, str]]:

@@ -98,10 +98,20 @@ def plan_for(where: Where) -> LivePlan:
     )
 
 
+class Interrupted(BaseException):
+    """What Dagster's handler raises in the main thread, wherever it is: no Exception."""
+
+
+def interrupt(*_: object) -> None:
+    """A signal handler as Dagster installs it."""
+    raise Interrupted
+
+
 async def main(where: Where) -> None:
-    """Run until SIGTERM."""
+    """Run until SIGTERM (end well) or SIGUSR1 (an interruption as Dagster's)."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    signal.signal(signal.SIGUSR1, interrupt)
     async with stores_at(where) as stores:
         report = await run_live(
             plan_for(where),
@@ -116,4 +126,8 @@ async def main(where: Where) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(msgspec.json.decode(sys.argv[1], type=Where)))
+    try:
+        asyncio.run(main(msgspec.json.decode(sys.argv[1], type=Where)))
+    except Interrupted:
+        print("interrupted", flush=True)
+        raise SystemExit(3) from None

@@ -7,12 +7,13 @@ import contextlib
 import signal
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import pytest
 
 from bitget_pipeline.exchange.registry import get
+from bitget_pipeline.feed.session import SessionRules
 from bitget_pipeline.local.exchange import LocalExchange
 from bitget_pipeline.market.candle import Resolution
 from bitget_pipeline.market.instrument import Market, Symbol
@@ -213,6 +214,42 @@ async def test_a_cancelled_run_writes_what_it_holds(where, local_exchange, wareh
         with pytest.raises(asyncio.CancelledError):
             await run.task
     assert run.overview.lease() is None
+    await assert_stored_is_true(warehouse, local_exchange, Interval(start, end))
+
+
+async def test_an_interruption_anywhere_in_the_loop_is_obeyed(where, local_exchange, warehouse):
+    """
+    Dagster raises in the main thread wherever it is, inside a callback of the event loop too: the run writes what it
+    holds, gives the lease back, and the interruption arrives at the caller.
+    """
+    overview = Overview(connect_sync(RedisAddress("127.0.0.1", where.redis_port)), where.prefix, "0")
+    for number in range(3):
+        run_id = f"run-{number}"
+        async with worker(replace_run(where, run_id)) as process:
+            await until(
+                lambda run_id=run_id: (
+                    (p := overview.published()) and (p.overall["run_id"], p.overall["stored"] > 5) == (run_id, True)
+                )
+            )
+            process.send_signal(signal.SIGUSR1)
+            assert await asyncio.wait_for(process.wait(), 8) == 3
+        assert overview.lease() is None
+        assert overview.backlog().pending == 0
+
+
+async def test_renewal_is_made_before_the_break(where, local_exchange, warehouse):
+    """
+    Connections are replaced again and again; the successor carries everything before the old one closes, so there is no
+    gap to repair.
+    """
+    plan = replace(plan_for(where), session_rules=SessionRules(renew_after=0.7))
+    async with live(where, local_exchange, plan) as run:
+        await until(lambda: run.stored() > 0, what="the first trades")
+        start = local_exchange.now_ms()
+        await until(lambda: run.overview.published().overall["reconnects"] >= 3, what="renewals")
+        end = await closed(local_exchange)
+        report = await run.end()
+    assert report.repaired == 0
     await assert_stored_is_true(warehouse, local_exchange, Interval(start, end))
 
 
