@@ -50,9 +50,11 @@ def warehouse_address(boot: Boot) -> WarehouseAddress:
     from ..storage.schema import Profile
 
     host, port, secure = boot.clickhouse_host, boot.clickhouse_port, boot.clickhouse_secure
+    profile, cluster = Profile(boot.clickhouse_profile), boot.clickhouse_cluster or ""
     if host is None:
         running = _embedded(boot, "warehouse", "CLICKHOUSE_HOST")
         host, port, secure = running["host"], running["port"], False
+        profile, cluster = Profile.SINGLE, ""
     return WarehouseAddress(
         host=host,
         port=port,
@@ -64,8 +66,8 @@ def warehouse_address(boot: Boot) -> WarehouseAddress:
         client_cert=_text(boot.ssl_cert_file) if boot.ssl_key_file else None,
         client_cert_key=_text(boot.ssl_key_file),
         database=boot.clickhouse_database,
-        profile=Profile(boot.clickhouse_profile),
-        cluster=boot.clickhouse_cluster or "",
+        profile=profile,
+        cluster=cluster,
     )
 
 
@@ -73,14 +75,14 @@ def redis_address(boot: Boot) -> RedisAddress:
     """Redis's address. Raises StoreUnavailable when it is the embedded one and does not run."""
     from ..storage.redis_connection import RedisAddress
 
-    host, port, tls = boot.redis_host, boot.redis_port, boot.redis_tls
+    host, port, user, tls = boot.redis_host, boot.redis_port, boot.redis_user, boot.redis_tls
     if host is None:
         running = _embedded(boot, "redis", "REDIS_HOST")
-        host, port, tls = running["host"], running["port"], False
+        host, port, user, tls = running["host"], running["port"], None, False
     return RedisAddress(
         host=host,
         port=port,
-        user=boot.redis_user,
+        user=user,
         password=boot.redis_password.get_secret_value() if boot.redis_password else None,
         db=boot.redis_db,
         tls=tls,

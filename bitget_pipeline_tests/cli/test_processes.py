@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 import time
 import uuid
@@ -11,14 +12,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bitget_pipeline.cli.checks import State, second_installation
 from bitget_pipeline.cli.up import leftovers, probes
 from bitget_pipeline.cli.up.leftovers import MARK, Session
 from bitget_pipeline.cli.up.ports import Claims, require_free
-from bitget_pipeline.cli.up.program import Program, last_line, restart_delay, rotate
+from bitget_pipeline.cli.up.program import Program, cut, last_line, restart_delay, rotate
 from bitget_pipeline.cli.up.supervisor import StartFailed, Step, Supervisor, wait_until_ready
 from bitget_pipeline.errors import PortTaken, WrongExchange
 from bitget_pipeline.local.redis import RedisConfig
 from bitget_pipeline.local.redis import command as redis_command
+from bitget_pipeline.settings import load_boot, load_operational
 
 from .running import all_gone, free_port, wait_until
 
@@ -247,3 +250,42 @@ def test_an_occupied_port_is_refused_with_its_owner() -> None:
         port = server.getsockname()[1]
         with pytest.raises(PortTaken, match=rf"port {port} is in use by .* \(process \d+\) .* with --port"):
             require_free(port, option="--port")
+
+
+def test_a_log_that_grows_too_long_is_cut_while_it_is_written(tmp_path: Path) -> None:
+    """
+    What was written is put aside; the writer goes on at the beginning.
+    """
+    log = tmp_path / "daemon.log"
+    with open(log, "ab", buffering=0) as writer:
+        writer.write(b"long ago\n" * 10)
+        cut(log, most=50)
+        writer.write(b"now\n")
+
+    assert log.read_text(encoding="utf-8") == "now\n"
+    assert last_line(tmp_path / "daemon.1.log") == "long ago"
+
+
+def test_another_installation_with_a_budget_of_its_own_is_found(tmp_path: Path) -> None:
+    """
+    Two that ask the real exchange from one address and share no Redis would break its limits together.
+    """
+    boot = load_boot({"BITGET_PIPELINE_HOME": str(tmp_path / "mine"), "REDIS_HOST": "127.0.0.1", "REDIS_PORT": "7001"})
+    other = {"BITGET_PIPELINE_HOME": str(tmp_path / "other"), "BITGET_PIPELINE_EXCHANGE": "bitget", MARK: "test"}
+    named = []
+    for port in ("7002", "7001"):
+        process = subprocess.Popen(
+            [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"],
+            env={**other, "REDIS_HOST": "127.0.0.1", "REDIS_PORT": port},
+            stdout=subprocess.PIPE,
+        )
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            found = next(second_installation(boot, load_operational(boot, {})))
+            named.append(found.state is State.PROBLEM and str(tmp_path / "other") in found.said)
+        finally:
+            process.kill()
+            process.communicate()
+
+    assert named == [True, False]

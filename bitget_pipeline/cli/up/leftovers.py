@@ -76,7 +76,7 @@ def members(sessions: Iterable[Session], mark: str) -> dict[int, tuple[psutil.Pr
         if process.pid == os.getpid():
             continue
         try:
-            session = by_id.get(os.getsid(process.pid))
+            session = by_id.get(_session_of(process.pid))
             if session is not None and process.create_time() < session.created - START_TIME_TOLERANCE:
                 session = None  # the session's number was used again
             marked = session is None and bool(mark) and process.environ().get(MARK) == mark
@@ -85,6 +85,13 @@ def members(sessions: Iterable[Session], mark: str) -> dict[int, tuple[psutil.Pr
         except (psutil.Error, OSError):
             continue
     return found
+
+
+def _session_of(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except OSError:  # not told about other sessions' processes, or it is gone
+        return -1
 
 
 def end(

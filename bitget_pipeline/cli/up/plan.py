@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ...local.redis import RedisConfig
@@ -211,16 +210,7 @@ def _child_environment(
         MARK: mark,
     }
     if boot.embedded_warehouse:
-        spelt_out["CLICKHOUSE_SECURE"] = "false"
+        spelt_out |= {"CLICKHOUSE_SECURE": "false", "CLICKHOUSE_PROFILE": "single", "CLICKHOUSE_CLUSTER": ""}
     if boot.embedded_redis:
-        spelt_out["REDIS_TLS"] = "false"
+        spelt_out |= {"REDIS_TLS": "false", "REDIS_USER": ""}
     return {**environ, **DAGSTER_VARIABLES, **spelt_out}
-
-
-def installed_beside(home: Path) -> list[Path]:
-    """Folders of other instances next to this one."""
-    try:
-        siblings = [path for path in home.parent.iterdir() if path != home and (path / folder.STAMP).is_file()]
-    except OSError:
-        return []
-    return sorted(siblings)

@@ -6,7 +6,9 @@ Made by plan.py, run by supervisor.py. Its output goes to `<home>/logs/<name>.lo
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +21,7 @@ import psutil
 from .leftovers import Session
 
 KEPT_LOGS = 5
+LONGEST_LOG = 20 * 1024 * 1024  # bytes
 FIRST_DELAY = 1.0
 MOST_DELAY = 30.0
 CALM_AFTER = 60.0  # seconds after which earlier deaths are forgotten
@@ -71,7 +74,7 @@ class Child:
     def start(self, *, now: float) -> Session:
         """Start it in a session of its own, with a fresh log. Raises OSError when the program cannot be run."""
         rotate(self._log)
-        with open(self._log, "wb") as log:
+        with open(self._log, "ab") as log:  # appending: what is cut off while it runs leaves no hole
             self._process = subprocess.Popen(
                 list(self.program.command),
                 env=dict(self.program.environment),
@@ -108,6 +111,10 @@ class Child:
         if self._process is not None:
             self._process.poll()
 
+    def cut_log(self) -> None:
+        """Put a log that has grown too long aside, while the program goes on writing."""
+        cut(self._log)
+
     def last_words(self) -> str:
         """The last line of its log that says something, cut to a readable length."""
         own = self.program.own_log
@@ -131,11 +138,25 @@ def last_line(path: Path, *, most: int = 300) -> str:
     return said[-1][:most] if said else ""
 
 
+def cut(path: Path, *, most: int = LONGEST_LOG) -> None:
+    """Move what a log holds to name.1.log when it is longer than `most` bytes; lines written meanwhile may be lost."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_size > most:
+            _shift(path)
+            shutil.copyfile(path, path.with_suffix(".1.log"))
+            os.truncate(path, 0)
+
+
 def rotate(path: Path) -> None:
     """Make way for a new log, keeping the last few as name.1.log, name.2.log ..."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for number in range(KEPT_LOGS - 1, 0, -1):
-        older = path.with_suffix(f".{number}.log")
-        newer = path.with_suffix(f".{number - 1}.log") if number > 1 else path
+    _shift(path)
+    if path.exists():
+        os.replace(path, path.with_suffix(".1.log"))
+
+
+def _shift(path: Path) -> None:
+    for number in range(KEPT_LOGS - 1, 1, -1):
+        newer = path.with_suffix(f".{number - 1}.log")
         if newer.exists():
-            os.replace(newer, older)
+            os.replace(newer, path.with_suffix(f".{number}.log"))

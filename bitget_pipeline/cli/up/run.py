@@ -26,7 +26,7 @@ from .. import output
 from ..facts import Gatherer
 from . import folder, leftovers, plan, ports
 from .leftovers import Session
-from .supervisor import Step, Supervisor
+from .supervisor import Happened, Step, Supervisor
 from .view import Json, Lines, Panels, Shown, Watcher
 from .watchdog import Watchdog
 
@@ -65,13 +65,13 @@ def run(options: Options) -> int:
         )
         with Watcher(Gatherer(boot, operational)) as watcher:
             view = _view(options, watcher)
-            with _supervised(boot, planned, mark) as supervisor:
+            with _supervised(boot, planned, mark) as (supervisor, keep_watchdog):
                 view.opened(home=boot.home, addresses=planned.addresses)
                 closing = "stopped in order"
                 try:
                     if left:
                         view.happened(_left_over(left))
-                    _watch(supervisor, view, watcher, told, began=began, seconds=options.seconds)
+                    _watch(supervisor, view, watcher, keep_watchdog, told, began=began, seconds=options.seconds)
                 except PipelineError:
                     closing = "stopped, because it could not start"
                     raise
@@ -89,6 +89,7 @@ def _watch(
     supervisor: Supervisor,
     view: Shown,
     watcher: Watcher,
+    keep_watchdog: Callable[[], None],
     told: Callable[[], bool],
     *,
     began: float,
@@ -105,13 +106,17 @@ def _watch(
             watcher.begin()
         if seconds is not None and now - began > seconds:
             return
+        keep_watchdog()
         view.refresh(supervisor.states())
         time.sleep(TICK)
 
 
 @contextmanager
-def _supervised(boot: Boot, planned: plan.Plan, mark: str) -> Iterator[Supervisor]:
-    """A supervisor whose sessions stand in run.json, and a watchdog in case that we are killed."""
+def _supervised(boot: Boot, planned: plan.Plan, mark: str) -> Iterator[tuple[Supervisor, Callable[[], None]]]:
+    """
+    A supervisor whose sessions stand in run.json, and a watchdog in case that we are killed; with what to call now and
+    then so that there always is one.
+    """
     content: dict[str, Any] = {
         "pid": os.getpid(),
         "created": psutil.Process().create_time(),
@@ -129,13 +134,21 @@ def _supervised(boot: Boot, planned: plan.Plan, mark: str) -> Iterator[Superviso
         content["sessions"] = [session.as_json() for session in sessions]
         folder.write_run(boot.home, content)
 
+    def keep_watchdog() -> None:
+        nonlocal watchdog
+        if not watchdog.alive:
+            watchdog.release()
+            watchdog = Watchdog(boot.home)
+            content["watchdog"] = watchdog.as_json()
+            folder.write_run(boot.home, content)
+
     try:
         content["watchdog"] = watchdog.as_json()
         folder.write_run(boot.home, content)
         supervisor = Supervisor(boot.home / "logs", mark, record)
         stores = frozenset(program.name for program in planned.programs if program.name in ("redis", "warehouse"))
         supervisor.add(planned.programs, [Step("tables", lambda: prepare_stores(boot), stores)])
-        yield supervisor
+        yield supervisor, keep_watchdog
     finally:
         folder.write_run(boot.home, {"ports": planned.ports})
         watchdog.dismiss()
@@ -173,9 +186,7 @@ def _view(options: Options, watcher: Watcher) -> Shown:
     return Panels(console, watcher)
 
 
-def _left_over(names: list[str]) -> Any:
-    from .supervisor import Happened
-
+def _left_over(names: list[str]) -> Happened:
     return Happened("cleaned", "instance", f"ended what a killed `up` had left: {', '.join(names)}")
 
 

@@ -18,6 +18,8 @@ from . import leftovers
 from .leftovers import Session
 from .program import Child, Program, State
 
+LOGS_EVERY = 60.0  # seconds between two looks at the length of logs
+
 
 class StartFailed(StoreUnavailable):
     """A program of the instance could not be started."""
@@ -53,6 +55,7 @@ class Supervisor:
     sessions: list[Session] = field(default_factory=list)
     _running: dict[str, Future[object]] = field(default_factory=dict)
     _done: set[str] = field(default_factory=set)
+    _logs_cut: float = 0.0
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(thread_name_prefix="step"))
 
     def add(self, programs: Iterable[Program], steps: Iterable[Step] = ()) -> None:
@@ -84,6 +87,10 @@ class Supervisor:
             happened += self._advance(step)
         for child in self.children.values():
             happened += self._look_at(child, now)
+        if now - self._logs_cut > LOGS_EVERY:
+            self._logs_cut = now
+            for child in self.children.values():
+                child.cut_log()
         return happened
 
     def stop(self) -> list[str]:

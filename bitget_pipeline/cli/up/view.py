@@ -128,7 +128,7 @@ class Panels:
             return
         table = Table.grid(padding=(0, 2))
         for name, value in self._head:
-            table.add_row(Text(name, style="bold"), value)
+            table.add_row(Text(name, style="bold"), Text(value))
         if self._watcher.latest is not None:
             for name, value in rows(self._watcher.latest, self._watcher.trades_per_second):
                 table.add_row(Text(name, style="cyan"), Text(value))
