@@ -109,13 +109,14 @@ CHECKS = (
     ),
     Check(
         asset="universe",
-        name="something_is_selected",
-        sentence="Every market that has instruments has a selection.",
+        name="selection_can_be_traded",
+        sentence="Something is selected, and all of it can be traded.",
         offenders=(
-            "SELECT market FROM instruments_now WHERE status = 'trading' GROUP BY market "
-            "HAVING market NOT IN (SELECT market FROM universe_now)"
+            "SELECT market, symbol, status FROM universe_now LEFT JOIN instruments_now USING (market, symbol) "
+            "WHERE status NOT IN ('trading', 'restricted') "
+            "UNION ALL SELECT 'all', 'none', 'nothing is selected' WHERE (SELECT count() FROM universe_now) = 0"
         ),
-        columns=("market",),
+        columns=("market", "symbol", "status"),
     ),
 )
 

@@ -15,6 +15,9 @@ from .metadata import as_table
 from .resources import PipelineResource
 
 CHECK = "data_arrives"
+FRESH = 60.0
+"""Seconds: the live assets are alive if a trade younger than this was stored."""
+
 PLOTTED = (
     "appended",
     "stored",
@@ -38,14 +41,24 @@ def look(pipeline: PipelineResource) -> Health:
     return seen
 
 
-def observations(seen: Health) -> list[dg.AssetObservation | dg.AssetCheckEvaluation]:
-    """What was seen, as events that need no run."""
+Event = dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation
+
+
+def events(seen: Health) -> list[Event]:
+    """
+    What was seen, as events that need no run.
+
+    While trades reach the table the live assets count as materialized by it: Dagster judges freshness by the last
+    materialization alone, observations do not count (measured).
+    """
     metadata = _told(seen)
-    return [
-        dg.AssetObservation(asset_key="trades", metadata=metadata),
-        dg.AssetObservation(asset_key="candles_live", metadata=metadata),
-        evaluation(seen),
-    ]
+    told: list[Event] = [dg.AssetObservation(asset_key=key, metadata=metadata) for key in ("trades", "candles_live")]
+    if seen.newest_stored_age is not None and seen.newest_stored_age < FRESH:
+        told += [
+            dg.AssetMaterialization(asset_key=key, description="trades arrive and are stored")
+            for key in ("trades", "candles_live", "candles_unified")
+        ]
+    return [*told, evaluation(seen)]
 
 
 def evaluation(seen: Health) -> dg.AssetCheckEvaluation:

@@ -21,6 +21,9 @@ SETTLED = frozenset(
 
 STREAM = "candles_1m"
 
+KEYS_PER_LAUNCH = 90
+"""Symbol-days of one run: under a minute of requests, so that partitions turn green and a failure costs little."""
+
 
 def days_back(days: int, *, now: datetime, not_before: date) -> list[date]:
     """The closed UTC days of the last `days` days, newest first, none before the grid begins."""
@@ -61,4 +64,8 @@ def launches(
     """What is missing of these days, as ranges of the market's symbol partitions, newest days first."""
     name = symbol_partitions(market).name
     assert name is not None
-    return rectangles(missing(warehouse, market, days=days, now=now), order=instance.get_dynamic_partitions(name))
+    return rectangles(
+        missing(warehouse, market, days=days, now=now),
+        order=instance.get_dynamic_partitions(name),
+        max_keys=KEYS_PER_LAUNCH,
+    )

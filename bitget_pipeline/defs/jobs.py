@@ -13,8 +13,8 @@ HISTORY_MARKET = "history/market"
 
 discovery = dg.define_asset_job(
     "discovery",
-    selection=dg.AssetSelection.assets("instruments", "tickers", "universe"),
-    description="Which instruments there are, how much is traded in each, and which are collected from now on.",
+    selection=dg.AssetSelection.assets("tables", "instruments", "tickers", "universe"),
+    description="The schema, which instruments there are, how much is traded in each, and which are collected from now on.",
 )
 
 

@@ -13,7 +13,7 @@ import dagster as dg
 
 from ..guard.supervisor import AskToStop, DeclareDead, Launch, LiveRun, RunState, Terminate, Wait, supervise
 from ..market.instrument import Market
-from .health import look, observations
+from .health import events, look
 from .history_launcher import days_back, launches
 from .jobs import HISTORY_MARKET, LIVE_GENERATION, LIVE_SHARD, discovery, history_job_name, live
 from .live import SHARD
@@ -29,7 +29,7 @@ IN_FLIGHT = [
 DISCOVERY_STALE = timedelta(minutes=70)
 DISCOVERY_PAUSE = timedelta(minutes=2)
 RANGE_PAUSE = timedelta(minutes=10)
-MOST_RUNS_WAITING = 4
+MOST_RUNS_WAITING = 2  # of one market: one at work, one behind it
 FAILURES_WITHIN = timedelta(minutes=10)
 
 
@@ -208,4 +208,4 @@ def _recent_failures(instance: dg.DagsterInstance) -> list[float]:
 )
 def health(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult:
     """What it says is found out by pipeline/watch.py."""
-    return dg.SensorResult(asset_events=observations(look(pipeline)))
+    return dg.SensorResult(asset_events=events(look(pipeline)))

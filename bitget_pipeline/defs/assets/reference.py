@@ -54,12 +54,12 @@ def tables(context: dg.AssetExecutionContext, pipeline: PipelineResource) -> dg.
 @dg.asset(group_name=GROUP, owners=OWNERS, kinds=KINDS, deps=[tables], metadata=described("instruments"))
 def instruments(context: dg.AssetExecutionContext, pipeline: PipelineResource) -> dg.MaterializeResult:
     """
-    Every instrument of every market of the tier, as it was from when to when; delisted ones are kept.
+    Every instrument of every market, collected or not, as it was from when to when; delisted ones are kept.
 
     One market's failure does not lose the others. A list that lost more than five per cent is not believed, and an
     instrument is retired only after two complete lists an hour apart lacked it.
     """
-    markets = list(pipeline.operational().markets)
+    markets = list(Market)
 
     async def run() -> DiscoveryReport:
         async with pipeline.history(warehouse) as history:
@@ -106,7 +106,7 @@ def instruments(context: dg.AssetExecutionContext, pipeline: PipelineResource) -
 @dg.asset(group_name=GROUP, owners=OWNERS, kinds=KINDS, deps=[instruments], metadata=described("tickers"))
 def tickers(context: dg.AssetExecutionContext, pipeline: PipelineResource) -> dg.MaterializeResult:
     """The last 24 hours of every instrument, with its volume in USDT; what the selection ranks by."""
-    markets = list(pipeline.operational().markets)
+    markets = list(Market)
 
     async def run() -> TickerReport:
         async with pipeline.history(warehouse) as history:
