@@ -83,7 +83,9 @@ def _contract_row(venue: Venue, i: Instrument) -> dict[str, Any]:
         "deliveryTime": str(i.delivery_ms) if delivery else "",
         "deliveryStartTime": str(i.delivery_start_ms) if delivery else "",
         "deliveryPeriod": i.delivery_period,
-        "launchTime": str(i.listed_minute * 60_000) if i.status != "listed" else "",
+        "launchTime": ""
+        if i.status == "listed" or (i.market == "usdcm" and i.active)
+        else str(i.listed_minute * 60_000),
         "fundInterval": "8",
         "minLever": "1",
         "maxLever": "125" if i.active else "25",

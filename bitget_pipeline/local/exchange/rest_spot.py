@@ -107,12 +107,12 @@ def merged(venue: Venue, instrument: Instrument, call: Call, *, numbers: bool) -
     if scale is None or not (asked == "max" or asked.isdigit()):
         raise ApiError("400172" if instrument.market == "spot" else "40017", "Parameter verification failed")
     depth = 100 if asked == "max" else min(int(asked), 100)
-    scale = min(scale, max(0, instrument.price_decimals - 1))
-    step = 10**scale
     now = venue.clock.now_ms()
-    book = venue.books.fresh(
-        instrument, venue.last_price(instrument, now), now, watched=venue.is_book_watched(instrument)
-    )
+    last = venue.last_price(instrument, now)
+    coarsest = max(s for s in range(4) if s == 0 or 10**s * 1000 <= last)
+    scale = min(scale, coarsest)
+    step = 10**scale
+    book = venue.books.fresh(instrument, last, now, watched=venue.is_book_watched(instrument))
     bids: dict[int, int] = {}
     asks: dict[int, int] = {}
     for price, size in book.bids.items():
@@ -134,7 +134,7 @@ def merged(venue: Venue, instrument: Instrument, call: Call, *, numbers: bool) -
         "ts": str(book.ts),
         "scale": text(step, p),
         "precision": f"scale{scale}",
-        "isMaxPrecision": "YES" if scale == 0 else "NO",
+        "isMaxPrecision": "YES" if scale == coarsest else "NO",
     }
 
 

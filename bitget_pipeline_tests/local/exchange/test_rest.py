@@ -189,7 +189,7 @@ async def test_depth_is_text_on_spot_and_numbers_on_futures(client: Client):
     mix = await client.data(f"{MIX}/merge-depth", **FUTURES, precision="scale1", limit="max")
     assert isinstance(spot["asks"][0][0], str)
     assert isinstance(mix["asks"][0][0], int | float)
-    assert mix["scale"] == "0.1" or mix["precision"] == "scale0"
+    assert (mix["scale"], mix["precision"], mix["isMaxPrecision"]) == ("1", "scale1", "NO")
     for book in (spot, mix):
         asks, bids = [float(p) for p, _ in book["asks"]], [float(p) for p, _ in book["bids"]]
         assert asks == sorted(asks)
