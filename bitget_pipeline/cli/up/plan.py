@@ -18,6 +18,7 @@ from ...settings import Boot, Operational, exchange_address
 from . import dagster_home, folder, ports, probes
 from .leftovers import MARK
 from .program import Program
+from .supervisor import Step
 
 PREFERRED = {"warehouse": 18123, "redis": 16379, "exchange": 18080, "code_server": 14266}
 """Ports tried first; the choice of the first start is remembered, so that notebooks keep their address."""
@@ -37,6 +38,7 @@ class Plan:
     """What to start, and what to tell people and run.json about it. Addresses hold no secrets."""
 
     programs: tuple[Program, ...]
+    steps: tuple[Step, ...]
     addresses: Mapping[str, Any]
     ports: Mapping[str, int]
 
@@ -85,8 +87,19 @@ def make_plan(
     if "warehouse" in chosen:
         programs.append(_warehouse(boot, chosen["warehouse"], bare))
     stores = frozenset(program.name for program in programs)
-    programs += _dagster(boot, chosen, _child_environment(boot, environ, addresses, mark), stores)
-    return Plan(tuple(programs), addresses, chosen)
+    environment = _child_environment(boot, environ, addresses, mark)
+    programs += _dagster(boot, chosen, environment, stores)
+    steps = (
+        Step(dagster_home.RECORDS, lambda: dagster_home.make_records(boot.home, environment), frozenset()),
+        Step("tables", lambda: _tables(boot), stores - {"exchange"}),
+    )
+    return Plan(tuple(programs), steps, addresses, chosen)
+
+
+def _tables(boot: Boot) -> str:
+    from .stores import prepare  # with its drivers, while the programs start
+
+    return prepare(boot)
 
 
 def _servers(boot: Boot) -> list[str]:
@@ -177,6 +190,7 @@ def _dagster(
             environment=environment,
             ready=probes.http_answers(chosen["dagster"], "/server_info"),
             phase="dagster",
+            needs=frozenset({dagster_home.RECORDS}),
             ready_within=120.0,
         ),
         Program(
@@ -185,7 +199,6 @@ def _dagster(
             environment=environment,
             ready=lambda: True,  # it listens to nobody; its heartbeat is the webserver's business
             phase="dagster",
-            # After the webserver, which creates Dagster's databases: two that create them at once trip over each other.
             needs=stores | {"tables", "code-server", "dagster-webserver"},
         ),
     ]

@@ -26,7 +26,7 @@ from .. import output
 from ..facts import Gatherer
 from . import folder, leftovers, plan, ports
 from .leftovers import Session
-from .supervisor import Happened, Step, Supervisor
+from .supervisor import Happened, Supervisor
 from .view import Json, Lines, Panels, Shown, Watcher
 from .watchdog import Watchdog
 
@@ -146,19 +146,11 @@ def _supervised(boot: Boot, planned: plan.Plan, mark: str) -> Iterator[tuple[Sup
         content["watchdog"] = watchdog.as_json()
         folder.write_run(boot.home, content)
         supervisor = Supervisor(boot.home / "logs", mark, record)
-        stores = frozenset(program.name for program in planned.programs if program.name in ("redis", "warehouse"))
-        supervisor.add(planned.programs, [Step("tables", lambda: prepare_stores(boot), stores)])
+        supervisor.add(planned.programs, planned.steps)
         yield supervisor, keep_watchdog
     finally:
         folder.write_run(boot.home, {"ports": planned.ports})
         watchdog.dismiss()
-
-
-def prepare_stores(boot: Boot) -> str:
-    """Stamp both stores with the exchange and bring the tables up to date. Returns what was done, for people."""
-    from .stores import prepare
-
-    return prepare(boot)
 
 
 @contextmanager
