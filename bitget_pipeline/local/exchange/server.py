@@ -101,11 +101,10 @@ async def running(config: ExchangeConfig | None = None) -> AsyncIterator[LocalEx
     venue = Venue(config)
     feeds = Feeds(venue)
     sockets = Sockets(venue, feeds)
-    feeds.each_tick.append(sockets.strike)
+    feeds.each_tick += [sockets.strike, venue.warm_next]
     runner = web.AppRunner(_app(venue, sockets), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     ticking: asyncio.Task[None] | None = None
-    venue.warm()
     try:
         site = web.TCPSite(runner, config.host, config.port, backlog=512)
         try:

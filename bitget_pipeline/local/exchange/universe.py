@@ -106,6 +106,7 @@ class Universe:
         base, quote = _split(market, symbol)
         instrument = self._make(market, base, quote, symbol, price=price, rank=30, rate=rate)
         instrument.listed_minute = now_ms // 60_000 + 1
+        instrument.idle = 0.0
         instrument.index = 3900 + self._guests % 196
         self._guests += 1
         self._add(instrument)

@@ -88,6 +88,7 @@ class Venue:
         )
         self.counters = Counters()
         self.statuses: dict[str, str] = {}
+        self._cold = [i for market in MARKETS for i in self.universe.instruments(market) if i.active]
         self.watched_books: set[Instrument] = set()
 
     def status_of(self, instrument: Instrument) -> str:
@@ -95,13 +96,10 @@ class Venue:
         default = "online" if instrument.market == "spot" else "normal"
         return self.statuses.get(instrument.name) or instrument.status or default
 
-    def warm(self) -> None:
-        """Sum the last 24 hours of the active symbols, so that the first ticker request is as quick as the next."""
-        now = self.clock.now_ms()
-        for market in MARKETS:
-            for instrument in self.universe.listed(market, now_ms=now):
-                if instrument.active:
-                    self.tickers.figures(instrument, now)
+    def warm_next(self) -> None:
+        """Sum the last 24 hours of the next active symbol, so that after some seconds ticker requests find all summed."""
+        if self._cold:
+            self.tickers.figures(self._cold.pop(), self.clock.now_ms())
 
     def is_book_watched(self, instrument: Instrument) -> bool:
         """Does a socket's feed move this book?"""

@@ -65,8 +65,8 @@ async def test_candles_come_as_snapshot_and_then_as_the_forming_bar(client: Clie
 
 
 async def test_a_closed_bar_is_pushed_in_its_final_form(small: ExchangeConfig):
-    """With market time twenty times as fast, the last row of each passed minute equals the truth."""
-    async with running(replace(small, speed=20.0)) as exchange, aiohttp.ClientSession() as session:
+    """With market time sixty times as fast, the last row of each passed minute equals the truth."""
+    async with running(replace(small, speed=60.0)) as exchange, aiohttp.ClientSession() as session:
         client = Client(exchange, session)
         async with client.socket() as socket:
             await socket.subscribe(("SPOT", "candle1m", "BTCUSDT"))
