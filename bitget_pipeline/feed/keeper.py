@@ -136,6 +136,8 @@ class Keeper:
     def _ended(self, connection: Connection) -> asyncio.Task[str]:
         """Forget a connection that has ended, and tell which subscriptions nobody carries any more."""
         task = self._open.pop(connection)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.info("feed.connection_failed", connection=connection.name, problem=str(error))
         orphans = connection.live() - self.live()
         if orphans:
             self._listener.lost(sorted(orphans, key=str))

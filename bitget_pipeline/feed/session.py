@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from ..exchange.contract import Subscription
+from ..exchange.contract import SocketLimits, Subscription
+
+RENEW_BEFORE = 1800.0
+"""Seconds before its natural end at which a connection is replaced."""
 
 
 class Spelling(Protocol):
@@ -42,6 +45,17 @@ class SessionRules:
     attempts: int = 3
     retry_silent_every: float = 300.0
     renew_after: float = 23.5 * 3600
+
+    @classmethod
+    def within(cls, limits: SocketLimits) -> SessionRules:
+        """The rules for an exchange that bears no more than this."""
+        return cls(
+            messages_per_second=limits.messages_per_second,
+            subscribes_per_hour=limits.subscribes_per_hour,
+            ping_every=limits.ping_every,
+            pong_within=limits.pong_within,
+            renew_after=max(limits.lifetime - RENEW_BEFORE, limits.lifetime / 2),
+        )
 
 
 @dataclass(frozen=True, slots=True)

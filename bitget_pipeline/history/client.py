@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -94,7 +93,6 @@ class HistoryClient:
     session: aiohttp.ClientSession
     patience: Patience = field(default_factory=Patience)
     breakers: dict[str, Breaker] = field(default_factory=dict)
-    rng: random.Random = field(default_factory=random.Random)
     sent: int = 0
     _blocked: RegionBlocked | None = None
 

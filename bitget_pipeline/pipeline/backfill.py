@@ -12,9 +12,8 @@ import asyncio
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
-from enum import StrEnum
 
 from ..errors import DayNotServed, MalformedPage, PipelineError, StoreRefused, UnknownInstrument
 from ..exchange.contract import Exchange
@@ -28,82 +27,16 @@ from ..storage.digest import candle_digest
 from ..storage.versions import Versions
 from ..storage.warehouse import CoverageState, Evidence, Warehouse
 from ..telemetry import count, get_logger
+from .backfill_report import BackfillReport, Key, KeyReport, KeyState, Progress
+
+__all__ = ["BackfillReport", "Key", "KeyReport", "KeyState", "Progress", "backfill_candles"]
 
 log = get_logger(__name__)
-
-Key = tuple[Symbol, date]
 
 CONTRADICTIONS_BORNE = 3
 """How often the pages of one stretch may contradict each other (a bar was corrected meanwhile) before it fails."""
 RETRY_HOLES_AFTER_MS = 30 * 60_000
 """A hole is asked for again after half an hour: two answers that far apart are part of a proof of emptiness."""
-
-
-class KeyState(StrEnum):
-    """How a (symbol, day) stands after a run."""
-
-    COMPLETE = "complete"
-    PARTIAL = "partial"  # the day is not over, or bars are missing: see `holes`
-    BEFORE_LISTING = "before listing"
-    AFTER_DELISTING = "after delisting"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class KeyReport:
-    """
-    What one (symbol, day) came to. `rows` are stored for the day now, `expected` those that had closed; `requests`
-    include repeats.
-
-    `error` says in one line why a failed key failed.
-    """
-
-    symbol: Symbol
-    day: date
-    state: KeyState
-    rows: int = 0
-    expected: int = 0
-    new_rows: int = 0
-    holes: tuple[Interval, ...] = ()
-    requests: int = 0
-    seconds: float = 0.0
-    digest: int = 0
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a backfill has come; `remaining` is the estimated number of seconds to its end."""
-
-    done: int
-    total: int
-    rows: int
-    requests: int
-    elapsed: float
-    remaining: float | None
-
-
-@dataclass(slots=True)
-class BackfillReport:
-    """All keys of one backfill. A caller fails when `failed` is not empty; the other keys are stored all the same."""
-
-    keys: dict[Key, KeyReport] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def failed(self) -> list[KeyReport]:
-        """The keys that could not be served."""
-        return [report for report in self.keys.values() if report.state is KeyState.FAILED]
-
-    @property
-    def rows(self) -> int:
-        """Bars stored now, over all keys."""
-        return sum(report.rows for report in self.keys.values())
-
-    @property
-    def requests(self) -> int:
-        """Requests sent, repeats included."""
-        return sum(report.requests for report in self.keys.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,93 +13,34 @@ import asyncio
 import functools
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ..errors import LeaseHeld, LeaseLost, PipelineError, StoreUnavailable
-from ..exchange.contract import Channel, Exchange, Subscription
-from ..feed.connection import SocketAddress
+from ..exchange.contract import Exchange, Subscription
 from ..feed.keeper import Keeper
 from ..feed.session import SessionRules
-from ..feed.shards import ShardRules, plan_connections
+from ..feed.shards import plan_connections
 from ..guard.backoff import Backoff
-from ..guard.rate_limit import Priority
-from ..history.client import HistoryClient, allowed, heed_cancellation
-from ..market.instrument import Symbol
-from ..storage.control import LiveControl
-from ..storage.lease import Lease
-from ..storage.stream import TradeStream
-from ..storage.versions import Versions
-from ..storage.warehouse import Warehouse
+from ..guard.rate_limit import Priority, RateLimit
+from ..history.client import allowed, heed_cancellation
 from ..telemetry import get_logger
 from .continuity import Continuity
 from .door import Door
-from .flush import Flusher, FlushRules
+from .flush import Flusher
 from .intake import Appender, Intake
+from .interruptions import heeded
+from .live_plan import LivePlan, LiveReport, LiveStores
 from .live_state import LiveState
 from .repair import Repairer
 
+__all__ = ["LivePlan", "LiveReport", "LiveStores", "run_live"]
+
 log = get_logger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class LivePlan:
-    """
-    What one live run does. `run_id` owns the lease; `generation` names the selection and settings it was started with.
-
-    Times in seconds: the lease lives `lease_ttl` after each renewal; `lease_within` is how long to wait for it at the
-    start; `flush_within` bounds what is still written at the end.
-    """
-
-    symbols: tuple[Symbol, ...]
-    source: str
-    run_id: str
-    generation: str
-    socket: SocketAddress
-    channels: tuple[Channel, ...] = (Channel.TRADE,)
-    shard_rules: ShardRules = field(default_factory=ShardRules)
-    session_rules: SessionRules = field(default_factory=SessionRules)
-    flush_rules: FlushRules = field(default_factory=FlushRules)
-    reconnects: Backoff = field(default_factory=lambda: Backoff(base=0.5, ceiling=30.0))
-    store_retries: Backoff = field(default_factory=lambda: Backoff(base=0.2, ceiling=5.0))
-    lease_ttl: float = 15.0
-    lease_within: float = 30.0
-    flush_within: float = 5.0
-    publish_every: float = 1.0
-    most_waiting_trades: int = 200_000
-
-
-@dataclass(frozen=True, slots=True)
-class LiveStores:
-    """
-    The open stores of one live run; whoever opened them closes them.
-
-    `identity` names the running Redis process (storage.redis_connection.server_identity): another name means that it was
-    restarted.
-    """
-
-    stream: TradeStream
-    lease: Lease
-    control: LiveControl
-    warehouse: Warehouse
-    versions: Versions
-    client: HistoryClient
-    identity: Callable[[], Awaitable[str]]
-
-
-@dataclass(slots=True)
-class LiveReport:
-    """How a live run ended. `because` is one line for a person; `appended` and `stored` count trades."""
-
-    because: str
-    seconds: float
-    appended: int
-    stored: int
-    repaired: int
-    reconnects: int
-    left_in_stream: bool
+CONNECTS_PER_SECOND = 10.0
+"""New connections of one address, all processes together: opened one after the other rather than all at once."""
 
 
 async def run_live(
@@ -119,7 +60,7 @@ async def run_live(
     the exchange. An interruption from outside (cancellation, Dagster's termination) passes through after the final flush.
     """
     run = _LiveRun(plan, stores, exchange, clock=clock, rng=rng or random.Random(), on_stage=on_stage)
-    async with _interruptions(run.interrupted):
+    async with heeded(run.interrupted):
         return await run.live(stop)
 
 
@@ -151,6 +92,8 @@ class _LiveRun:
         self._flusher: Flusher | None = None
         self._keepers: list[Keeper] = []
         self._fence = 0
+        most = exchange.limits.connects_per_5min
+        self._connects = RateLimit(0.9 * most / 300, burst=most // 10, now=self.started)
         self._lost = False
         self._left_behind = False
 
@@ -190,7 +133,7 @@ class _LiveRun:
                 subscriptions,
                 self.intake,
                 clock=self.clock,
-                rules=self.plan.session_rules,
+                rules=self.plan.session_rules or SessionRules.within(self.exchange.limits),
                 pause=self._pause(self.plan.reconnects),
                 permit=self._permit,
             )
@@ -385,8 +328,10 @@ class _LiveRun:
 
     async def _permit(self) -> None:
         """Wait for the address's allowance of new connections."""
-        per_second = self.exchange.limits.connects_per_5min / 300
-        await allowed(self.stores.client.budget, "ws.connects", per_second, Priority.LIVE_REPAIR)
+        delay = self._connects.reserve(time.monotonic())
+        if delay > 0:
+            await asyncio.sleep(delay)
+        await allowed(self.stores.client.budget, "ws.connects", CONNECTS_PER_SECOND, Priority.LIVE_REPAIR)
 
     def _pause(self, backoff: Backoff) -> Callable[[int], float]:
         return functools.partial(_delay, backoff, self.rng)
@@ -394,34 +339,3 @@ class _LiveRun:
 
 def _delay(backoff: Backoff, rng: random.Random, failures: int) -> float:
     return backoff.delay(failures, rng)
-
-
-@asynccontextmanager
-async def _interruptions(interrupted: asyncio.Future[None]) -> AsyncIterator[None]:
-    """
-    Let an interruption that strikes inside a callback end the run instead of vanishing.
-
-    Dagster's termination raises in the main thread, wherever it is. Inside a callback of the event loop (a socket's, a
-    timer's) asyncio would hand it to the exception handler and go on.
-    """
-    loop = asyncio.get_running_loop()
-    before = loop.get_exception_handler()
-
-    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        if error is not None and not isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError):
-            if not interrupted.done():
-                interrupted.set_exception(error)
-            return
-        if before is not None:
-            before(loop, context)
-        else:
-            loop.default_exception_handler(context)
-
-    loop.set_exception_handler(handle)
-    try:
-        yield
-    finally:
-        loop.set_exception_handler(before)
-        if interrupted.done():
-            interrupted.exception()  # seen

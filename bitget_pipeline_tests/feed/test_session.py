@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitget_pipeline.exchange.contract import Channel, Subscription
+from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.feed.session import Reconnect, Renew, Report, Send, Session, SessionRules, Stage
 from bitget_pipeline.market.instrument import Market, Symbol
 
@@ -137,7 +139,9 @@ def test_renewal_is_asked_for_once_before_the_day_is_over():
     """
     Before the exchange cuts a connection after 24 hours, a successor is wanted.
     """
-    session = Session(PlainSpelling(), [], now=0.0, rules=SessionRules(ping_every=1e9, renew_after=84_600.0))
+    session = Session(
+        PlainSpelling(), [], now=0.0, rules=replace(SessionRules.within(get("bitget").limits), ping_every=1e9)
+    )
     done = run(session, start=0.0, until=86_400.0)
     assert [(at, type(action)) for at, action in done] == [(84_600.0, Renew)]
 

@@ -27,7 +27,7 @@ from bitget_pipeline.storage.budget import Budget
 from bitget_pipeline.storage.versions import Versions
 
 SMALL = ExchangeConfig(
-    spot_instruments=40, usdtm_instruments=20, coinm=2, usdcm=2, active_per_market=8, trades_per_second=60.0
+    spot_instruments=40, usdtm_instruments=20, coinm=2, usdcm=2, active_per_market=8, trades_per_second=200.0
 )
 """A market that is quick to make, yet has busy, quiet and silent symbols."""
 

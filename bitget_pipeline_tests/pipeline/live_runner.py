@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import cast
+from collections.abc import AsyncIterator
 
 import msgspec
-import redis.asyncio
 
 from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.feed.connection import SocketAddress
@@ -30,7 +29,7 @@ from bitget_pipeline.storage.budget import Budget
 from bitget_pipeline.storage.connection import WarehouseAddress
 from bitget_pipeline.storage.control import LiveControl
 from bitget_pipeline.storage.lease import Lease
-from bitget_pipeline.storage.redis_connection import RedisAddress, connect
+from bitget_pipeline.storage.redis_connection import RedisAddress, connect, server_identity
 from bitget_pipeline.storage.stream import TradeStream
 from bitget_pipeline.storage.versions import Versions
 from bitget_pipeline.storage.warehouse import Warehouse
@@ -66,20 +65,11 @@ async def stores_at(where: Where) -> AsyncIterator[LiveStores]:
                 warehouse=warehouse,
                 versions=Versions(client, where.prefix, floor=0),
                 client=http,
-                identity=identity_of(client),
+                identity=functools.partial(server_identity, client),
             )
     finally:
         await client.aclose()
         warehouse.close()
-
-
-def identity_of(client: redis.asyncio.Redis) -> Callable[[], Awaitable[str]]:
-    """What names the running Redis process."""
-
-    async def identity() -> str:
-        return str(cast("dict[str, object]", await client.info("server"))["run_id"])
-
-    return identity
 
 
 def plan_for(where: Where) -> LivePlan:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import msgspec
 import pytest
 
+from bitget_pipeline.errors import LeaseLost
 from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.feed.session import SessionRules
 from bitget_pipeline.local.exchange import LocalExchange
@@ -117,7 +118,7 @@ async def test_live_trades_of_a_closed_interval_are_stored_exactly_once(where, l
     async with live(where, local_exchange) as run:
         await until(lambda: run.stored() > 0, what="the first trades")
         start = local_exchange.now_ms()
-        await passed(local_exchange, 3000)
+        await passed(local_exchange, 1500)
         end = await closed(local_exchange)
         report = await run.end()
 
@@ -145,7 +146,7 @@ async def test_dropped_sockets_lose_nothing(where, local_exchange, warehouse):
         for _ in range(2):
             with local_exchange.faulty("refuse_connections"):
                 local_exchange.drop()
-                await passed(local_exchange, 1500)
+                await passed(local_exchange, 800)
             seen = run.stored()
             await until(lambda seen=seen: run.stored() > seen + 20, what="trades after the break")
         end = await closed(local_exchange)
@@ -190,7 +191,7 @@ async def test_a_killed_worker_loses_nothing(where, local_exchange, warehouse):
         await until(lambda: stored() > seen + 30, what="some trades")
         first.kill()
         await first.wait()
-    await passed(local_exchange, 2500)
+    await passed(local_exchange, 1500)
 
     async with worker(replace_run(where, "run-2")) as second:
         await until(lambda: (p := overview.published()) and p.overall["run_id"] == "run-2" and p.overall["stored"] > 30)
@@ -223,7 +224,7 @@ async def test_an_interruption_anywhere_in_the_loop_is_obeyed(where, local_excha
     holds, gives the lease back, and the interruption arrives at the caller.
     """
     overview = Overview(connect_sync(RedisAddress("127.0.0.1", where.redis_port)), where.prefix, "0")
-    for number in range(3):
+    for number in range(2):
         run_id = f"run-{number}"
         async with worker(replace_run(where, run_id)) as process:
             await until(
@@ -286,6 +287,52 @@ async def test_a_run_asked_to_stop_through_redis_ends_by_itself(where, local_exc
     assert report.because == "asked to stop through Redis"
 
 
+async def test_a_restarted_redis_counts_as_a_break_of_every_symbol(where, local_exchange, warehouse):
+    """
+    A Redis that was restarted may have lost its last second: what comes next is connected by trade id to what it still
+    holds.
+    """
+    identity = "first"
+
+    async def name_of_the_server() -> str:
+        return identity
+
+    async with stores_at(where) as stores:
+        stop = asyncio.Event()
+        overview = Overview(connect_sync(RedisAddress("127.0.0.1", where.redis_port)), where.prefix, "0")
+        walk = run_live(
+            plan_for(where),
+            replace(stores, identity=name_of_the_server),
+            get("bitget"),
+            clock=local_exchange.now_ms,
+            stop=stop,
+        )
+        task = asyncio.create_task(walk)
+        await until(lambda: (p := overview.published()) and p.overall["stored"] > 20, what="the first trades")
+        start = local_exchange.now_ms()
+        identity = "second"
+        await until(lambda: overview.published().overall["repaired"] > 0, what="the proof by trade id")
+        end = await closed(local_exchange)
+        await until(lambda: not any(anchor.gap for anchor in overview.anchors().values()), what="closed gaps")
+        stop.set()
+        await task
+    await assert_stored_is_true(warehouse, local_exchange, Interval(start, end))
+
+
+async def test_a_run_that_lost_its_lease_writes_no_more(where, local_exchange):
+    """
+    Somebody broke the lease because the run seemed dead: it ends with LeaseLost, and nothing of it is appended any more.
+    """
+    async with live(where, local_exchange) as run:
+        await until(lambda: run.stored() > 0, what="the first trades")
+        assert run.overview.break_lease("run-1")
+        with pytest.raises(LeaseLost):
+            await asyncio.wait_for(run.task, 10)
+        entries = run.overview.backlog().entries
+        await passed(local_exchange, 200)
+        assert run.overview.backlog().entries == entries
+
+
 async def test_the_ledger_has_the_break_and_its_repair(where, local_exchange, warehouse):
     """
     A break longer than a snapshot reaches back leaves a gap: bridged by trade id, and written down as such.
@@ -320,7 +367,7 @@ async def passed(server: LocalExchange, milliseconds: int) -> None:
 async def closed(server: LocalExchange) -> int:
     """The end of an interval about which everything has been pushed by now."""
     end = server.now_ms()
-    await passed(server, 1000)
+    await passed(server, 600)
     return end
 
 
