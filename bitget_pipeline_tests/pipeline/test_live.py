@@ -69,10 +69,12 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def live(where: Where, server: LocalExchange, plan: LivePlan | None = None) -> AsyncIterator[Running]:
-    """A live run for the length of a block; cancelled at its end if it still runs."""
+async def live(
+    where: Where, server: LocalExchange, plan: LivePlan | None = None, *, seen_at: int | None = None
+) -> AsyncIterator[Running]:
+    """A live run for the length of a block; cancelled at its end if it still runs. Watched through the Redis at `seen_at`."""
     stop, stages = asyncio.Event(), list[str]()
-    overview = Overview(connect_sync(RedisAddress("127.0.0.1", where.redis_port)), where.prefix, "0")
+    overview = Overview(connect_sync(RedisAddress("127.0.0.1", seen_at or where.redis_port)), where.prefix, "0")
     async with stores_at(where) as stores:
         walk = run_live(
             plan or plan_for(where), stores, get("bitget"), clock=server.now_ms, stop=stop, on_stage=stages.append
