@@ -310,11 +310,6 @@ COMPLAINTS = [
         "YYYY-MM-DD, for example 2026-01-01",
     ),
     (
-        {"BITGET_PIPELINE_MARKET_CLOCK_SPEED": "60"},
-        "BITGET_PIPELINE_MARKET_CLOCK_SPEED is 60, but the real exchange's time cannot be accelerated — unset it, or use the "
-        "local exchange",
-    ),
-    (
         {"CLICKHOUSE_HOST": "http://ch:8123"},
         "CLICKHOUSE_HOST is 'http://ch:8123': that is not a host name; the port and TLS have settings of their own — write a "
         "host name or address",

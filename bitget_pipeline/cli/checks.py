@@ -210,7 +210,7 @@ def exchange(boot: Boot, operational: Operational) -> Iterator[Finding]:
     yield Finding("region", State.FINE, "served")
     ahead = "ahead of" if reached.skew_ms > 0 else "behind"
     said = f"our clock is {abs(reached.skew_ms) / 1000:.2f} s {ahead} the exchange's"
-    if abs(reached.skew_ms) > MAX_SKEW_MS + reached.took_ms and operational.market_clock_speed == 1:
+    if abs(reached.skew_ms) > MAX_SKEW_MS + reached.took_ms:
         yield Finding("clock", State.PROBLEM, said, "let the system keep time (timedatectl set-ntp true)")
     else:
         yield Finding("clock", State.FINE, said)

@@ -10,7 +10,7 @@ import click
 from ..errors import PipelineError
 from ..settings import load_boot, load_operational
 from .checks import CHECKS, Finding, State
-from .output import as_json, console, environment_for, print_json, where
+from .output import as_json, console, meant_environment, print_json, where
 
 MARKS = {State.FINE: ("ok", "green"), State.NOTE: ("--", "yellow"), State.PROBLEM: ("!!", "red")}
 
@@ -38,7 +38,7 @@ def doctor_command(demo: bool, home: Path | None, json_wanted: bool) -> int:
 
 
 def _examine(*, home: Path | None, demo: bool) -> Iterator[Finding]:
-    environ = environment_for(home=home, demo=demo)
+    environ = meant_environment(home=home, demo=demo)
     try:
         boot = load_boot(environ)
         operational = load_operational(boot, environ)

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from ..settings import Boot, load_boot
 from ..settings.reading import environment
+from .up import folder
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -57,9 +58,30 @@ def environment_for(*, home: Path | None, demo: bool) -> dict[str, str]:
     return environ
 
 
+def meant_environment(*, home: Path | None, demo: bool) -> dict[str, str]:
+    """
+    The environment of the instance that is meant by a command which looks at one.
+
+    Without `--demo` a folder's stamp says which exchange it is of; without any folder named, the one instance below
+    ./data that runs is meant, or the only one there is.
+    """
+    environ = environment_for(home=home, demo=demo)
+    if demo or environ.get("BITGET_PIPELINE_EXCHANGE"):
+        return environ
+    named = environ.get("BITGET_PIPELINE_HOME")
+    candidates = [Path(named)] if named else [Path("data") / exchange for exchange in ("bitget", "local")]
+    stamped = {path: exchange for path in candidates if (exchange := folder.stamped_exchange(path))}
+    running = [path for path in stamped if folder.owner(path) is not None]
+    chosen = running if len(running) == 1 else list(stamped)
+    if len(chosen) == 1 and stamped[chosen[0]] == "local":
+        environ |= dict.fromkeys(NOT_IN_A_DEMO, "")
+        environ |= {"BITGET_PIPELINE_EXCHANGE": "local", "BITGET_PIPELINE_HOME": str(chosen[0])}
+    return environ
+
+
 def boot_for(*, home: Path | None, demo: bool) -> Boot:
     """The boot settings of the instance that is meant. Raises SettingsInvalid."""
-    return load_boot(environment_for(home=home, demo=demo))
+    return load_boot(meant_environment(home=home, demo=demo))
 
 
 def console() -> Console:

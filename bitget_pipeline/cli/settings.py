@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from rich.table import Table
 
 from ..settings import Boot, Documented, Operational, all_settings, load_boot, load_operational
-from .output import as_json, console, environment_for, print_json, where
+from .output import as_json, console, meant_environment, print_json, where
 
 FILE_HEAD = """\
 # Settings of bitget_pipeline. Copy this file to .env and set what you need; everything has a default.
@@ -34,7 +34,7 @@ def settings_command(demo: bool, home: Path | None, markdown: bool, env: bool, j
     if env:
         click.echo(as_env(), nl=False)
         return
-    environ = environment_for(home=home, demo=demo)
+    environ = meant_environment(home=home, demo=demo)
     boot = load_boot(environ)
     operational = load_operational(boot, environ)
     values = {row.variable: _shown(row, boot, operational) for row in all_settings()}

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ..settings import Boot, load_operational
 from .facts import Gatherer
-from .output import as_json, boot_for, console, environment_for, print_json, where
+from .output import as_json, boot_for, console, meant_environment, print_json, where
 from .up import folder, leftovers
 from .up.view import headlines, rows
 
@@ -29,7 +29,7 @@ def status_command(demo: bool, home: Path | None, json_wanted: bool) -> int:
     Exit code 0: it runs; 1: its health is critical; 3: it does not run.
     """
     boot = boot_for(home=home, demo=demo)
-    status = collect(boot, environ=environment_for(home=home, demo=demo))
+    status = collect(boot, environ=meant_environment(home=home, demo=demo))
     if json_wanted:
         print_json(status)
     else:

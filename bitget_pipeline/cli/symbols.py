@@ -12,7 +12,7 @@ from rich.table import Table
 from ..errors import UnknownInstrument
 from ..market.instrument import Symbol
 from ..settings import Boot, Operational, load_operational, variable_of, warehouse_address
-from .output import as_json, boot_for, console, environment_for, print_json, where
+from .output import as_json, boot_for, console, meant_environment, print_json, where
 
 if TYPE_CHECKING:
     from ..storage.warehouse import Warehouse
@@ -61,7 +61,7 @@ def list_command(demo: bool, home: Path | None, json_wanted: bool) -> None:
 def pin_command(symbols: tuple[str, ...], demo: bool, home: Path | None, json_wanted: bool) -> None:
     """Collect these symbols whatever their volume. SYMBOLS are written market:SYMBOL, for example spot:BTCUSDT."""
     boot = boot_for(home=home, demo=demo)
-    operational = load_operational(boot, environment_for(home=home, demo=demo))
+    operational = load_operational(boot, meant_environment(home=home, demo=demo))
     wanted = [Symbol.parse(text) for text in symbols]
     with _open(boot) as warehouse:
         for symbol in wanted:

@@ -150,11 +150,11 @@ class Operational(BaseModel):
         le=3660,
     )
     grid_start: date = setting(
-        date(2026, 1, 1),
+        date(2025, 11, 1),
         "The first day of the day-by-symbol partitions, always the first of a month. Older history belongs to the "
         "archive. Fixed, not rolling: moving it renames no data but changes the grid that the UI shows.",
         write="the first day of a month as YYYY-MM-DD, for example 2026-01-01",
-        shown="2026-01-01",
+        shown="2025-11-01",
     )
     request_share: float = setting(
         0.9,
@@ -195,14 +195,6 @@ class Operational(BaseModel):
         write="a number from 1000 to 100000000",
         ge=1_000,
         le=100_000_000,
-    )
-    market_clock_speed: float = setting(
-        1.0,
-        "How fast the local exchange's market time runs. Other than 1 only with the local exchange.",
-        write="a number from 1 to 1000; 1 with the real exchange",
-        shown="1",
-        ge=1,
-        le=1_000,
     )
 
     @field_validator("markets", "live_resolutions", mode="before")
@@ -292,14 +284,7 @@ def load_operational(boot: Boot, environ: Mapping[str, str] | None = None) -> Op
     given = {**in_file, **reading.from_environment(Operational, environ)}
     given.pop("tier", None)  # it follows from the credentials
     tier = Tier.CREDENTIALED if boot.has_credentials else Tier.PUBLIC
-    operational = reading.build(Operational, given, {"tier": tier, **TIERS[tier].defaults})
-    if operational.market_clock_speed != 1 and boot.exchange != "local":  # whose addresses are on this machine
-        raise SettingsInvalid(
-            f"BITGET_PIPELINE_MARKET_CLOCK_SPEED is {operational.market_clock_speed:g}, but the real exchange's time "
-            "cannot be accelerated",
-            remedy="unset it, or use the local exchange",
-        )
-    return operational
+    return reading.build(Operational, given, {"tier": tier, **TIERS[tier].defaults})
 
 
 def _split(value: object) -> list[Any]:

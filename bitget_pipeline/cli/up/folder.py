@@ -94,6 +94,13 @@ def check_stamp(home: Path, exchange: str) -> None:
         )
 
 
+def stamped_exchange(home: Path) -> str | None:
+    """The exchange whose data the folder holds, None when it is not an instance's."""
+    stamp = read_json(home / STAMP)
+    exchange = stamp.get("exchange") if stamp else None
+    return exchange if isinstance(exchange, str) else None
+
+
 def owner(home: Path) -> int | None:
     """The process that owns the folder, as it wrote itself into the lock; None when nobody does."""
     try:

@@ -72,7 +72,7 @@ def make_plan(
     bare |= {"BITGET_PIPELINE_LOG_LEVEL": boot.log_level}
     programs = []
     if "exchange" in chosen:
-        command = _ours("exchange", "--port", chosen["exchange"], "--speed", operational.market_clock_speed)
+        command = _ours("exchange", "--port", chosen["exchange"])
         programs.append(
             Program(
                 name="exchange",
