@@ -18,7 +18,10 @@ from .metadata import as_table
 from .resources import PipelineResource
 
 SINCE = "inserted_at >= now() - INTERVAL 1 HOUR"
-LAST_HOUR = "BETWEEN toStartOfMinute(now() - INTERVAL 1 HOUR) AND toStartOfMinute(now() - INTERVAL 3 MINUTE) + INTERVAL 59999 MILLISECOND"
+LAST_HOUR = (
+    "BETWEEN toStartOfMinute(now() - INTERVAL 1 HOUR) "
+    "AND toStartOfMinute(now() - INTERVAL 3 MINUTE) + INTERVAL 59999 MILLISECOND"
+)
 """Whole minutes that are settled."""
 
 SHOWN = 20

@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 
 import aiohttp
 import stamina
-from aiohttp_socks import ProxyConnector
+from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, ProxyTimeoutError
 from yarl import URL
 
 from ..errors import ExchangeBusy, ExchangeUnavailable, MalformedPage, Refused, RegionBlocked, Transient
@@ -189,6 +189,12 @@ class HistoryClient:
                 return response.status, dict(response.headers), bytes(body)
         except TimeoutError as error:
             raise ExchangeUnavailable(f"no answer within {timeout.total:g} s", where=request.endpoint) from error
+        except (ProxyError, ProxyConnectionError, ProxyTimeoutError) as error:  # of neither family below
+            raise ExchangeUnavailable(
+                f"the proxy does not let us through: {_cause(error)}",
+                where=request.endpoint,
+                remedy="check BITGET_PIPELINE_PROXY",
+            ) from error
         except (aiohttp.ClientError, OSError) as error:
             raise ExchangeUnavailable(
                 f"the exchange cannot be reached: {_cause(error)}", where=f"{self.address.url}, {request.endpoint}"

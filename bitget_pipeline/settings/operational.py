@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, computed_field, field_validator, model_validator
 
-from ..errors import SettingsInvalid, UnknownInstrument
+from ..errors import UnknownInstrument
 from ..market.candle import Resolution
 from ..market.instrument import Market, Symbol
 from . import reading

@@ -1,8 +1,8 @@
 """
 The names of our keys in Redis.
 
-All begin with the prefix of the installation (BITGET_PIPELINE_REDIS_PREFIX). What one Lua script touches together carries the same
-`{tag}`, so that it lies on one node of a Redis Cluster.
+All begin with the prefix of the installation (BITGET_PIPELINE_REDIS_PREFIX). What one Lua script touches together
+carries the same `{tag}`, so that it lies on one node of a Redis Cluster.
 """
 
 from __future__ import annotations

@@ -45,7 +45,9 @@ async def stamp_prefix(redis: redis.asyncio.Redis, prefix: str, exchange: str) -
         found = await redis.get(stamp_key(prefix))
     name = found.decode() if isinstance(found, bytes) else str(found)
     if name != exchange:
-        raise _wrong(f"the Redis prefix {prefix!r}", {name}, exchange, "set BITGET_PIPELINE_REDIS_PREFIX to another text")
+        raise _wrong(
+            f"the Redis prefix {prefix!r}", {name}, exchange, "set BITGET_PIPELINE_REDIS_PREFIX to another text"
+        )
 
 
 def _stamps(warehouse: Connection) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import Any
 from urllib.request import Request, urlopen
@@ -32,6 +33,26 @@ class Dagster:
         runs = self.ask("{ runsOrError(limit: 1000) { ... on Runs { results { status jobName } } } }")
         counted = Counter(f"{run['jobName']} {run['status']}" for run in runs["runsOrError"]["results"])
         return dict(sorted(counted.items()))
+
+    def live_run(self) -> str | None:
+        """The id of the live run that is started, if any."""
+        runs = self.ask(
+            '{ runsOrError(filter: {pipelineName: "live", statuses: [STARTED]}, limit: 1) '
+            "{ ... on Runs { results { runId } } } }"
+        )["runsOrError"]["results"]
+        return runs[0]["runId"] if runs else None
+
+    def worker_of(self, run_id: str) -> int:
+        """The process id of a run's worker, as Dagster logged it; 0 if it did not yet."""
+        logs = self.ask(
+            "query($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events { "
+            "... on MessageEvent { message } } } } }",
+            id=run_id,
+        )["logsForRun"]
+        for event in logs.get("events", []):
+            if found := re.search(r"Started process for run \(pid: (\d+)\)", event.get("message") or ""):
+                return int(found[1])
+        return 0
 
     def partitions(self, path: list[str]) -> dict[str, int]:
         """Numbers of materialized, failed and all partitions of an asset."""

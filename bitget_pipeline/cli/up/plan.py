@@ -180,6 +180,7 @@ def _dagster(
             environment=environment,
             ready=probes.port_accepts(chosen["code_server"]),
             phase="code",
+            needs=frozenset({dagster_home.RECORDS}),  # it opens them too, and would create them at the same moment
             ready_within=120.0,
         ),
         Program(

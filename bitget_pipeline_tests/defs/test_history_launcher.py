@@ -1,0 +1,72 @@
+"""What is launched: what the ledger does not call settled, when its next try is due."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+import pytest
+
+from bitget_pipeline.defs.history_launcher import days_back, launches, missing
+from bitget_pipeline.market.instrument import Market, Symbol
+from bitget_pipeline.market.interval import Interval
+from bitget_pipeline.market.universe import Chosen, Reason
+from bitget_pipeline.storage.migrations import migrate
+from bitget_pipeline.storage.warehouse import CoverageState, Evidence
+
+NOW = datetime(2026, 10, 5, 12, tzinfo=UTC)
+YESTERDAY = date(2026, 10, 4)
+BTC = Symbol(Market.SPOT, "BTCUSDT")
+ETH = Symbol(Market.SPOT, "ETHUSDT")
+
+
+@pytest.fixture
+def selected(warehouse):
+    """A warehouse in which BTC and ETH are selected on spot."""
+    migrate(warehouse)
+    chosen = [Chosen(symbol, rank, 1e9, Reason.VOLUME) for rank, symbol in enumerate((BTC, ETH), start=1)]
+    warehouse.store_universe(chosen, selected_at=NOW, run_id="test")
+    return warehouse
+
+
+def evidence(symbol, day, state, retry_at=None):
+    return Evidence(symbol, "candles_1m", Interval.of_day(day), state, reason="test", retry_at=retry_at)
+
+
+def test_days_reach_back_from_yesterday_and_not_before_the_grid():
+    """Today is not closed; before the grid there are no partitions."""
+    assert days_back(3, now=NOW, not_before=date(2026, 10, 3)) == [YESTERDAY, date(2026, 10, 3)]
+
+
+def test_all_that_is_selected_is_missing_at_first(selected):
+    """An empty ledger knows of nothing."""
+    assert missing(selected, Market.SPOT, days=[YESTERDAY], now=NOW) == [("BTCUSDT", YESTERDAY), ("ETHUSDT", YESTERDAY)]
+    assert missing(selected, Market.USDTM, days=[YESTERDAY], now=NOW) == []
+
+
+def test_settled_days_are_left_alone(selected):
+    """Complete, or proven empty: nothing more to fetch."""
+    found = [evidence(BTC, YESTERDAY, CoverageState.COMPLETE), evidence(ETH, YESTERDAY, CoverageState.VERIFIED_EMPTY)]
+    selected.store_evidence(found, version=1, run_id="test")
+
+    assert missing(selected, Market.SPOT, days=[YESTERDAY], now=NOW) == []
+
+
+def test_hole_is_tried_again_when_it_is_due_and_not_before(selected):
+    """A day with a hole rests until its next try."""
+    later = evidence(BTC, YESTERDAY, CoverageState.UNKNOWN, retry_at=NOW + timedelta(minutes=1))
+    due = evidence(ETH, YESTERDAY, CoverageState.UNKNOWN, retry_at=NOW)
+    selected.store_evidence([later, due], version=1, run_id="test")
+
+    assert missing(selected, Market.SPOT, days=[YESTERDAY], now=NOW) == [("ETHUSDT", YESTERDAY)]
+
+
+def test_launches_are_ranges_of_the_partitions_there_are(selected):
+    """Two neighbours and two days are one run."""
+    days = [YESTERDAY, YESTERDAY - timedelta(days=1)]
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("spot_symbols", ["ETHUSDT", "BTCUSDT"])
+        (rectangle,) = launches(selected, instance, Market.SPOT, days=days, now=NOW)
+
+    assert rectangle.tags == {
+        "dagster/asset_partition_range_start": "2026-10-03|ETHUSDT",
+        "dagster/asset_partition_range_end": "2026-10-04|BTCUSDT",
+    }
