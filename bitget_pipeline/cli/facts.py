@@ -146,6 +146,9 @@ class Gatherer:
 
         if self._warehouse is None or self._redis is None or facts.unreachable:
             return
+        if not facts.selected:  # of an instance that has just begun there is nothing to judge
+            facts.health, facts.health_reasons = "unknown", ["nothing is selected yet: the first discovery does it"]
+            return
         overview = Overview(self._redis, self._boot.redis_prefix, SHARD)
         health = watch(self._warehouse, overview, now_ms=round(self._now() * 1000))
         facts.health, facts.health_reasons = health.status.value, health.reasons

@@ -48,6 +48,16 @@ def test_two_instances_run_side_by_side(demos: tuple[Demo, Demo]) -> None:
     assert len(set(ports)) == len(ports) == 10
 
 
+def test_a_start_is_quiet(demos: tuple[Demo, Demo]) -> None:
+    """
+    No server complains while the others are still starting: no warning and no stack trace in any log.
+    """
+    for demo in demos:
+        for log in (demo.home / "logs").glob("*.log"):
+            said = log.read_text(encoding="utf-8")
+            assert not [word for word in ("WARNING", "Stack Trace", "Traceback") if word in said], said
+
+
 def test_every_child_is_in_a_session_of_its_own_with_bare_secrets(demos: tuple[Demo, Demo]) -> None:
     """
     Stores and the local exchange see nobody's keys: their environment is the system's and our mark.

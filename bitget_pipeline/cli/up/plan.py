@@ -186,7 +186,8 @@ def _dagster(
         Program(
             name="dagster-webserver",
             command=[
-                *(sys.executable, "-m", "dagster_webserver", *host, "-p", str(chosen["dagster"]), "-w", workspace),
+                *(sys.executable, "-m", f"{__package__}.page", str(chosen["code_server"])),
+                *(*host, "-p", str(chosen["dagster"]), "-w", workspace),
             ],
             environment=environment,
             ready=probes.http_answers(chosen["dagster"], "/server_info"),
