@@ -80,6 +80,7 @@ class Gatherer:
             ("redis", self._ask_redis),
             ("health", self._judge),
             ("dagster", self._ask_dagster),
+            ("disk", self._look_at_disk),
         ):
             try:
                 ask(facts)
@@ -176,6 +177,9 @@ class Gatherer:
                 facts.live_run = f"{run['runId']} {run['status'].lower()}"
         facts.backfills = len((data.get("backfills") or {}).get("results") or [])
 
+    def _look_at_disk(self, facts: Facts) -> None:
+        folder.require_room(self._boot.home)
+
 
 class DagsterSilent(PipelineError):
     """Dagster's webserver does not answer as expected."""
@@ -192,5 +196,6 @@ def ask_graphql(host: str, port: int, query: str) -> dict[str, Any]:
     finally:
         connection.close()
     if answer.get("errors"):
-        raise DagsterSilent(answer["errors"][0].get("message", "GraphQL error"), where=f"{host}:{port}")
+        message = str(answer["errors"][0].get("message") or "GraphQL error").splitlines()[0]
+        raise DagsterSilent(message, where=f"{host}:{port}")
     return dict(answer.get("data") or {})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -30,6 +32,13 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Demo, Demo
     finally:
         for demo in both:
             demo.stop()
+
+
+def run_states(demo: Demo, job: str) -> list[str]:
+    """The states of a job's runs in Dagster's records, oldest first."""
+    with closing(sqlite3.connect(demo.home / "dagster" / "history" / "runs.db")) as records:
+        rows = records.execute("SELECT status FROM runs WHERE pipeline_name = ? ORDER BY id", (job,)).fetchall()
+    return [str(row[0]) for row in rows]
 
 
 def test_two_instances_run_side_by_side(demos: tuple[Demo, Demo]) -> None:
@@ -218,12 +227,14 @@ def test_a_killed_up_and_watchdog_are_cleaned_up_by_the_next_up(demos: tuple[Dem
 
 def test_ctrl_c_leaves_no_process_behind(demos: tuple[Demo, Demo]) -> None:
     """
-    Run workers, their helpers, servers and the watchdog are gone when `up` is.
+    Run workers, their helpers, servers and the watchdog are gone when `up` is; the runs are cancelled, not failed.
     """
     demo = demos[0]
     left = demo.processes() | {demo.run_file()["watchdog"]["pid"]}
+    wait_until(lambda: "STARTED" in run_states(demo, "live"), "a live run is at work", within=120)
 
     assert demo.stop(signal.SIGINT) == 0
+    assert "CANCELED" in run_states(demo, "live")
     assert all_gone(left)
     assert "stopped in order" in demo.events()[-1]["text"]
     assert "killed" not in demo.events()[-1]["text"]
