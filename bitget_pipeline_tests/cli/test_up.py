@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -32,6 +34,13 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Demo, Demo
             demo.stop()
 
 
+def run_states(demo: Demo, job: str) -> list[str]:
+    """The states of a job's runs in Dagster's records, oldest first."""
+    with closing(sqlite3.connect(demo.home / "dagster" / "history" / "runs.db")) as records:
+        rows = records.execute("SELECT status FROM runs WHERE pipeline_name = ? ORDER BY id", (job,)).fetchall()
+    return [str(row[0]) for row in rows]
+
+
 def test_two_instances_run_side_by_side(demos: tuple[Demo, Demo]) -> None:
     """
     Each has its own folder, ports and pages, and neither port is the other's.
@@ -46,6 +55,16 @@ def test_two_instances_run_side_by_side(demos: tuple[Demo, Demo]) -> None:
             assert page.read() == b"Ok.\n"
 
     assert len(set(ports)) == len(ports) == 10
+
+
+def test_a_start_is_quiet(demos: tuple[Demo, Demo]) -> None:
+    """
+    No server complains while the others are still starting: no warning and no stack trace in any log.
+    """
+    for demo in demos:
+        for log in (demo.home / "logs").glob("*.log"):
+            said = log.read_text(encoding="utf-8")
+            assert not [word for word in ("WARNING", "Stack Trace", "Traceback") if word in said], said
 
 
 def test_every_child_is_in_a_session_of_its_own_with_bare_secrets(demos: tuple[Demo, Demo]) -> None:
@@ -208,12 +227,14 @@ def test_a_killed_up_and_watchdog_are_cleaned_up_by_the_next_up(demos: tuple[Dem
 
 def test_ctrl_c_leaves_no_process_behind(demos: tuple[Demo, Demo]) -> None:
     """
-    Run workers, their helpers, servers and the watchdog are gone when `up` is.
+    Run workers, their helpers, servers and the watchdog are gone when `up` is; the runs are cancelled, not failed.
     """
     demo = demos[0]
     left = demo.processes() | {demo.run_file()["watchdog"]["pid"]}
+    wait_until(lambda: "STARTED" in run_states(demo, "live"), "a live run is at work", within=120)
 
     assert demo.stop(signal.SIGINT) == 0
+    assert "CANCELED" in run_states(demo, "live")
     assert all_gone(left)
     assert "stopped in order" in demo.events()[-1]["text"]
     assert "killed" not in demo.events()[-1]["text"]

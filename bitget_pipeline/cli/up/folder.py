@@ -182,10 +182,23 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         raise DiskFull(f"cannot write: {error.strerror}", where=str(path), remedy="make room on the disk") from error
 
 
+def require_room(home: Path) -> None:
+    """Raises DiskFull when less is free than an instance needs; the folder need not exist yet."""
+    there = next(place for place in (home, *home.parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if free < LEAST_FREE_BYTES:
+        raise DiskFull(
+            f"only {free // 1024**2} MiB are free on the disk",
+            where=str(home),
+            remedy=f"make room ({LEAST_FREE_BYTES // 1024**2} MiB at least), or choose another disk with --home",
+        )
+
+
 def _make(home: Path) -> None:
+    """Make the folder, if it can be used: nothing is created on a disk that is full."""
     try:
+        require_room(home)
         home.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(home).free
     except OSError as error:
         raise SettingsInvalid(
             f"the folder cannot be used: {error.strerror}",
@@ -195,12 +208,6 @@ def _make(home: Path) -> None:
     if not os.access(home, os.W_OK):
         raise SettingsInvalid(
             "the folder cannot be written", where=str(home), remedy="choose another with --home or BITGET_PIPELINE_HOME"
-        )
-    if free < LEAST_FREE_BYTES:
-        raise DiskFull(
-            f"only {free // 1024**2} MiB are free on the disk",
-            where=str(home),
-            remedy=f"make room ({LEAST_FREE_BYTES // 1024**2} MiB at least), or choose another disk with --home",
         )
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,29 +100,38 @@ def end(
     *,
     reap: Callable[[], None] = lambda: None,
     phases: Sequence[tuple[str, float]] = PHASES,
+    told: Collection[int] = (),
 ) -> list[str]:
     """
     End every process of an instance: Dagster with its run workers, then the code server, then stores and exchange.
 
-    Each gets SIGTERM and its phase's time, then SIGKILL. `reap` is called while waiting, for children of the caller.
+    Each gets SIGTERM and its phase's time, then SIGKILL. Those in `told` know already: a signal would disturb them while
+    they write what they hold, so it comes at half-time only. `reap` is called while waiting, for children of the caller.
     Returns the names of those that had to be killed.
     """
     killed: list[str] = []
     for phase, patience in phases:
-        told: set[int] = set()
+        signalled: set[int] = set()
         deadline = time.monotonic() + patience
+        half_time = deadline - patience / 2
         while left := _of_phase(phase, members(sessions, mark)):
             for process in left:
                 if time.monotonic() > deadline:
                     killed.append(_signalled(process, signal.SIGKILL))
-                elif process.pid not in told:
+                elif process.pid not in signalled and (process.pid not in told or time.monotonic() > half_time):
                     _signalled(process, signal.SIGTERM)
-                    told.add(process.pid)
+                    signalled.add(process.pid)
             time.sleep(0.05)
             reap()
             if time.monotonic() > deadline + 5.0:  # not even SIGKILL helps: it hangs in the kernel
                 break
     return sorted(set(killed))
+
+
+def run_workers(sessions: Sequence[Session], mark: str) -> set[int]:
+    """The processes that execute Dagster's runs, and their helpers."""
+    own = {session.pid for session in sessions}
+    return {process.pid for process in _of_phase("dagster", members(sessions, mark)) if process.pid not in own}
 
 
 def end_recorded(home: Path) -> list[str]:

@@ -18,6 +18,7 @@ from ...settings import Boot, Operational, exchange_address
 from . import dagster_home, folder, ports, probes
 from .leftovers import MARK
 from .program import Program
+from .stores import prepare as prepare_stores
 from .supervisor import Step
 
 PREFERRED = {"warehouse": 18123, "redis": 16379, "exchange": 18080, "code_server": 14266}
@@ -91,15 +92,9 @@ def make_plan(
     programs += _dagster(boot, chosen, environment, stores)
     steps = (
         Step(dagster_home.RECORDS, lambda: dagster_home.make_records(boot.home, environment), frozenset()),
-        Step("tables", lambda: _tables(boot), stores - {"exchange"}),
+        Step("tables", lambda: prepare_stores(boot), stores - {"exchange"}),
     )
     return Plan(tuple(programs), steps, addresses, chosen)
-
-
-def _tables(boot: Boot) -> str:
-    from .stores import prepare  # with its drivers, while the programs start
-
-    return prepare(boot)
 
 
 def _servers(boot: Boot) -> list[str]:
@@ -186,7 +181,8 @@ def _dagster(
         Program(
             name="dagster-webserver",
             command=[
-                *(sys.executable, "-m", "dagster_webserver", *host, "-p", str(chosen["dagster"]), "-w", workspace),
+                *(sys.executable, "-m", f"{__package__}.page", str(chosen["code_server"])),
+                *(*host, "-p", str(chosen["dagster"]), "-w", workspace),
             ],
             environment=environment,
             ready=probes.http_answers(chosen["dagster"], "/server_info"),

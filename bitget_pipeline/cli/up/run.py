@@ -21,10 +21,11 @@ import psutil
 from rich.console import Console
 
 from ...errors import PipelineError, StoreUnavailable
+from ...local.redis import find_redis_server
 from ...settings import Boot, load_boot, load_operational
 from .. import output
 from ..facts import Gatherer
-from . import folder, leftovers, plan, ports
+from . import folder, leftovers, plan, ports, runs, stores
 from .leftovers import Session
 from .supervisor import Happened, Supervisor
 from .view import Json, Lines, Panels, Shown, Watcher
@@ -52,10 +53,8 @@ def run(options: Options) -> int:
     boot = load_boot(environ)
     operational = load_operational(boot, environ)
     folder.check_stamp(boot.home, boot.exchange)
-    if boot.exchange == "bitget" and folder.owner(boot.home) is None:
-        from ..reach import require_exchange
-
-        require_exchange(boot)
+    if folder.owner(boot.home) is None:
+        _require_what_it_needs(boot, options)
     began = time.monotonic()
     with folder.taken(boot.home, boot.exchange), _told_to_stop() as told, ports.Claims() as claims:
         left = leftovers.end_recorded(boot.home)
@@ -78,11 +77,25 @@ def run(options: Options) -> int:
                 finally:
                     if not options.as_json and told():
                         view.closed("stopping: run workers write what they hold, then the stores close ...")
-                    killed = supervisor.stop()
+                    page = planned.addresses["dagster"]
+                    killed = supervisor.stop(lambda: runs.cancel(page["host"], page["port"]))
                     if killed:
                         closing += f"; had to be killed: {', '.join(killed)}"
                     view.closed(f"{closing}; the data lies in {boot.home}")
     return 0
+
+
+def _require_what_it_needs(boot: Boot, options: Options) -> None:
+    """Raise what a person has to mend first, before anything is written: a port, a missing server, the exchange."""
+    if not (boot.home / folder.LOCK).exists():  # else a killed `up` may have left who has the port; it is ended first
+        ports.require_free(options.port, option="--port")
+    stores.require_answers(boot)
+    if boot.embedded_redis:
+        find_redis_server()
+    if boot.exchange == "bitget":
+        from ..reach import require_exchange
+
+        require_exchange(boot)
 
 
 def _watch(

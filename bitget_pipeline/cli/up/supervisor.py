@@ -93,9 +93,16 @@ class Supervisor:
                 child.cut_log()
         return happened
 
-    def stop(self) -> list[str]:
-        """End everything in order. Returns the names of what had to be killed."""
-        killed = leftovers.end(self.sessions, self.mark, reap=self.reap)
+    def stop(self, cancel_runs: Callable[[], bool] = lambda: False) -> list[str]:
+        """
+        End everything in order. Returns the names of what had to be killed.
+
+        `cancel_runs` tells the run workers through Dagster, and whether it could; else they get a signal like all.
+        """
+        told = leftovers.run_workers(self.sessions, self.mark)
+        if told and not cancel_runs():
+            told = set()
+        killed = leftovers.end(self.sessions, self.mark, reap=self.reap, told=told)
         self.reap()
         self._threads.shutdown(wait=False, cancel_futures=True)
         return killed
@@ -129,7 +136,7 @@ class Supervisor:
     def _died(self, child: Child, ended: str, now: float) -> Happened:
         if not child.was_ready:
             raise self._cannot_start(child, ended)
-        words = child.last_words()
+        words = "" if ended.endswith("SIGKILL") else child.last_words()  # whoever kills it so leaves it no last word
         delay = child.schedule_restart(now=now)
         said = f": {words}" if words else ""
         return Happened(

@@ -63,7 +63,7 @@ def _listen(config: WarehouseConfig) -> socket.socket:
             raise errors.PortTaken(
                 "the warehouse's port is taken",
                 where=f"{config.host}:{config.port}",
-                remedy="stop the other program or choose another port (CLICKHOUSE_PORT)",
+                remedy="stop the other program or choose another port (--port, or CLICKHOUSE_PORT)",
             ) from None
         raise errors.SettingsInvalid(f"cannot listen: {error}", where=f"{config.host}:{config.port}") from None
     return listener
