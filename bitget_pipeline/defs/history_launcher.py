@@ -9,8 +9,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-from ..market.instrument import Market
 from ..market.coverage_days import by_day
+from ..market.instrument import Market
 from ..market.interval import Interval, to_ms
 from ..storage.warehouse import Warehouse
 from .partitions import Rectangle, rectangles, symbol_partitions

@@ -24,16 +24,18 @@ log = get_logger(__name__)
 MINUTE_MS = Resolution.M1.ms
 STORED = frozenset({CoverageState.COMPLETE, CoverageState.PARTIAL})
 LOST = "the ledger called it stored, but the recount did not find it"
+BEHIND = "more is stored than was accounted for"
 CHANGED = "the table holds other bars than those accounted for"
 
 
 @dataclass(slots=True)
 class Recount:
-    """How many statements were compared, and those that were wrong, as they stood."""
+    """How many statements were compared, and those that claimed too much, as they stood."""
 
     statements: int = 0
     wrong: list[Evidence] = field(default_factory=list)
     lost: int = 0  # bars
+    behind: int = 0  # statements that claimed less than there is
 
 
 async def recount(
@@ -52,10 +54,13 @@ async def recount(
         rows, digest = await asyncio.to_thread(
             warehouse.candle_digest, claim.symbol, Resolution.M1, claim.interval, source=source
         )
-        if rows == claim.rows and digest in (claim.digest, 0) or not claim.digest and rows >= claim.rows:
+        if (rows, digest) == (claim.rows, claim.digest):
             continue
-        found.wrong.append(claim)
-        found.lost += max(0, claim.rows - rows)
+        if rows > claim.rows or (rows == claim.rows and not claim.digest):
+            found.behind += 1  # stored, and killed before it was accounted for
+        else:
+            found.wrong.append(claim)
+            found.lost += claim.rows - rows
         await _correct(
             warehouse, versions, claim, standing, rows, digest, source=source, run_id=run_id, now_ms=now_ms()
         )
@@ -106,8 +111,12 @@ async def _correct(
     }  # fmt: skip
     lost = gaps_between([*opens, *explained], every_ms=MINUTE_MS, within=stretch)
     doubted, reason = (lost, LOST) if lost else ([stretch], CHANGED)
+    if not lost and (rows > claim.rows or not claim.digest):
+        doubted, reason = [], BEHIND
     holes = [_due(claim, part, reason, now_ms) for part in doubted]
-    whole = replace(claim, state=CoverageState.PARTIAL, rows=rows, digest=digest, reason=f"recounted: {reason}")
+    complete = rows == claim.expected and not known and not holes
+    state = CoverageState.COMPLETE if complete else CoverageState.PARTIAL
+    whole = replace(claim, state=state, rows=rows, digest=digest, reason=f"recounted: {reason}")
     wide = [] if any(one.interval == stretch for one in holes) else [whole]
     version = await versions.next()
     await asyncio.to_thread(warehouse.store_evidence, [*wide, *known, *holes], version=version, run_id=run_id)
