@@ -69,6 +69,7 @@ def test_schedules_and_sensors_are_on():
 
     assert {s.name for s in repository.schedule_defs} == {
         "hourly_discovery",
+        "daily_recount",
         "spot_daily_top_up",
         "usdtm_daily_top_up",
     }
