@@ -25,6 +25,7 @@ COMMANDS = {
     "status": "status",
     "doctor": "doctor",
     "symbols": "symbols",
+    "coverage": "coverage",
     "settings": "settings",
     "exchange": "servers",
     "warehouse": "servers",

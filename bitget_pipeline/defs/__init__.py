@@ -7,11 +7,11 @@ Nothing here decides anything about market data; what can be decided without Dag
 
 import dagster as dg
 
-from .assets import candles_assets, instruments, live_assets, tables, tickers, universe
+from .assets import candles_assets, coverage, instruments, live_assets, tables, tickers, universe
 from .checks import asset_checks
-from .jobs import discovery, history_jobs, live
+from .jobs import coverage_recount, discovery, history_jobs, live
 from .resources import PipelineResource
-from .schedules import daily_top_ups, hourly_discovery
+from .schedules import daily_recount, daily_top_ups, hourly_discovery
 from .sensors import first_discovery, health, history_launchers, live_supervisor
 
 
@@ -28,10 +28,11 @@ def build() -> dg.Definitions:
             universe,
             *candles_assets(markets, grid_starts=grid_starts),
             *live_assets(markets),
+            coverage,
         ],
         asset_checks=asset_checks(markets),
-        jobs=[discovery, live, *history_jobs(markets)],
-        schedules=[hourly_discovery, *daily_top_ups(markets, grid_starts=grid_starts)],
+        jobs=[discovery, live, coverage_recount, *history_jobs(markets)],
+        schedules=[hourly_discovery, daily_recount, *daily_top_ups(markets, grid_starts=grid_starts)],
         sensors=[first_discovery, live_supervisor, health, *history_launchers(markets, grid_starts=grid_starts)],
         resources={"pipeline": pipeline},
         executor=dg.in_process_executor,

@@ -24,6 +24,16 @@ LAST_HOUR = (
 )
 """Whole minutes that are settled."""
 
+LATELY = f"WHERE market = {{market:String}} AND resolution = '1m' AND {SINCE}"
+
+WITH_PREVIOUS = (
+    "SELECT symbol, open_time, open, high, low, "
+    "lagInFrame(toNullable(open_time)) OVER before AS previous, lagInFrame(close) OVER before AS previous_close "
+    "FROM candles_final WHERE market = {market:String} AND resolution = '1m' AND open_time > now() - INTERVAL 8 DAY "
+    "WINDOW before AS (PARTITION BY symbol, source ORDER BY open_time ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
+)
+"""The bars of the last week, each with the time and the close of the one before."""
+
 SHOWN = 20
 
 
@@ -36,6 +46,7 @@ class Check:
     sentence: str
     offenders: str
     columns: tuple[str, ...]
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
 
 
 CHECKS = (
@@ -75,6 +86,90 @@ CHECKS = (
             "GROUP BY c.symbol, c.interval_start, c.expected HAVING stored != c.expected"
         ),
         columns=("symbol", "from", "expected", "stored"),
+    ),
+    Check(
+        asset="*/candles_1m",
+        name="bars_are_stored_once",
+        sentence="No bar is stored twice once versions of a row are merged.",
+        offenders=(
+            f"SELECT symbol, source, toString(open_time), count() AS times FROM candles_final {LATELY} "
+            "GROUP BY symbol, source, open_time HAVING times > 1"
+        ),
+        columns=("symbol", "source", "opens at", "times"),
+    ),
+    Check(
+        asset="*/candles_1m",
+        name="times_are_on_the_grid",
+        sentence="Every bar opens at a whole minute, none of them in the future.",
+        offenders=(
+            f"SELECT symbol, toString(open_time), toString(received_at) FROM candles_final {LATELY} "
+            "AND (open_time != toStartOfMinute(open_time) OR open_time > now())"
+        ),
+        columns=("symbol", "opens at", "received at"),
+    ),
+    Check(
+        asset="*/candles_1m",
+        name="every_gap_is_listed",
+        sentence="Minutes missing between two bars of a day are listed in the ledger, with a reason.",
+        offenders=(
+            "SELECT g.symbol, toString(g.gap_start), g.minutes, sum(greatest(0, dateDiff('minute', "
+            "greatest(c.interval_start, g.gap_start), least(c.interval_end, g.gap_end)))) AS listed FROM "
+            "(SELECT symbol, assumeNotNull(previous) + INTERVAL 1 MINUTE AS gap_start, open_time AS gap_end, "
+            f"dateDiff('minute', gap_start, gap_end) AS minutes FROM ({WITH_PREVIOUS}) "
+            "WHERE previous IS NOT NULL AND minutes > 0 AND toDate(assumeNotNull(previous)) = toDate(open_time)) AS g "
+            "LEFT JOIN (SELECT symbol, interval_start, interval_end FROM coverage WHERE market = {market:String} "
+            "AND stream = 'candles_1m' AND state NOT IN ('complete', 'partial') AND interval_end > now() - INTERVAL 9 DAY) "
+            "AS c ON c.symbol = g.symbol GROUP BY g.symbol, g.gap_start, g.minutes HAVING listed < g.minutes"
+        ),
+        columns=("symbol", "from", "minutes missing", "minutes listed"),
+    ),
+    Check(
+        asset="*/candles_1m",
+        name="bars_fit_their_neighbours",
+        sentence="No bar of the last week lies at less than a third, or more than three times, of the bar before it.",
+        offenders=(
+            "SELECT symbol, toString(open_time), previous_close, low, high FROM "
+            f"({WITH_PREVIOUS}) WHERE previous_close > 0 AND open_time = assumeNotNull(previous) + INTERVAL 1 MINUTE "
+            "AND (high > 3 * previous_close OR low < previous_close / 3)"
+        ),
+        columns=("symbol", "opens at", "close before", "low", "high"),
+        severity=dg.AssetCheckSeverity.WARN,
+    ),
+    Check(
+        asset="coverage",
+        name="no_hole_grows_old",
+        sentence="No hole of a selected symbol within the wanted history is older than three days.",
+        offenders=(
+            "SELECT market, symbol, stream, toString(interval_start), toString(interval_end), state, reason, "
+            "toString(retry_at) FROM coverage WHERE stream LIKE 'candles_%' AND state IN ('unknown', 'unexplained') "
+            "AND interval_end < now() - INTERVAL 3 DAY AND interval_end > now() - toIntervalDay({days:UInt32}) "
+            "AND (market, symbol) IN (SELECT market, symbol FROM universe_now)"
+        ),
+        columns=("market", "symbol", "stream", "from", "to", "state", "why", "next try"),
+        severity=dg.AssetCheckSeverity.WARN,
+    ),
+    Check(
+        asset="coverage",
+        name="every_selected_day_has_a_row",
+        sentence="The ledger has a statement for every selected symbol and every wanted day.",
+        offenders=(
+            "SELECT market, symbol, toString(day) FROM (SELECT market, symbol, today() - number AS day FROM universe_now "
+            "CROSS JOIN (SELECT number + 1 AS number FROM numbers({days:UInt32})) AS back "
+            "WHERE day >= toDate({grid_start:String})) WHERE (market, symbol, day) NOT IN "
+            "(SELECT market, symbol, toDate(interval_start) FROM coverage WHERE stream = 'candles_1m')"
+        ),
+        columns=("market", "symbol", "day"),
+        severity=dg.AssetCheckSeverity.WARN,
+    ),
+    Check(
+        asset="coverage",
+        name="recount_agrees",
+        sentence="The recounts of the last day found everything that the ledger calls stored.",
+        offenders=(
+            "SELECT toString(opened_at), severity, what FROM incidents_final "
+            "WHERE kind = 'recount_differs' AND opened_at > now() - INTERVAL 1 DAY"
+        ),
+        columns=("at", "severity", "what"),
     ),
     Check(
         asset="trades",
@@ -126,7 +221,7 @@ CHECKS = (
 
 def asset_checks(markets: Sequence[Market]) -> list[dg.AssetChecksDefinition]:
     """Every check as Dagster wants it, those of all markets once for each."""
-    made = [_schema_matches(), _data_arrives()]
+    made = [_schema_matches(), _data_arrives(), *(_opens_at_previous_close(market) for market in markets)]
     for check in CHECKS:
         if check.asset.startswith("*/"):
             made += [_as_asset_check(check, dg.AssetKey([market.value, check.asset[2:]]), market) for market in markets]
@@ -138,10 +233,16 @@ def asset_checks(markets: Sequence[Market]) -> list[dg.AssetChecksDefinition]:
 def _as_asset_check(check: Check, asset: dg.AssetKey, market: Market | None) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=asset, name=check.name, description=check.sentence)
     def found(pipeline: PipelineResource) -> dg.AssetCheckResult:
-        parameters = {"market": market.value} if market else {}
+        settings = pipeline.operational()
+        known = {
+            "market": market.value if market else "",
+            "days": settings.history_days,
+            "grid_start": settings.grid_start.isoformat(),
+        }
+        parameters = {name: value for name, value in known.items() if f"{{{name}:" in check.offenders}
         with pipeline.warehouse() as warehouse:
             rows = warehouse.query(f"{check.offenders} LIMIT 1000", parameters)
-        return dg.AssetCheckResult(passed=not rows, metadata=_told(rows, check.columns))
+        return dg.AssetCheckResult(passed=not rows, severity=check.severity, metadata=_told(rows, check.columns))
 
     return found
 
@@ -165,6 +266,26 @@ def _schema_matches() -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(passed=not lines, metadata={"differences": "\n".join(lines) or "none"})
 
     return schema_matches
+
+
+def _opens_at_previous_close(market: Market) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=dg.AssetKey([market.value, "candles_1m"]),
+        name="opens_at_previous_close",
+        description="How many bars of the last week open at the close of the bar before: a habit of the exchange, reported "
+        "as a rate and never a failure.",
+    )
+    def opens_at_previous_close(pipeline: PipelineResource) -> dg.AssetCheckResult:
+        with pipeline.warehouse() as warehouse:
+            ((bars, alike),) = warehouse.query(
+                f"SELECT count(), countIf(open = previous_close) FROM ({WITH_PREVIOUS}) "
+                "WHERE open_time = assumeNotNull(previous) + INTERVAL 1 MINUTE",
+                {"market": market.value},
+            )
+        rate = {"rate": round(alike / bars, 6)} if bars else {}
+        return dg.AssetCheckResult(passed=True, metadata={"bars compared": int(bars), **rate})
+
+    return opens_at_previous_close
 
 
 def _data_arrives() -> dg.AssetChecksDefinition:

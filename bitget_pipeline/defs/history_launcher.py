@@ -9,15 +9,11 @@ from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
+from ..market.coverage_days import by_day
 from ..market.instrument import Market
-from ..market.interval import Interval, from_ms
-from ..storage.warehouse import CoverageState, Evidence, Warehouse
+from ..market.interval import Interval, to_ms
+from ..storage.warehouse import Warehouse
 from .partitions import Rectangle, rectangles, symbol_partitions
-
-SETTLED = frozenset(
-    {CoverageState.COMPLETE, CoverageState.VERIFIED_EMPTY, CoverageState.UNAVAILABLE, CoverageState.EXPIRED}
-)
-"""With one of these a day needs nothing more."""
 
 STREAM = "candles_1m"
 
@@ -33,29 +29,18 @@ def days_back(days: int, *, now: datetime, not_before: date) -> list[date]:
 
 
 def missing(warehouse: Warehouse, market: Market, *, days: Sequence[date], now: datetime) -> list[tuple[str, date]]:
-    """The (symbol, day) pairs of the selection that the ledger does not call settled and whose next try is due."""
+    """
+    The (symbol, day) pairs of the selection that have something to fetch now: minutes that nobody has asked for, or
+    holes whose next try is due. By day as given, then by rank.
+    """
     if not days:
         return []
-    symbols = [member.symbol.name for member in warehouse.current_universe() if member.symbol.market is market]
+    symbols = [member.symbol for member in warehouse.current_universe() if member.symbol.market is market]
     span = Interval(Interval.of_day(min(days)).start_ms, Interval.of_day(max(days)).end_ms)
-    known: dict[tuple[str, date], list[Evidence]] = {}
-    for evidence in warehouse.coverage(STREAM, market=market, interval=span):
-        for day in _days_in(evidence.interval):
-            known.setdefault((evidence.symbol.name, day), []).append(evidence)
-    return [(name, day) for day in days for name in symbols if _due(known.get((name, day)), now)]
-
-
-def _due(found: list[Evidence] | None, now: datetime) -> bool:
-    if not found:
-        return True
-    open_ones = [evidence for evidence in found if evidence.state not in SETTLED]
-    return any(evidence.retry_at is not None and evidence.retry_at <= now for evidence in open_ones)
-
-
-def _days_in(interval: Interval) -> list[date]:
-    first = from_ms(interval.start_ms).date()
-    last = from_ms(max(interval.start_ms, interval.end_ms - 1)).date()
-    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    found = by_day(
+        warehouse.coverage(STREAM, market=market, interval=span), symbols=symbols, days=days, now_ms=to_ms(now)
+    )
+    return [(symbol.name, day) for day in days for symbol in symbols if found[symbol, day].due]
 
 
 def launches(

@@ -17,6 +17,12 @@ discovery = dg.define_asset_job(
     description="The schema, which instruments there are, how much is traded in each, and which are collected from now on.",
 )
 
+coverage_recount = dg.define_asset_job(
+    "coverage_recount",
+    selection=dg.AssetSelection.assets("coverage"),
+    description="The ledger compared with the tables, corrected where it claims too much, and drawn.",
+)
+
 
 def history_job_name(market: Market) -> str:
     """The name of a market's history job."""

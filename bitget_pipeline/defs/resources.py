@@ -38,6 +38,7 @@ from ..storage.budget import Budget
 from ..storage.control import LiveControl
 from ..storage.lease import Lease
 from ..storage.overview import Overview
+from ..storage.page_shelf import PageShelf
 from ..storage.redis_connection import connect, connect_sync, server_identity
 from ..storage.stamp import stamp_database, stamp_prefix
 from ..storage.stream import TradeStream
@@ -58,6 +59,7 @@ class History:
     client: HistoryClient
     versions: Versions
     redis: redis.asyncio.Redis
+    shelf: PageShelf
 
 
 class PipelineResource(dg.ConfigurableResource):
@@ -101,7 +103,8 @@ class PipelineResource(dg.ConfigurableResource):
             proxy = place.proxy.get_secret_value() if place.proxy else None
             address = HttpAddress(exchange_address(place).rest_url, proxy=proxy, tls=ssl_context(place))
             async with opened(registry.get("bitget"), address, budget) as http:
-                yield History(http, Versions(client, place.redis_prefix, floor=floor), client)
+                versions = Versions(client, place.redis_prefix, floor=floor)
+                yield History(http, versions, client, PageShelf(client, place.redis_prefix))
         finally:
             await client.aclose()
 

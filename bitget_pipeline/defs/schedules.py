@@ -7,7 +7,7 @@ import dagster as dg
 
 from ..market.instrument import Market
 from .history_launcher import days_back, launches
-from .jobs import discovery, history_job_name
+from .jobs import coverage_recount, discovery, history_job_name
 from .resources import PipelineResource
 
 hourly_discovery = dg.ScheduleDefinition(
@@ -17,6 +17,15 @@ hourly_discovery = dg.ScheduleDefinition(
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Instruments, tickers and the selection, at seven minutes past every hour (off the hour, when everybody asks).",
+)
+
+daily_recount = dg.ScheduleDefinition(
+    name="daily_recount",
+    job=coverage_recount,
+    cron_schedule="20 2 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="The ledger against the tables, when the night's top-up is done.",
 )
 
 

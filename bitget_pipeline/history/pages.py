@@ -54,6 +54,7 @@ class CandleWalk:
         self._cursor = min(self.wanted.end_ms + every_ms, closed_end)
         self._oldest: int | None = None
         self._fruitless = 0
+        self._answers: list[tuple[int, int]] = []
 
     @property
     def ask(self) -> PageAsk | None:
@@ -64,9 +65,9 @@ class CandleWalk:
             return None
         return PageAsk(self._cursor, self._limit)
 
-    def take(self, page: Sequence[Candle]) -> None:
+    def take(self, page: Sequence[Candle]) -> bool:
         """
-        Note the answer to `ask`: bars in ascending order.
+        Note the answer to `ask`: bars in ascending order. Returns whether it brought a bar that was not known.
 
         Raises MalformedPage, and keeps nothing of the page, when a bar is not on the grid or contradicts what an
         earlier page said about the same minute.
@@ -81,15 +82,18 @@ class CandleWalk:
             known = self._bars.get(bar.open_ms)
             if known is not None and known != bar:
                 raise MalformedPage(f"two pages disagree about the bar at {from_ms(bar.open_ms)}")
+        if bars:
+            self._answers.append((bars[0].open_ms, bars[-1].open_ms))
         fresh = [bar for bar in bars if bar.open_ms not in self._bars]
         if not fresh:
             self._look_further(ask)
-            return
+            return False
         self._fruitless = 0
         self._bars.update((bar.open_ms, bar) for bar in fresh)
         reached = fresh[0].open_ms
         self._oldest = reached if self._oldest is None else min(self._oldest, reached)
         self._cursor = self._oldest + self._every
+        return True
 
     def _look_further(self, ask: PageAsk) -> None:
         """Nothing new: ask the same once more, then go on below the silent stretch; it stays a hole, not an empty one."""
@@ -106,7 +110,25 @@ class CandleWalk:
         """The stretches of the wanted time that no bar covers."""
         return gaps_between(self._bars, every_ms=self._every, within=self.wanted)
 
+    def bounds(self, hole: Interval) -> bool:
+        """Whether one answer had bars on both sides of the hole, so that it was not merely cut off there."""
+        return any(first < hole.start_ms and last >= hole.end_ms for first, last in self._answers)
+
     @property
     def expected(self) -> int:
         """How many bars the wanted stretch has."""
         return (self.wanted.end_ms - self.wanted.start_ms) // self._every
+
+
+def joined(stretches: Sequence[Interval], *, reach_ms: int) -> list[Interval]:
+    """
+    Ascending stretches, those that one page (`reach_ms` long) can cover together made one: many small holes near each
+    other cost one request, not one each.
+    """
+    together: list[Interval] = []
+    for stretch in stretches:
+        if together and stretch.end_ms - together[-1].start_ms <= reach_ms:
+            together[-1] = Interval(together[-1].start_ms, stretch.end_ms)
+        else:
+            together.append(stretch)
+    return together

@@ -9,25 +9,28 @@ Data first, evidence second; a range that is complete is not asked for again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import date
 
-from ..errors import DayNotServed, MalformedPage, PipelineError, StoreRefused, UnknownInstrument
+from ..errors import DayNotServed, MalformedPage, PipelineError, Transient, UnknownInstrument
 from ..exchange.contract import Exchange
 from ..guard.rate_limit import Priority
 from ..history.client import HistoryClient, Tally
-from ..history.pages import CandleWalk
+from ..history.pages import CandleWalk, joined
 from ..market.candle import Candle, Resolution
+from ..market.coverage import NOTHING_TO_FETCH, SETTLED, CoverageState, Evidence
 from ..market.instrument import Instrument, Status, Symbol
-from ..market.interval import Interval, from_ms, gaps_between, to_ms
-from ..storage.digest import candle_digest
+from ..market.interval import Interval, gaps_between, to_ms
+from ..storage.page_shelf import PageShelf, ShelvedPage
 from ..storage.versions import Versions
-from ..storage.warehouse import CoverageState, Evidence, Warehouse
+from ..storage.warehouse import Warehouse
 from ..telemetry import count, get_logger
+from .accounting import account, account_for_failure, stored_opens
 from .backfill_report import BackfillReport, Key, KeyReport, KeyState, Progress
+from .walkers import Walked, Walkers
 
 __all__ = ["BackfillReport", "Key", "KeyReport", "KeyState", "Progress", "backfill_candles"]
 
@@ -35,25 +38,6 @@ log = get_logger(__name__)
 
 CONTRADICTIONS_BORNE = 3
 """How often the pages of one stretch may contradict each other (a bar was corrected meanwhile) before it fails."""
-RETRY_HOLES_AFTER_MS = 30 * 60_000
-"""A hole is asked for again after half an hour: two answers that far apart are part of a proof of emptiness."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Walkers:
-    """What every key of one backfill shares."""
-
-    client: HistoryClient
-    exchange: Exchange
-    warehouse: Warehouse
-    versions: Versions
-    instruments: Mapping[Symbol, Instrument]
-    resolution: Resolution
-    refresh: bool
-    run_id: str
-    source: str
-    now_ms: Callable[[], int]
-    priority: Priority
 
 
 async def backfill_candles(
@@ -69,6 +53,7 @@ async def backfill_candles(
     resolution: Resolution = Resolution.M1,
     concurrency: int = 6,
     refresh: bool = False,
+    shelf: PageShelf | None = None,
     priority: Priority = Priority.BACKFILL,
     on_progress: Callable[[Progress], None] | None = None,
     on_key_done: Callable[[KeyReport], None] | None = None,
@@ -77,7 +62,8 @@ async def backfill_candles(
     Bring the closed bars of these (symbol, UTC day) keys into the warehouse, several at once.
 
     A key that fails is reported and loses nothing of the others. `now_ms` is market time. The callbacks are called in
-    the event loop, in the order in which keys are done.
+    the event loop, in the order in which keys are done. With a `shelf`, a backfill that was killed goes on at the page
+    to which it had come.
     """
     started = time.monotonic()
     markets = sorted({symbol.market for symbol, _ in keys})
@@ -85,8 +71,10 @@ async def backfill_candles(
     for market in markets:
         listed = await asyncio.to_thread(warehouse.instruments, market)
         known.update((instrument.symbol, instrument) for instrument in listed)
-    walkers = _Walkers(
-        client, exchange, warehouse, versions, known, resolution, refresh, run_id, source, now_ms, priority
+    if shelf is not None and refresh:
+        shelf = shelf.for_refresh()
+    walkers = Walkers(
+        client, exchange, warehouse, versions, shelf, known, resolution, refresh, run_id, source, now_ms, priority
     )
     report = BackfillReport()
     wanted = list(dict.fromkeys(keys))
@@ -114,7 +102,7 @@ def _progress(report: BackfillReport, *, total: int, elapsed: float) -> Progress
     return Progress(done, total, report.rows, report.requests, elapsed, remaining)
 
 
-async def _one_key(walkers: _Walkers, symbol: Symbol, day: date) -> KeyReport:
+async def _one_key(walkers: Walkers, symbol: Symbol, day: date) -> KeyReport:
     """One key, whatever happens: its failure is its report."""
     started = time.monotonic()
     tally = Tally()
@@ -143,7 +131,7 @@ async def _one_key(walkers: _Walkers, symbol: Symbol, day: date) -> KeyReport:
     )
 
 
-async def _serve(walkers: _Walkers, symbol: Symbol, day: date, tally: Tally) -> KeyReport:
+async def _serve(walkers: Walkers, symbol: Symbol, day: date, tally: Tally) -> KeyReport:
     whole = Interval.of_day(day)
     now = walkers.now_ms()
     if whole.start_ms > now:
@@ -154,69 +142,86 @@ async def _serve(walkers: _Walkers, symbol: Symbol, day: date, tally: Tally) -> 
             f"{symbol} is not among the instruments we know",
             remedy="materialize `instruments` first, and check the spelling",
         )
-    stretch, outside = _served_part(instrument, whole, every_ms=walkers.resolution.ms)
-    if stretch is None:
-        await _note(walkers, symbol, whole, CoverageState.VERIFIED_EMPTY, rows=0, expected=0, digest=0, reason=outside)
-        return KeyReport(symbol, day, KeyState(outside))
-    walk = await _walk(walkers, symbol, stretch, tally, closed_before_ms=now)
-    return await _account(walkers, symbol, day, walk, day_is_over=now >= whole.end_ms)
+    every = walkers.resolution.ms
+    stretch, outside = _served_part(instrument, whole, every_ms=every)
+    empty = [
+        Evidence(symbol, walkers.stream, part, CoverageState.VERIFIED_EMPTY, reason=why.value) for part, why in outside
+    ]
+    closed = Interval(stretch.start_ms, max(stretch.start_ms, min(stretch.end_ms, now - now % every)))
+    standing = await asyncio.to_thread(walkers.warehouse.coverage, walkers.stream, symbol=symbol, interval=whole)
+    if stretch.empty:
+        if set(empty) - set(standing):
+            version = await walkers.versions.next()
+            await asyncio.to_thread(walkers.warehouse.store_evidence, empty, version=version, run_id=walkers.run_id)
+        return KeyReport(symbol, day, outside[0][1])
+    stored = await stored_opens(walkers, symbol, closed)
+    walked = Walked(symbol, closed, standing, frozenset(stored), tally, empty)
+    try:
+        await _walk(walkers, walked, closed_before_ms=now)
+    except PipelineError as error:
+        with contextlib.suppress(PipelineError):  # the first error is the one to tell
+            await account_for_failure(walkers, walked, error)
+        raise
+    return await account(walkers, walked, day, day_is_over=now >= whole.end_ms)
 
 
-def _served_part(instrument: Instrument, day: Interval, *, every_ms: int) -> tuple[Interval | None, str]:
-    """The part of the day in which the instrument was listed; None with the reason when there is none."""
+def _served_part(
+    instrument: Instrument, day: Interval, *, every_ms: int
+) -> tuple[Interval, list[tuple[Interval, KeyState]]]:
+    """The part of the day in which the instrument was listed, maybe none, and the rest with its reason."""
     start, end = day.start_ms, day.end_ms
+    outside: list[tuple[Interval, KeyState]] = []
     if instrument.listed_at is not None:
         listed = to_ms(instrument.listed_at)
-        if listed >= end:
-            return None, KeyState.BEFORE_LISTING.value
-        start = max(start, listed - listed % every_ms)
-    if instrument.status is Status.RETIRED and instrument.delists_at is not None:
+        start = min(max(start, listed - listed % every_ms), end)
+        if start > day.start_ms:
+            outside.append((Interval(day.start_ms, start), KeyState.BEFORE_LISTING))
+    if instrument.status is Status.RETIRED and instrument.delists_at is not None and start < end:
         gone = to_ms(instrument.delists_at)
-        if gone <= start:
-            return None, KeyState.AFTER_DELISTING.value
-        end = min(end, gone + -gone % every_ms)
-    return Interval(start, end), ""
+        end = max(min(end, gone + -gone % every_ms), start)
+        if end < day.end_ms:
+            outside.append((Interval(end, day.end_ms), KeyState.AFTER_DELISTING))
+    return Interval(start, end), outside
 
 
-@dataclass(frozen=True, slots=True)
-class _Walked:
-    """A stretch after its walk: what had closed of it, and the bars that were fetched and stored."""
-
-    stretch: Interval
-    fetched: list[Candle]
-
-
-async def _walk(
-    walkers: _Walkers, symbol: Symbol, stretch: Interval, tally: Tally, *, closed_before_ms: int
-) -> _Walked:
-    """Fetch what is missing of the stretch (all of it on refresh) and store it."""
+async def _walk(walkers: Walkers, walked: Walked, *, closed_before_ms: int) -> None:
+    """Fetch what is missing or disputed of the stretch (all of it on refresh) and store it."""
     every = walkers.resolution.ms
-    closed_end = closed_before_ms - closed_before_ms % every
-    closed = Interval(stretch.start_ms, max(stretch.start_ms, min(stretch.end_ms, closed_end)))
-    missing = [closed]
-    if not walkers.refresh:
-        missing = gaps_between(await _stored_opens(walkers, symbol, closed), every_ms=every, within=closed)
-    fetched: list[Candle] = []
-    for hole in missing:
-        if not hole.empty:
-            fetched += await _fetch(walkers, symbol, hole, tally, closed_before_ms=closed_before_ms)
-    return _Walked(closed, fetched)
+    reach = walkers.exchange.max_candles_per_page * every
+    for stretch in joined(_to_ask(walkers, walked), reach_ms=reach):
+        walked.fetched += await _fetch(walkers, walked, stretch, closed_before_ms=closed_before_ms)
+        walked.asked.append(stretch)
 
 
-async def _fetch(
-    walkers: _Walkers, symbol: Symbol, hole: Interval, tally: Tally, *, closed_before_ms: int
-) -> list[Candle]:
+def _to_ask(walkers: Walkers, walked: Walked) -> list[Interval]:
+    """What the table lacks, but for what is settled, and what the ledger doubts although it is stored."""
+    stretch, every = walked.stretch, walkers.resolution.ms
+    if walkers.refresh:
+        return [] if stretch.empty else [stretch]
+    at_rest = set(walked.stored_before)
+    for one in walked.standing:
+        opens = range(max(one.interval.start_ms, stretch.start_ms), min(one.interval.end_ms, stretch.end_ms), every)
+        if one.state in NOTHING_TO_FETCH:
+            at_rest.update(opens)
+        elif one.state not in SETTLED and one.state is not CoverageState.PARTIAL:
+            at_rest.difference_update(opens)
+    return gaps_between(at_rest, every_ms=every, within=stretch)
+
+
+async def _fetch(walkers: Walkers, walked: Walked, stretch: Interval, *, closed_before_ms: int) -> list[Candle]:
     """Walk over one stretch, page by page, and store its bars; what a failing walk brought is stored too."""
+    symbol = walked.symbol
     for tries in range(CONTRADICTIONS_BORNE):
         walk = CandleWalk(
-            hole,
+            stretch,
             every_ms=walkers.resolution.ms,
             page_size=walkers.exchange.max_candles_per_page,
             closed_before_ms=closed_before_ms,
         )
         try:
-            await _follow(walkers, symbol, walk, tally)
+            await _follow(walkers, walked, walk)
         except MalformedPage:
+            await _clear(walkers, symbol, stretch)
             if tries + 1 == CONTRADICTIONS_BORNE:
                 raise
             count("backfill.contradictions")
@@ -226,22 +231,48 @@ async def _fetch(
             raise
         candles = walk.candles()
         await _store(walkers, symbol, candles)
+        await _clear(walkers, symbol, stretch)
+        walked.walks.append(walk)
         return candles
     raise AssertionError("every try returns or raises")
 
 
-async def _follow(walkers: _Walkers, symbol: Symbol, walk: CandleWalk, tally: Tally) -> None:
+async def _follow(walkers: Walkers, walked: Walked, walk: CandleWalk) -> None:
+    """Take page after page, those that lie on the shelf from there."""
+    symbol, shelf = walked.symbol, walkers.shelf
     read = functools.partial(walkers.exchange.read_candles, symbol, walkers.resolution)
+    shelved: dict[int, ShelvedPage] = {}
+    if shelf is not None:
+        with contextlib.suppress(Transient):  # without Redis nothing can be taken up, and nothing is lost
+            shelved = await shelf.pages(symbol, walkers.resolution, walk.wanted)
     while (ask := walk.ask) is not None:
+        known = shelved.pop(ask.end_ms, None)
+        if known is not None:
+            walked.answered(known.answered_ms)
+            walk.take(known.candles)
+            count("backfill.pages_taken_up")
+            continue
         request = walkers.exchange.candle_page(symbol, walkers.resolution, end_ms=ask.end_ms, limit=ask.limit)
-        page = await walkers.client.fetch(request, read, priority=walkers.priority, tally=tally)
+        page = await walkers.client.fetch(request, read, priority=walkers.priority, tally=walked.tally)
         if page.rejected:
             count("backfill.rows_set_aside", len(page.rejected))
             log.warning("backfill.rows_set_aside", symbol=str(symbol), rows=len(page.rejected), first=page.rejected[0])
-        walk.take(page)
+        answered = walkers.now_ms()
+        walked.answered(answered)
+        if walk.take(page) and shelf is not None and walk.ask is not None:  # after the last page all is stored at once
+            with contextlib.suppress(Transient):
+                await shelf.put(
+                    symbol, walkers.resolution, walk.wanted, end_ms=ask.end_ms, page=ShelvedPage(answered, list(page))
+                )
 
 
-async def _store(walkers: _Walkers, symbol: Symbol, candles: list[Candle]) -> None:
+async def _clear(walkers: Walkers, symbol: Symbol, stretch: Interval) -> None:
+    if walkers.shelf is not None:
+        with contextlib.suppress(Transient):
+            await walkers.shelf.clear(symbol, walkers.resolution, stretch)
+
+
+async def _store(walkers: Walkers, symbol: Symbol, candles: list[Candle]) -> None:
     if not candles:
         return
     version = await walkers.versions.next()
@@ -256,78 +287,3 @@ async def _store(walkers: _Walkers, symbol: Symbol, candles: list[Candle]) -> No
         received_ms=walkers.now_ms(),
     )
     count("backfill.candles_stored", stored)
-
-
-async def _stored_opens(walkers: _Walkers, symbol: Symbol, stretch: Interval) -> list[int]:
-    return await asyncio.to_thread(
-        walkers.warehouse.candle_opens, symbol, walkers.resolution, stretch, source=walkers.source
-    )
-
-
-async def _account(walkers: _Walkers, symbol: Symbol, day: date, walked: _Walked, *, day_is_over: bool) -> KeyReport:
-    """Read back what the table holds now, and write it down as evidence: the table is believed, not our memory."""
-    every = walkers.resolution.ms
-    stretch = walked.stretch
-    expected = (stretch.end_ms - stretch.start_ms) // every
-    if stretch.empty:
-        return KeyReport(symbol, day, KeyState.PARTIAL)
-    rows, digest = await asyncio.to_thread(
-        walkers.warehouse.candle_digest, symbol, walkers.resolution, stretch, source=walkers.source
-    )
-    if len(walked.fetched) == expected and (rows, digest) != candle_digest(walked.fetched):
-        raise StoreRefused(
-            f"the table holds {rows} bars that are not the {expected} sent", where=f"{symbol} on {day}",
-            remedy="run this key again with refresh; if it stays so, the disk or the server damages data",
-        )  # fmt: skip
-    holes: list[Interval] = []
-    if rows != expected:
-        holes = gaps_between(await _stored_opens(walkers, symbol, stretch), every_ms=every, within=stretch)
-    state = CoverageState.COMPLETE if not holes else CoverageState.PARTIAL
-    reason = "every closed bar is stored" if not holes else f"{len(holes)} holes, first at {from_ms(holes[0].start_ms)}"
-    await _note(
-        walkers, symbol, stretch, state, rows=rows, expected=expected, digest=digest, reason=reason, holes=holes
-    )
-    key_state = KeyState.COMPLETE if day_is_over and not holes else KeyState.PARTIAL
-    return KeyReport(symbol, day, key_state, rows, expected, len(walked.fetched), tuple(holes), digest=digest)
-
-
-async def _note(
-    walkers: _Walkers,
-    symbol: Symbol,
-    stretch: Interval,
-    state: CoverageState,
-    *,
-    rows: int,
-    expected: int,
-    digest: int,
-    reason: str,
-    holes: Sequence[Interval] = (),
-) -> None:
-    """Add evidence, unless the ledger says the same already."""
-    stream = f"candles_{walkers.resolution.value}"
-    whole = Evidence(symbol, stream, stretch, state, rows=rows, expected=expected, digest=digest, reason=reason)
-    retry_at = from_ms(walkers.now_ms() + RETRY_HOLES_AFTER_MS)
-    missing = [
-        Evidence(
-            symbol,
-            stream,
-            hole,
-            CoverageState.UNKNOWN,
-            expected=(hole.end_ms - hole.start_ms) // walkers.resolution.ms,
-            reason="the exchange sent no bar; an empty answer proves nothing",
-            retry_at=retry_at,
-        )
-        for hole in holes
-    ]
-    if not missing:
-        standing = await asyncio.to_thread(walkers.warehouse.coverage, stream, symbol=symbol, interval=stretch)
-        if whole in standing:
-            return
-    await _record(walkers, [whole])
-    if missing:
-        await _record(walkers, missing)  # of a greater version: said after the statement about the whole
-
-
-async def _record(walkers: _Walkers, evidence: list[Evidence]) -> None:
-    version = await walkers.versions.next()
-    await asyncio.to_thread(walkers.warehouse.store_evidence, evidence, version=version, run_id=walkers.run_id)

@@ -21,6 +21,7 @@ class KeyState(StrEnum):
     PARTIAL = "partial"  # the day is not over, or bars are missing: see `holes`
     BEFORE_LISTING = "before listing"
     AFTER_DELISTING = "after delisting"
+    UNAVAILABLE = "unavailable"  # the exchange has nothing of it, and that is settled
     FAILED = "failed"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..market.candle import Candle, Resolution
-from ..market.instrument import Symbol
+from ..market.instrument import Market, Symbol
 from ..market.interval import Interval
 from .connection import Connection
 from .digest import digest_sql
@@ -90,6 +90,16 @@ class CandleRows(Connection):
             _slice(symbol, resolution, interval, source),
         )
         return int(rows[0][0]), int(rows[0][1])
+
+    def candle_counts(self, resolution: Resolution, *, source: str) -> dict[tuple[Symbol, int], tuple[int, int]]:
+        """How many bars are stored and their digest, for every symbol and UTC day (counted from 1970-01-01)."""
+        rows = self.query(
+            f"SELECT market, symbol, toUInt32(toDate(open_time, 'UTC')) AS day, count(), {digest_sql()} "
+            "FROM candles_final WHERE resolution = {resolution:String} AND source = {source:String} "
+            "GROUP BY market, symbol, day",
+            {"resolution": resolution.value, "source": source},
+        )
+        return {(Symbol(Market(row[0]), row[1]), row[2]): (int(row[3]), int(row[4])) for row in rows}
 
     def candles(self, symbol: Symbol, resolution: Resolution, interval: Interval, *, source: str = "") -> list[Candle]:
         """The exchange's bars stored within the interval, ascending by open time."""

@@ -8,10 +8,8 @@ about.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from enum import StrEnum
 
+from ..market.coverage import CoverageState, Evidence
 from ..market.instrument import Market, Symbol
 from ..market.interval import Interval, from_ms, to_ms
 from .connection import Connection
@@ -28,41 +26,11 @@ _COLUMNS = (
     "digest",
     "reason",
     "retry_at",
+    "attempts",
+    "missed_since",
     "version",
     "run_id",
 )
-
-
-class CoverageState(StrEnum):
-    """What can be known of a stretch (design section 5)."""
-
-    COMPLETE = "complete"
-    PARTIAL = "partial"
-    VERIFIED_EMPTY = "verified_empty"
-    UNAVAILABLE = "unavailable"  # beyond the exchange's retention
-    EXPIRED = "expired"  # our own retention: never refilled
-    UNEXPLAINED = "unexplained"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """
-    What was found out about a stretch of a stream (`candles_1m`, `trades` …); `reason` is one line for a person.
-
-    A statement about a wider stretch replaces the older ones about stretches within it. No stretch reaches over the end
-    of a month.
-    """
-
-    symbol: Symbol
-    stream: str
-    interval: Interval
-    state: CoverageState
-    rows: int = 0
-    expected: int = 0
-    digest: int = 0
-    reason: str = ""
-    retry_at: datetime | None = None
 
 
 class CoverageRows(Connection):
@@ -83,6 +51,8 @@ class CoverageRows(Connection):
                 one.digest,
                 one.reason,
                 None if one.retry_at is None else to_ms(one.retry_at),
+                one.attempts,
+                None if one.missed_since is None else to_ms(one.missed_since),
                 version,
                 run_id,
             )
@@ -104,7 +74,8 @@ class CoverageRows(Connection):
         market_name = symbol.market if symbol else market or ""
         rows = self.query(
             "SELECT market, symbol, stream, toUnixTimestamp64Milli(interval_start), toUnixTimestamp64Milli(interval_end), "
-            "state, rows, expected, digest, reason, toUnixTimestamp64Milli(retry_at) FROM coverage "
+            "state, rows, expected, digest, reason, toUnixTimestamp64Milli(retry_at), attempts, "
+            "toUnixTimestamp64Milli(missed_since), version FROM coverage "
             "WHERE stream = {stream:String} AND ({market:String} = '' OR market = {market:String}) "
             "AND ({symbol:String} = '' OR symbol = {symbol:String}) "
             "AND interval_end > fromUnixTimestamp64Milli({start:Int64}, 'UTC') "
@@ -129,6 +100,9 @@ class CoverageRows(Connection):
                 digest=row[8],
                 reason=row[9],
                 retry_at=None if row[10] is None else from_ms(row[10]),
+                attempts=row[11],
+                missed_since=None if row[12] is None else from_ms(row[12]),
+                version=row[13],
             )
             for row in rows
         ]

@@ -26,3 +26,8 @@ def shard_key(prefix: str, shard: str, what: str) -> str:
 def egress_key(prefix: str, egress: str, what: str) -> str:
     """Something of one egress address: its rate budget."""
     return f"{prefix}{{egress:{egress}}}:{what}"
+
+
+def shelf_key(prefix: str, stretch: str) -> str:
+    """The candle pages of a stretch that is being walked over."""
+    return f"{prefix}pages:{stretch}"

@@ -26,6 +26,13 @@ COVERAGE_EVIDENCE = Table(
         Column("digest", "UInt64", "digest of the stored rows at that moment, 0 where none was taken", "ZSTD(1)"),
         Column("reason", "String", "why this is believed, one line for a person", "ZSTD(1)"),
         Column("retry_at", "Nullable(DateTime64(3, 'UTC'))", "when to try again, UTC; empty: not planned", "ZSTD(1)"),
+        Column("attempts", "UInt32", "how often it was asked for in vain", "ZSTD(1)", "0"),
+        Column(
+            "missed_since",
+            "Nullable(DateTime64(3, 'UTC'))",
+            "when an answer first had the neighbours of the stretch but not the stretch, UTC",
+            "ZSTD(1)",
+        ),
         COUNTED,
         RUN_ID,
         INSERTED,

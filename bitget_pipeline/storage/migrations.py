@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from ..errors import StoreRefused
 from .connection import Connection
-from .ledgers import SCHEMA_MIGRATIONS
-from .schema import LOCAL_SUFFIX, Place
+from .ledgers import COVERAGE_EVIDENCE, SCHEMA_MIGRATIONS
+from .schema import LOCAL_SUFFIX, Place, Table
 from .tables import TABLES
 from .views import VIEWS
 
@@ -46,7 +46,24 @@ def _first_day(place: Place) -> list[str]:
     return [statement for table in TABLES for statement in table.ddl(place)]
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(1, "the tables of the first day", _first_day),)
+def _added(table: Table, *names: str) -> Callable[[Place], list[str]]:
+    """The statements that add these columns of a table where they are missing."""
+
+    def statements(place: Place) -> list[str]:
+        physical = [f"{table.name}{LOCAL_SUFFIX}", table.name] if place.distributed else [table.name]
+        return [
+            f"ALTER TABLE {place.qualified(name)}{place.on_cluster} ADD COLUMN IF NOT EXISTS {table.column(column).ddl}"
+            for name in physical
+            for column in names
+        ]
+
+    return statements
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(1, "the tables of the first day", _first_day),
+    Migration(2, "the ledger counts vain attempts", _added(COVERAGE_EVIDENCE, "attempts", "missed_since")),
+)
 
 
 def migrate(warehouse: Connection) -> MigrationReport:

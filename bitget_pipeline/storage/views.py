@@ -109,13 +109,17 @@ SELECT
     market, symbol, stream,
     statement.1 AS interval_start, statement.2 AS interval_end, statement.4 AS state,
     statement.5 AS rows, statement.6 AS expected, statement.7 AS digest, statement.8 AS reason,
-    statement.9 AS retry_at, statement.10 AS run_id, statement.3 AS version
+    statement.9 AS retry_at, statement.11 AS attempts, statement.12 AS missed_since, statement.10 AS run_id,
+    statement.3 AS version
 FROM
 (
     SELECT
         market, symbol, stream,
         groupArray(
-            (interval_start, interval_end, version, state, rows, expected, digest, reason, retry_at, run_id)
+            (
+                interval_start, interval_end, version, state, rows, expected, digest, reason, retry_at, run_id,
+                attempts, missed_since
+            )
         ) AS statements,
         arrayFilter(
             s -> NOT arrayExists(newer -> newer.3 > s.3 AND newer.1 <= s.1 AND newer.2 >= s.2, statements), statements

@@ -8,9 +8,10 @@ coverage_rows.py.
 
 from __future__ import annotations
 
+from ..market.coverage import CoverageState, Evidence
 from .candle_rows import CandleRows
 from .connection import WarehouseAddress
-from .coverage_rows import CoverageRows, CoverageState, Evidence
+from .coverage_rows import CoverageRows
 from .reference_rows import Member, ReferenceRows
 from .trade_rows import TradeRows
 

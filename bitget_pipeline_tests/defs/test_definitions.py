@@ -31,7 +31,7 @@ def test_every_asset_says_what_it_is_whose_it_is_and_where_it_lies(specs):
         assert spec.description, spec.key
         assert spec.owners, spec.key
         assert "clickhouse" in spec.kinds, spec.key
-        assert spec.group_name in {"reference", "history", "live"}, spec.key
+        assert spec.group_name in {"reference", "history", "live", "health"}, spec.key
 
 
 def test_tables_are_described_column_by_column(specs):
@@ -69,6 +69,7 @@ def test_schedules_and_sensors_are_on():
 
     assert {s.name for s in repository.schedule_defs} == {
         "hourly_discovery",
+        "daily_recount",
         "spot_daily_top_up",
         "usdtm_daily_top_up",
     }

@@ -71,6 +71,7 @@ def _candles_1m(market: Market, grid_starts: date) -> dg.AssetsDefinition:
                     now_ms=lambda: time.time_ns() // 1_000_000,
                     concurrency=settings.backfill_concurrency,
                     refresh=config.refresh,
+                    shelf=history.shelf,
                     on_progress=talk.progress,
                 )
 

@@ -68,6 +68,8 @@ def candle_page(venue: Venue, instrument: Instrument, bars: list[Bar], *, column
 
 def _means(fault: Fault, bar: Bar) -> bool:
     opened = fault.params.get("open_ms")
+    if isinstance(opened, list):
+        return bar.open_ms in opened
     return opened is None or bar.open_ms == int(opened)
 
 

@@ -1,0 +1,113 @@
+"""
+Health: the coverage ledger, recounted against the tables and shown as a picture.
+
+The ledger itself is written by the history runs; the asset corrects what reads complete but is not (pipeline/recount.py).
+"""
+
+import asyncio
+import base64
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+
+import dagster as dg
+
+from ...market.coverage_days import DayCoverage, by_day
+from ...market.instrument import Symbol
+from ...market.interval import Interval
+from ...pipeline.recount import Recount, recount
+from ..heat_map import LEGEND, heat_map
+from ..history_launcher import STREAM, days_back
+from ..metadata import KINDS, OWNERS, as_table, described
+from ..resources import PipelineResource
+from .reference import universe
+
+WORST = 20
+
+
+@dg.asset(
+    group_name="health",
+    owners=OWNERS,
+    kinds=KINDS,
+    deps=[universe],
+    metadata=described("coverage_evidence"),
+    description=(
+        "What is there of every selected symbol and day, what is proven empty, what is missing, why, and when it is tried "
+        "again: the view `coverage`. Each materialization counts the table again and corrects what reads complete but is not."
+    ),
+)
+def coverage(context: dg.AssetExecutionContext, pipeline: PipelineResource) -> dg.MaterializeResult:
+    """Recount, then draw."""
+    settings = pipeline.operational()
+    now = datetime.now(UTC)
+    days = sorted(days_back(settings.history_days, now=now, not_before=settings.grid_start))
+
+    async def run() -> Recount:
+        async with pipeline.history(warehouse) as history:
+            return await recount(
+                warehouse,
+                history.versions,
+                source=pipeline.source,
+                run_id=context.run_id,
+                now_ms=lambda: time.time_ns() // 1_000_000,
+            )
+
+    with pipeline.warehouse() as warehouse:
+        counted = asyncio.run(run())
+        symbols = [member.symbol for member in warehouse.current_universe()]
+        evidence = []
+        if days:
+            span = Interval(Interval.of_day(days[0]).start_ms, Interval.of_day(days[-1]).end_ms)
+            evidence = warehouse.coverage(STREAM, interval=span)
+    found = by_day(evidence, symbols=symbols, days=days, now_ms=round(now.timestamp() * 1000))
+    return dg.MaterializeResult(metadata=_in_figures(found, counted) | _in_colours(found, symbols, days))
+
+
+def _in_figures(found: Mapping[tuple[Symbol, date], DayCoverage], counted: Recount) -> dict[str, dg.MetadataValue]:
+    settled = sum(not one.open for one in found.values())
+    stored = sum(one.stored for one in found.values())
+    missing = sum(one.open for one in found.values())
+    return {
+        "symbol-days": dg.MetadataValue.int(len(found)),
+        "symbol-days settled": dg.MetadataValue.int(settled),
+        "minutes stored": dg.MetadataValue.int(stored),
+        "minutes not known": dg.MetadataValue.int(missing),
+        "minutes proven empty or unavailable": dg.MetadataValue.int(
+            sum(sum(one.without.values()) - (one.open - one.unseen) for one in found.values())
+        ),
+        "statements recounted": dg.MetadataValue.int(counted.statements),
+        "statements that claimed too much": dg.MetadataValue.int(len(counted.wrong)),
+        "bars lost": dg.MetadataValue.int(counted.lost),
+    }
+
+
+def _in_colours(
+    found: Mapping[tuple[Symbol, date], DayCoverage], symbols: Sequence[Symbol], days: Sequence[date]
+) -> dict[str, dg.MetadataValue]:
+    if not symbols or not days:
+        return {}
+    picture = base64.b64encode(heat_map(found, symbols=symbols, days=days)).decode()
+    worst = sorted((one for one in found.values() if one.open), key=lambda one: -one.open)
+    return {
+        "picture": dg.MetadataValue.md(
+            f"Symbols from {symbols[0]} (top) to {symbols[-1]}, days from {days[0]} (left) to {days[-1]}: {LEGEND}.\n\n"
+            f"![coverage of the selected symbols by day](data:image/png;base64,{picture})"
+        ),
+        "most missing": as_table(
+            (
+                {
+                    "symbol": one.symbol,
+                    "day": one.day,
+                    "missing": one.open,
+                    "why": _why(one),
+                    "next try": one.next_retry,
+                }
+                for one in worst[:WORST]
+            ),
+            columns=("symbol", "day", "missing", "why", "next try"),
+        ),
+    }
+
+
+def _why(one: DayCoverage) -> str:
+    return one.holes[0][2] if one.holes else "not asked for yet"
