@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ..errors import StoreRefused
 from .connection import Connection
 from .ledgers import SCHEMA_MIGRATIONS
+from .market_tables import PRICE_CANDLES
 from .schema import LOCAL_SUFFIX, Place
 from .tables import TABLES
 from .views import VIEWS
@@ -46,7 +47,14 @@ def _first_day(place: Place) -> list[str]:
     return [statement for table in TABLES for statement in table.ddl(place)]
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(1, "the tables of the first day", _first_day),)
+def _price_candles(place: Place) -> list[str]:
+    return PRICE_CANDLES.ddl(place)
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(1, "the tables of the first day", _first_day),
+    Migration(2, "mark and index prices", _price_candles),
+)
 
 
 def migrate(warehouse: Connection) -> MigrationReport:
