@@ -115,14 +115,16 @@ class DerivedRows(Connection):
         were made of.
         """
         rows = self.query(
-            "SELECT symbol, toDate(interval_start) AS day FROM coverage "
-            "WHERE market = {market:String} AND stream IN ('candles_1m', {derived:String}) "
+            "SELECT symbol, toDate(interval_start) AS day FROM coverage_evidence "
+            "WHERE market = {market:String} AND stream IN ('candles_1m', {derived:String}) AND digest != 0 "
             "AND interval_start >= fromUnixTimestamp64Milli({start:Int64}, 'UTC') "
             "AND interval_end <= fromUnixTimestamp64Milli({end:Int64}, 'UTC') "
             "AND interval_end <= toStartOfDay(interval_start) + INTERVAL 1 DAY "
             "GROUP BY symbol, day "
-            "HAVING argMaxIf(rows, rows, stream = 'candles_1m') > 0 AND (countIf(stream = {derived:String}) = 0 "
-            "OR argMaxIf(digest, rows, stream = 'candles_1m') NOT IN (0, maxIf(digest, stream = {derived:String}))) "
+            # The widest statement of a day is the one about the day; of those the newest.
+            "HAVING countIf(stream = 'candles_1m') > 0 AND "
+            "argMaxIf(digest, (dateDiff('second', interval_start, interval_end), version), stream = 'candles_1m') "
+            "!= argMaxIf(digest, version, stream = {derived:String}) "
             "ORDER BY day DESC, symbol",
             {"market": market.value, "derived": DERIVED, "start": interval.start_ms, "end": interval.end_ms},
         )
