@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import pytest
 
 from bitget_pipeline.defs.assets import candles_assets, derivative_assets, derived_assets, trades_history_assets
+from bitget_pipeline.defs.checks import CHECKS
 from bitget_pipeline.defs.history_launcher import derivations
 from bitget_pipeline.defs.partitions import RANGE_END, RANGE_START
 from bitget_pipeline.defs.resources import PipelineResource, boot
 from bitget_pipeline.local.exchange import ExchangeConfig, running
+from bitget_pipeline.market.candle import Candle, Resolution
+from bitget_pipeline.market.derivatives import FundingRate, OpenInterest, PriceKind
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.universe import Chosen, Reason
+from bitget_pipeline.pipeline.discover import discover
 from bitget_pipeline.storage.stamp import stamp_database
 
 MARKETS = (Market.SPOT, Market.USDTM)
@@ -37,7 +40,7 @@ HISTORY = [
 @pytest.fixture
 async def placed(warehouse, warehouse_address, redis_address, redis_prefix, tmp_path, monkeypatch) -> Iterator[None]:
     """The settings of this process point at the stores of the test and at a local exchange; BTC is selected."""
-    async with running(replace(CALM)) as server:
+    async with running(CALM) as server:
         place = {
             "BITGET_PIPELINE_EXCHANGE": "local",
             "BITGET_PIPELINE_HOME": str(tmp_path),
@@ -113,23 +116,49 @@ async def test_every_asset_of_a_futures_market_fills_its_table(placed, warehouse
         both = await materialized(instance, "funding_rates", "open_interest")
         assert metadata_of(both, "funding_rates")["new settlements"] in (90, 91)
         assert metadata_of(both, "open_interest")["symbols"] == 1
+    for check in CHECKS:
+        if check.asset.startswith(("*/", "futures/")):
+            assert warehouse.query(check.offenders, {"market": "usdtm"}) == [], check.name
+
+
+def test_checks_find_their_offenders(warehouse):
+    """A day that is not its minutes, a settlement that is missing, a negative holding, an impossible price: each is found."""
+    midnight = Interval.of_day(datetime.now(UTC).date() - timedelta(days=2)).start_ms
+    bar = Candle(midnight, 2.0, 1.0, 2.0, 2.0, 7.0, 14.0)
+    place = {"version": 1, "run_id": "test", "source": "local"}
+    warehouse.store_candles(BTC, Resolution.M1, [bar], **place)
+    warehouse.store_candles(BTC, Resolution.D1, [bar._replace(base_volume=8.0)], **place)
+    for kind in PriceKind:
+        warehouse.store_price_candles(BTC, kind, Resolution.M1, [bar], **place)
+    rates = [FundingRate(midnight + hours * 3_600_000, 0.0001) for hours in (0, 8, 24)]
+    warehouse.store_funding(BTC, rates, **place)
+    warehouse.store_open_interest([(BTC, OpenInterest(midnight, -1.0), None)], **place)
+
+    found = {
+        check.asset: check.name
+        for check in CHECKS
+        if check.asset.startswith(("*/", "futures/"))
+        and len(warehouse.query(check.offenders, {"market": "usdtm"})) == 1
+    }
+    assert found == {
+        "*/candles_1m": "bars_are_possible",
+        "*/candles_derived": "derived_bars_hold_their_minutes",
+        "futures/funding_rates": "funding_has_no_gap",
+        "futures/open_interest": "open_interest_is_possible",
+        "futures/mark_candles": "bars_are_possible",
+        "futures/index_candles": "bars_are_possible",
+    }
 
 
 async def _known_instruments(warehouse) -> None:
     """What discovery would have stored."""
-    from bitget_pipeline.pipeline.discover import discover
-
-    async def run() -> None:
-        pipeline = PipelineResource()
-        async with pipeline.history(warehouse) as history:
-            await discover(
-                history.client,
-                history.client.exchange,
-                warehouse,
-                history.versions,
-                markets=MARKETS,
-                run_id="test",
-                now_ms=lambda: int(datetime.now(UTC).timestamp() * 1000),
-            )
-
-    await run()
+    async with PipelineResource().history(warehouse) as history:
+        await discover(
+            history.client,
+            history.client.exchange,
+            warehouse,
+            history.versions,
+            markets=MARKETS,
+            run_id="test",
+            now_ms=lambda: int(datetime.now(UTC).timestamp() * 1000),
+        )
