@@ -211,7 +211,7 @@ async def _walk(walkers: _Walkers, symbol: Symbol, whole: Interval, done: Interv
             touched.clear()
         if ask is None:
             passed = walk.outcome is not Outcome.STUCK
-            return whole.start_ms if passed else exchange.trade_time_ms(walk.reached)
+            return whole.start_ms if passed else exchange.trade_time_ms(walk.reached) + 1
         if pages % PAGES_BETWEEN_NOTES == 0:
             so_far = Interval(exchange.trade_time_ms(walk.reached) + 1, whole.end_ms)
             if not so_far.empty:

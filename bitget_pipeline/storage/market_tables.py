@@ -116,7 +116,7 @@ UNIVERSE_PINS = Table(
 
 CANDLES = Table(
     "candles",
-    "Bars as an exchange serves them, every resolution; a bar it no longer serves carries a tombstone.",
+    "Bars as an exchange serves them, and longer ones made of its minutes; a bar it no longer serves carries a tombstone.",
     (
         MARKET,
         SYMBOL,

@@ -116,6 +116,24 @@ async def test_days_the_exchange_does_not_serve_say_so_and_cost_nothing(local_ex
     assert {(one.symbol, one.day) for one in report.failed} == {(BTC_SPOT, today), (nope, yesterday)}
 
 
+async def test_the_day_in_which_the_trade_history_begins_is_partial(local_exchange, warehouse, fetch, yesterday, clock):
+    """
+    What is still served is stored; the part before it is `unavailable`, and both are in the ledger.
+    """
+    day = yesterday - timedelta(days=89)
+    whole, ninety_days = Interval.of_day(day), 90 * 86_400_000
+    report = await fetch((BTC_PERP, day))
+    assert report.keys[BTC_PERP, day].state is CoverageState.PARTIAL
+
+    truth = await true_trades(local_exchange, BTC_PERP, whole)
+    stored = set(warehouse.trades(BTC_PERP, whole, source="local"))
+    assert {trade for trade in truth if trade.ts_ms >= clock() - ninety_days} <= stored <= set(truth)
+    found = {one.state: one.interval for one in warehouse.coverage("trades", symbol=BTC_PERP)}
+    gone = found.pop(CoverageState.UNAVAILABLE)
+    assert gone.start_ms == whole.start_ms
+    assert all(one == Interval(gone.end_ms, whole.end_ms) for one in found.values())
+
+
 async def test_a_trade_history_that_lags_is_waited_for(local_exchange, warehouse, fetch, yesterday):
     """
     While it has not arrived at the day's end, the newest trades of the day would be missing: the key fails.
