@@ -7,12 +7,23 @@ Nothing here decides anything about market data; what can be decided without Dag
 
 import dagster as dg
 
-from .assets import candles_assets, coverage, instruments, live_assets, tables, tickers, universe
+from .assets import (
+    candles_assets,
+    coverage,
+    derivative_assets,
+    derived_assets,
+    instruments,
+    live_assets,
+    tables,
+    tickers,
+    trades_history_assets,
+    universe,
+)
 from .checks import asset_checks
-from .jobs import coverage_recount, discovery, history_jobs, live
+from .jobs import coverage_recount, derivation_jobs, derivative_jobs, discovery, history_jobs, live
 from .resources import PipelineResource
-from .schedules import daily_recount, daily_top_ups, hourly_discovery
-from .sensors import first_discovery, health, history_launchers, live_supervisor
+from .schedules import daily_recount, daily_top_ups, derivative_schedules, hourly_discovery
+from .sensors import derivation_launchers, first_discovery, health, history_launchers, live_supervisor
 
 
 def build() -> dg.Definitions:
@@ -27,13 +38,34 @@ def build() -> dg.Definitions:
             tickers,
             universe,
             *candles_assets(markets, grid_starts=grid_starts),
+            *derived_assets(markets, grid_starts=grid_starts),
+            *trades_history_assets(markets, grid_starts=grid_starts),
+            *derivative_assets(markets, grid_starts=grid_starts),
             *live_assets(markets),
             coverage,
         ],
         asset_checks=asset_checks(markets),
-        jobs=[discovery, live, coverage_recount, *history_jobs(markets)],
-        schedules=[hourly_discovery, daily_recount, *daily_top_ups(markets, grid_starts=grid_starts)],
-        sensors=[first_discovery, live_supervisor, health, *history_launchers(markets, grid_starts=grid_starts)],
+        jobs=[
+            discovery,
+            live,
+            coverage_recount,
+            *history_jobs(markets),
+            *derivation_jobs(markets),
+            *derivative_jobs(markets),
+        ],
+        schedules=[
+            hourly_discovery,
+            daily_recount,
+            *daily_top_ups(markets, grid_starts=grid_starts),
+            *derivative_schedules(markets),
+        ],
+        sensors=[
+            first_discovery,
+            live_supervisor,
+            health,
+            *history_launchers(markets, grid_starts=grid_starts),
+            *derivation_launchers(markets, grid_starts=grid_starts),
+        ],
         resources={"pipeline": pipeline},
         executor=dg.in_process_executor,
     )

@@ -13,6 +13,7 @@ import dagster as dg
 
 from ..market.instrument import Market
 from ..storage.migrations import drift
+from .assets.derivatives import futures
 from .health import CHECK, evaluation, look
 from .metadata import as_table
 from .resources import PipelineResource
@@ -41,7 +42,7 @@ SHOWN = 20
 class Check:
     """A sentence that should be true of an asset's rows; `offenders` selects the rows of which it is not."""
 
-    asset: str  # `*/candles_1m` stands for that asset of every market
+    asset: str  # `*/candles_1m` stands for that asset of every market, `futures/…` of every futures market
     name: str
     sentence: str
     offenders: str
@@ -172,6 +173,68 @@ CHECKS = (
         columns=("at", "severity", "what"),
     ),
     Check(
+        asset="*/candles_derived",
+        name="derived_bars_agree",
+        sentence="No sampled bar made from our minutes differed from the exchange's own in the last day.",
+        offenders=(
+            "SELECT symbol, what, details FROM incidents_final WHERE kind = 'derived_differs' "
+            "AND market = {market:String} AND opened_at >= now() - INTERVAL 1 DAY ORDER BY opened_at DESC"
+        ),
+        columns=("symbol", "what", "both bars"),
+    ),
+    Check(
+        asset="*/candles_derived",
+        name="derived_bars_hold_their_minutes",
+        sentence="The volume of a derived day is the sum of its minutes, for the days of the last week.",
+        offenders=(
+            "SELECT symbol, toString(day), longer, minutes FROM "
+            "(SELECT symbol, source, toDate(open_time) AS day, base_volume AS longer FROM candles_final "
+            "WHERE market = {market:String} AND resolution = '1d' AND open_time >= now() - INTERVAL 8 DAY) AS d "
+            "JOIN (SELECT symbol, source, toDate(open_time) AS day, sumKahan(base_volume) AS minutes FROM candles_final "
+            "WHERE market = {market:String} AND resolution = '1m' AND open_time >= toStartOfDay(now() - INTERVAL 8 DAY) "
+            "GROUP BY symbol, source, day) AS m USING (symbol, source, day) "
+            "WHERE abs(longer - minutes) > 1e-9 * greatest(longer, minutes)"
+        ),
+        columns=("symbol", "day", "of the day", "of its minutes"),
+    ),
+    Check(
+        asset="futures/funding_rates",
+        name="funding_has_no_gap",
+        sentence="No two settlements of the last month that follow each other lie more than eight hours apart.",
+        offenders=(
+            "SELECT symbol, toString(before), toString(settled_at) FROM (SELECT symbol, settled_at, "
+            "lagInFrame(toNullable(settled_at)) OVER (PARTITION BY symbol, source ORDER BY settled_at "
+            "ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS before FROM funding_rates_final "
+            "WHERE market = {market:String} AND settled_at >= now() - INTERVAL 30 DAY) "
+            "WHERE settled_at > before + INTERVAL 8 HOUR + INTERVAL 1 MINUTE"
+        ),
+        columns=("symbol", "after", "until"),
+    ),
+    Check(
+        asset="futures/open_interest",
+        name="open_interest_is_possible",
+        sentence="No snapshot of the last hour is negative or lies in the future.",
+        offenders=(
+            "SELECT symbol, toString(at), base FROM open_interest_final "
+            f"WHERE market = {{market:String}} AND {SINCE} AND (base < 0 OR at > inserted_at + INTERVAL 1 MINUTE)"
+        ),
+        columns=("symbol", "at", "base units"),
+    ),
+    *(
+        Check(
+            asset=f"futures/{price}_candles",
+            name="bars_are_possible",
+            sentence=f"No bar of the {price} price has its high below or its low above another of its prices.",
+            offenders=(
+                "SELECT symbol, toString(open_time), open, high, low, close FROM price_candles_final "
+                f"WHERE market = {{market:String}} AND price = '{price}' AND {SINCE} "
+                "AND (high < greatest(open, close, low) OR low > least(open, close, high) OR low <= 0)"
+            ),
+            columns=("symbol", "opens at", "open", "high", "low", "close"),
+        )
+        for price in ("mark", "index")
+    ),
+    Check(
         asset="trades",
         name="trades_are_possible",
         sentence="No trade has a price or a size of zero or less, or lies in the future.",
@@ -223,8 +286,10 @@ def asset_checks(markets: Sequence[Market]) -> list[dg.AssetChecksDefinition]:
     """Every check as Dagster wants it, those of all markets once for each."""
     made = [_schema_matches(), _data_arrives(), *(_opens_at_previous_close(market) for market in markets)]
     for check in CHECKS:
-        if check.asset.startswith("*/"):
-            made += [_as_asset_check(check, dg.AssetKey([market.value, check.asset[2:]]), market) for market in markets]
+        place, _, name = check.asset.partition("/")
+        if name:
+            where = futures(markets) if place == "futures" else markets
+            made += [_as_asset_check(check, dg.AssetKey([market.value, name]), market) for market in where]
         else:
             made.append(_as_asset_check(check, dg.AssetKey(check.asset), None))
     return made

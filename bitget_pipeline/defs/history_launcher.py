@@ -20,6 +20,9 @@ STREAM = "candles_1m"
 KEYS_PER_LAUNCH = 90
 """Symbol-days of one run: under a minute of requests, so that partitions turn green and a failure costs little."""
 
+KEYS_PER_DERIVATION = 365
+"""Symbol-days of one run that makes longer candles: a few seconds of ClickHouse, and two requests a day for the samples."""
+
 
 def days_back(days: int, *, now: datetime, not_before: date) -> list[date]:
     """The closed UTC days of the last `days` days, newest first, none before the grid begins."""
@@ -53,4 +56,18 @@ def launches(
         missing(warehouse, market, days=days, now=now),
         order=instance.get_dynamic_partitions(name),
         max_keys=KEYS_PER_LAUNCH,
+    )
+
+
+def derivations(
+    warehouse: Warehouse, instance: dg.DagsterInstance, market: Market, *, days: Sequence[date]
+) -> list[Rectangle]:
+    """The days whose longer candles are not those of the minutes stored now, as ranges of the market's partitions."""
+    if not days:
+        return []
+    name = symbol_partitions(market).name
+    assert name is not None
+    span = Interval(Interval.of_day(min(days)).start_ms, Interval.of_day(max(days)).end_ms)
+    return rectangles(
+        warehouse.underived(market, span), order=instance.get_dynamic_partitions(name), max_keys=KEYS_PER_DERIVATION
     )

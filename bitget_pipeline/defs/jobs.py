@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import dagster as dg
 
 from ..market.instrument import Market
+from .assets.derivatives import futures
 from .live import run_live_shard
 
 LIVE_SHARD = "live/shard"
 LIVE_GENERATION = "live/generation"
 HISTORY_MARKET = "history/market"
+DERIVED_MARKET = "derived/market"
 
 discovery = dg.define_asset_job(
     "discovery",
@@ -39,6 +41,41 @@ def history_jobs(markets: Sequence[Market]) -> list:
             description=f"One-minute candles of {market} for a range of days and symbols.",
         )
         for market in markets
+    ]
+
+
+def derivation_job_name(market: Market) -> str:
+    """The name of a market's derivation job."""
+    return f"{market}_derivation"
+
+
+def derivation_jobs(markets: Sequence[Market]) -> list:
+    """One job for each market's longer candles: what the derivation launcher starts, with a range of days and symbols."""
+    return [
+        dg.define_asset_job(
+            derivation_job_name(market),
+            selection=dg.AssetSelection.assets(dg.AssetKey([market.value, "candles_derived"])),
+            tags={DERIVED_MARKET: market.value},
+            description=f"Candles of 5m to 1d of {market}, made from stored minutes, for a range of days and symbols.",
+        )
+        for market in markets
+    ]
+
+
+def derivative_jobs(markets: Sequence[Market]) -> list:
+    """What the schedules of funding and open interest start: one run for all futures markets."""
+    found = [
+        ("funding", "funding_rates", "Settled funding of all selected perpetuals."),
+        ("open_interest", "open_interest", "Open interest of all selected futures, as it is now."),
+    ]
+    return [
+        dg.define_asset_job(
+            name,
+            selection=dg.AssetSelection.assets(*(dg.AssetKey([market.value, asset]) for market in futures(markets))),
+            description=description,
+        )
+        for name, asset, description in found
+        if futures(markets)
     ]
 
 

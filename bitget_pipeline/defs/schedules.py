@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 import dagster as dg
 
 from ..market.instrument import Market
+from .assets.derivatives import futures
 from .history_launcher import days_back, launches
 from .jobs import coverage_recount, discovery, history_job_name
 from .resources import PipelineResource
@@ -27,6 +28,27 @@ daily_recount = dg.ScheduleDefinition(
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="The ledger against the tables, when the night's top-up is done.",
 )
+
+
+def derivative_schedules(markets: Sequence[Market]) -> list[dg.ScheduleDefinition]:
+    """Funding every hour (contracts settle every 1, 2, 4 or 8 hours, on the hour), open interest every quarter of one."""
+    if not futures(markets):
+        return []
+    plan = (
+        ("hourly_funding", "funding", "4 * * * *", "Settled funding, four minutes past every hour."),
+        ("quarterly_open_interest", "open_interest", "1,16,31,46 * * * *", "Open interest, every quarter of an hour."),
+    )
+    return [
+        dg.ScheduleDefinition(
+            name=name,
+            job_name=job,
+            cron_schedule=cron,
+            execution_timezone="UTC",
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+            description=description,
+        )
+        for name, job, cron, description in plan
+    ]
 
 
 def daily_top_ups(markets: Sequence[Market], *, grid_starts: date) -> list[dg.ScheduleDefinition]:

@@ -14,8 +14,17 @@ import dagster as dg
 from ..guard.supervisor import AskToStop, DeclareDead, Launch, LiveRun, RunState, Terminate, Wait, supervise
 from ..market.instrument import Market
 from .health import events, look
-from .history_launcher import days_back, launches
-from .jobs import HISTORY_MARKET, LIVE_GENERATION, LIVE_SHARD, discovery, history_job_name, live
+from .history_launcher import days_back, derivations, launches
+from .jobs import (
+    DERIVED_MARKET,
+    HISTORY_MARKET,
+    LIVE_GENERATION,
+    LIVE_SHARD,
+    derivation_job_name,
+    discovery,
+    history_job_name,
+    live,
+)
 from .live import SHARD
 from .resources import PipelineResource
 
@@ -98,6 +107,42 @@ def _history_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
         return dg.SensorResult(
             run_requests=[dg.RunRequest(run_key=None, tags=rectangle.tags) for rectangle in chosen],
             cursor=json.dumps(rested),
+        )
+
+    return launcher
+
+
+def derivation_launchers(markets: Sequence[Market], *, grid_starts: date) -> list[dg.SensorDefinition]:
+    """For each market a sensor that launches what has minutes in the ledger but not the longer candles of them."""
+    return [_derivation_launcher(market, grid_starts) for market in markets]
+
+
+def _derivation_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=f"{market}_derivation_launcher",
+        job_name=derivation_job_name(market),
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=(
+            f"Makes the longer {market} candles of days whose minutes arrived or changed, whoever stored them: one run at a "
+            "time, after the minutes of the moment are stored. A range that failed rests for ten minutes."
+        ),
+    )
+    def launcher(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult | dg.SkipReason:
+        tags = {DERIVED_MARKET: market.value}
+        if context.instance.get_runs_count(dg.RunsFilter(statuses=IN_FLIGHT, tags=tags)):
+            return dg.SkipReason("a run is on its way")
+        now = datetime.now(UTC)
+        days = days_back((now.date() - grid_starts).days, now=now, not_before=grid_starts)
+        with pipeline.warehouse() as warehouse:
+            found = derivations(warehouse, context.instance, market, days=days)
+        rested = _launched_lately(context.cursor, now)
+        fresh = [r for r in found if json.dumps(r.tags, sort_keys=True) not in rested]
+        if not fresh:
+            return dg.SkipReason(f"{len(found)} ranges rest after a launch" if found else "nothing is underived")
+        rested[json.dumps(fresh[0].tags, sort_keys=True)] = now.timestamp()
+        return dg.SensorResult(
+            run_requests=[dg.RunRequest(run_key=None, tags=fresh[0].tags)], cursor=json.dumps(rested)
         )
 
     return launcher

@@ -16,6 +16,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from ..market.candle import Candle, Resolution
+from ..market.derivatives import FundingRate, OpenInterest, PriceKind
 from ..market.instrument import Instrument, Market, Symbol, Ticker
 from ..market.trade import Trade, TradeBatch
 
@@ -239,6 +240,7 @@ class Exchange(Protocol):
     limits: SocketLimits
     max_candles_per_page: int
     max_trades_per_page: int
+    max_funding_per_page: int
 
     # ---- requests
 
@@ -270,6 +272,19 @@ class Exchange(Protocol):
     def book(self, symbol: Symbol) -> Request:
         """Ask for the order book now."""
 
+    def price_page(
+        self, symbol: Symbol, kind: PriceKind, resolution: Resolution, *, end_ms: int, limit: int | None = None
+    ) -> Request:
+        """
+        Ask for closed bars of a future's mark or index price, like `candle_page`; `read_candles` reads the answer.
+        """
+
+    def funding_page(self, symbol: Symbol, *, page: int) -> Request:
+        """Ask for settled funding of a future: page 1 holds the newest `max_funding_per_page` settlements."""
+
+    def open_interest(self, symbol: Symbol) -> Request:
+        """Ask for the contracts of a future that are outstanding now."""
+
     # ---- answers: HTTP status and body in, our values out; they raise the error tree
 
     def read_server_time(self, status: int, body: bytes) -> int:
@@ -289,6 +304,12 @@ class Exchange(Protocol):
 
     def read_book(self, symbol: Symbol, status: int, body: bytes) -> BookFrame:
         """The order book, always a snapshot."""
+
+    def read_funding(self, symbol: Symbol, status: int, body: bytes) -> Page[FundingRate]:
+        """Settled funding, oldest first, each settlement once."""
+
+    def read_open_interest(self, symbol: Symbol, status: int, body: bytes) -> OpenInterest | None:
+        """The contracts outstanding, None when the answer does not name the symbol."""
 
     def read_headers(self, headers: Mapping[str, str]) -> int | None:
         """How many requests of this endpoint are left in this second, when the answer says so."""

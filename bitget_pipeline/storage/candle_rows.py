@@ -112,7 +112,15 @@ class CandleRows(Connection):
 
     def highest_version(self) -> int:
         """The greatest version stored anywhere: the counter in Redis never starts below it."""
-        tables = ("candles", "universe", "coverage_evidence", "funding_rates", "open_interest", "incidents")
+        tables = (
+            "candles",
+            "price_candles",
+            "universe",
+            "coverage_evidence",
+            "funding_rates",
+            "open_interest",
+            "incidents",
+        )
         parts = " UNION ALL ".join(f"SELECT max(version) AS version FROM {table}" for table in tables)
         return int(self.query(f"SELECT max(version) FROM ({parts})")[0][0])
 

@@ -116,7 +116,7 @@ UNIVERSE_PINS = Table(
 
 CANDLES = Table(
     "candles",
-    "Bars as an exchange serves them, every resolution; a bar it no longer serves carries a tombstone.",
+    "Bars as an exchange serves them, and longer ones made of its minutes; a bar it no longer serves carries a tombstone.",
     (
         MARKET,
         SYMBOL,
@@ -138,6 +138,33 @@ CANDLES = Table(
     partition_by="toYear(open_time)",
     version="version",
     is_deleted="is_deleted",
+    shard_by=BY_SYMBOL,
+)
+
+PRICE_CANDLES = Table(
+    "price_candles",
+    "Bars of a future's mark and index price, which nobody trades at: no volumes, and never mixed with traded bars.",
+    (
+        MARKET,
+        SYMBOL,
+        Column(
+            "price", WORD, "which price: mark (what positions are valued at) or index (the average of spot markets)"
+        ),
+        Column("resolution", WORD, "length of the bar: 1m"),
+        SOURCE,
+        moment("open_time", "when the bar opens, UTC", "DoubleDelta, ZSTD(1)"),
+        price("open", "first price, quote units"),
+        price("high", "highest price, quote units"),
+        price("low", "lowest price, quote units"),
+        price("close", "last price, quote units"),
+        COUNTED,
+        RUN_ID,
+        RECEIVED,
+        INSERTED,
+    ),
+    order_by="(market, symbol, price, resolution, source, open_time)",
+    partition_by="toYear(open_time)",
+    version="version",
     shard_by=BY_SYMBOL,
 )
 

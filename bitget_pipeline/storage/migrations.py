@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ..errors import StoreRefused
 from .connection import Connection
 from .ledgers import COVERAGE_EVIDENCE, SCHEMA_MIGRATIONS
+from .market_tables import PRICE_CANDLES
 from .schema import LOCAL_SUFFIX, Place, Table
 from .tables import TABLES
 from .views import VIEWS
@@ -60,9 +61,14 @@ def _added(table: Table, *names: str) -> Callable[[Place], list[str]]:
     return statements
 
 
+def _price_candles(place: Place) -> list[str]:
+    return PRICE_CANDLES.ddl(place)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "the tables of the first day", _first_day),
     Migration(2, "the ledger counts vain attempts", _added(COVERAGE_EVIDENCE, "attempts", "missed_since")),
+    Migration(3, "mark and index prices", _price_candles),
 )
 
 

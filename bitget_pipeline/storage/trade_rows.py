@@ -147,3 +147,50 @@ class TradeRows(Connection):
             },
         )
         return [Trade(row[0], row[1], row[2], row[3], bool(row[4]), bool(row[5])) for row in rows]
+
+    def trade_count(self, symbol: Symbol, interval: Interval, *, source: str) -> int:
+        """How many trades are stored within the interval."""
+        rows = self.query(f"SELECT count() FROM trades_final WHERE {_WITHIN}", _within(symbol, interval, source))
+        return int(rows[0][0])
+
+    def oldest_trade(self, symbol: Symbol, interval: Interval, *, source: str) -> int | None:
+        """The least id of the trades stored within the interval."""
+        rows = self.query(
+            f"SELECT min(trade_id), count() FROM trades WHERE {_WITHIN}", _within(symbol, interval, source)
+        )
+        return int(rows[0][0]) if rows[0][1] else None
+
+    def minutes_that_differ(self, symbol: Symbol, interval: Interval, *, source: str, tolerance: float) -> list[int]:
+        """
+        The minutes within the interval (Unix ms UTC, ascending) whose trades do not add up to the volume of the
+        exchange's own bar, by more than `tolerance` base units. Minutes without a stored bar are not among them.
+        """
+        rows = self.query(
+            "SELECT toUnixTimestamp64Milli(open_time) AS ms FROM "
+            "(SELECT open_time, base_volume AS wanted FROM candles_final WHERE market = {market:String} "
+            "AND symbol = {symbol:String} AND source = {source:String} AND resolution = '1m' "
+            "AND open_time >= fromUnixTimestamp64Milli({start:Int64}, 'UTC') "
+            "AND open_time + INTERVAL 1 MINUTE <= fromUnixTimestamp64Milli({end:Int64}, 'UTC')) AS bars "
+            "LEFT JOIN (SELECT intDiv(toUnixTimestamp64Milli(ts), 60000) AS minute, sumKahan(size) AS traded "
+            f"FROM trades_final WHERE {_WITHIN} GROUP BY minute) AS summed "
+            "ON intDiv(toUnixTimestamp64Milli(open_time), 60000) = minute "
+            "WHERE abs(traded - wanted) > greatest({tolerance:Float64}, 1e-9 * wanted) ORDER BY ms",
+            _within(symbol, interval, source) | {"tolerance": tolerance},
+        )
+        return [int(row[0]) for row in rows]
+
+
+_WITHIN = (
+    "market = {market:String} AND symbol = {symbol:String} AND source = {source:String} "
+    "AND ts >= fromUnixTimestamp64Milli({start:Int64}, 'UTC') AND ts < fromUnixTimestamp64Milli({end:Int64}, 'UTC')"
+)
+
+
+def _within(symbol: Symbol, interval: Interval, source: str) -> dict[str, object]:
+    return {
+        "market": symbol.market.value,
+        "symbol": symbol.name,
+        "source": source,
+        "start": interval.start_ms,
+        "end": interval.end_ms,
+    }

@@ -48,7 +48,8 @@ def test_history_is_one_asset_for_each_market_by_day_and_symbol(specs):
     """Spot and futures share symbols, so each market has partitions of its own."""
     grids = {spec.key.to_user_string(): spec.partitions_def for spec in specs if spec.partitions_def}
 
-    assert set(grids) == {"spot/candles_1m", "usdtm/candles_1m"}
+    on_both = {f"{m}/{a}" for m in ("spot", "usdtm") for a in ("candles_1m", "candles_derived", "trades_history")}
+    assert set(grids) == on_both | {"usdtm/mark_candles", "usdtm/index_candles"}
     for market in ("spot", "usdtm"):
         by_name = {one.name: one.partitions_def for one in grids[f"{market}/candles_1m"].partitions_defs}
         assert by_name["symbol"].name == f"{market}_symbols"
@@ -72,6 +73,8 @@ def test_schedules_and_sensors_are_on():
         "daily_recount",
         "spot_daily_top_up",
         "usdtm_daily_top_up",
+        "hourly_funding",
+        "quarterly_open_interest",
     }
     assert all(s.default_status is dg.DefaultScheduleStatus.RUNNING for s in repository.schedule_defs)
     assert all(s.default_status is dg.DefaultSensorStatus.RUNNING for s in repository.sensor_defs)

@@ -25,6 +25,7 @@ from bitget_pipeline.market.instrument import Market, Status, Symbol
 from ..recordings import bitget
 
 BTC = Symbol(Market.SPOT, "BTCUSDT")
+PERP = Symbol(Market.USDTM, "BTCUSDT")
 HTML = b"<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head></html>"
 
 
@@ -242,6 +243,8 @@ def test_no_answer_raises_anything_but_our_errors(status: int, raw: bytes) -> No
         lambda: exchange.read_instruments(Market.COINM, status, raw),
         lambda: exchange.read_tickers(Market.USDTM, status, raw),
         lambda: exchange.read_book(BTC, status, raw),
+        lambda: exchange.read_funding(PERP, status, raw),
+        lambda: exchange.read_open_interest(PERP, status, raw),
         lambda: exchange.read_server_time(status, raw),
         lambda: exchange.read_account_info(status, raw),
     ]

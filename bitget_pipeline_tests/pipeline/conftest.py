@@ -19,7 +19,7 @@ from bitget_pipeline.exchange.contract import Exchange
 from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.history.client import HistoryClient, HttpAddress, Patience, opened
 from bitget_pipeline.local.exchange import ExchangeConfig, LocalExchange, running
-from bitget_pipeline.market.candle import Candle
+from bitget_pipeline.market.candle import Candle, Resolution
 from bitget_pipeline.market.instrument import Symbol
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.trade import Trade
@@ -75,14 +75,16 @@ async def _lines(server: LocalExchange, path: str, **params: object) -> list[dic
         return [msgspec.json.decode(line) for line in (await answer.read()).splitlines()]
 
 
-async def true_candles(server: LocalExchange, symbol: Symbol, within: Interval) -> list[Candle]:
-    """What the exchange's 1m bars were, whatever it served."""
+async def true_candles(
+    server: LocalExchange, symbol: Symbol, within: Interval, resolution: Resolution = Resolution.M1
+) -> list[Candle]:
+    """What the exchange's bars were, whatever it served."""
     rows = await _lines(
         server,
         "/admin/truth/candles",
         market=symbol.market.value,
         symbol=symbol.name,
-        resolution="1m",
+        resolution=resolution.value,
         **{"from": within.start_ms, "to": within.end_ms},
     )
     return [_candle(row) for row in rows]

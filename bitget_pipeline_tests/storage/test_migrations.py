@@ -124,3 +124,16 @@ def test_every_column_is_described() -> None:
     """
     assert [f"{t.name}.{c.name}" for t in TABLES for c in t.columns if not c.about] == []
     assert [view.name for view in VIEWS if not view.about] == []
+
+
+def test_a_database_of_the_first_day_gets_what_came_later(warehouse: Warehouse) -> None:
+    """
+    Later migrations are applied by number to a database that was made before them.
+    """
+    warehouse.command("DROP TABLE price_candles SYNC")
+    warehouse.command("ALTER TABLE schema_migrations DELETE WHERE version > 1 SETTINGS mutations_sync = 2")
+    assert schema_version(warehouse) == 1
+
+    later = [migration.number for migration in MIGRATIONS[1:]]
+    assert migrate(warehouse).applied == later
+    assert drift(warehouse) == []

@@ -1,8 +1,22 @@
 """The assets, by group: reference, history, live, health."""
 
+from .derivatives import derivative_assets
+from .derived import derived_assets
 from .health import coverage
 from .history import candles_assets
 from .live import live_assets
 from .reference import instruments, tables, tickers, universe
+from .trades_history import trades_history_assets
 
-__all__ = ["candles_assets", "coverage", "instruments", "live_assets", "tables", "tickers", "universe"]
+__all__ = [
+    "candles_assets",
+    "coverage",
+    "derivative_assets",
+    "derived_assets",
+    "instruments",
+    "live_assets",
+    "tables",
+    "tickers",
+    "trades_history_assets",
+    "universe",
+]

@@ -14,6 +14,7 @@ import msgspec
 
 from ...errors import MalformedPage
 from ...market.candle import Candle, Resolution
+from ...market.derivatives import FundingRate, OpenInterest, PriceKind
 from ...market.instrument import Market, Symbol, Ticker
 from ...market.trade import Trade
 from ..contract import (
@@ -29,7 +30,16 @@ from ..contract import (
 )
 from . import answers, books, commands, frames, normalise, requests, signing
 from . import credentials as account
-from .wire import Rows, WireCandle, WireContract, WireSpotSymbol, WireTicker, WireTrade
+from .wire import (
+    Rows,
+    WireCandle,
+    WireContract,
+    WireFunding,
+    WireOpenInterest,
+    WireSpotSymbol,
+    WireTicker,
+    WireTrade,
+)
 
 REMAINING_HEADER = "x-mbx-used-remain-limit"
 
@@ -38,6 +48,8 @@ _contracts: Rows[WireContract] = Rows(WireContract)
 _tickers: Rows[WireTicker] = Rows(WireTicker)
 _candles: Rows[list[float]] = Rows(WireCandle)
 _trades: Rows[WireTrade] = Rows(WireTrade)
+_funding: Rows[WireFunding] = Rows(WireFunding)
+_open_interest = msgspec.json.Decoder(WireOpenInterest, strict=False)
 
 
 class WireTime(msgspec.Struct):
@@ -68,6 +80,7 @@ class Bitget:
     )
     max_candles_per_page = requests.MAX_CANDLES
     max_trades_per_page = requests.MAX_TRADES
+    max_funding_per_page = requests.MAX_FUNDING
 
     # ---- requests
 
@@ -94,6 +107,17 @@ class Bitget:
 
     def book(self, symbol: Symbol) -> Request:
         return requests.book(symbol)
+
+    def price_page(
+        self, symbol: Symbol, kind: PriceKind, resolution: Resolution, *, end_ms: int, limit: int | None = None
+    ) -> Request:
+        return requests.price_page(symbol, kind, resolution, end_ms=end_ms, limit=limit)
+
+    def funding_page(self, symbol: Symbol, *, page: int) -> Request:
+        return requests.funding_page(symbol, page=page)
+
+    def open_interest(self, symbol: Symbol) -> Request:
+        return requests.open_interest(symbol)
 
     # ---- answers
 
@@ -155,6 +179,27 @@ class Bitget:
             return books.read(raw or b"", symbol, snapshot=True, depth=None)
         except (ValueError, RecursionError) as error:
             raise MalformedPage(f"the book makes no sense: {error}", where=where, remedy="it is set aside") from None
+
+    def read_funding(self, symbol: Symbol, status: int, body: bytes) -> Page[FundingRate]:
+        where = f"bitget funding of {symbol}"
+        found, rejected = answers.rows(_funding, answers.data(status, body, where=where), where=where)
+        rates = normalise.each(found, normalise.funding, rejected)
+        answers.settled(rates, rejected, where=where)
+        return Page(sorted({one.settled_ms: one for one in rates}.values()), rejected)
+
+    def read_open_interest(self, symbol: Symbol, status: int, body: bytes) -> OpenInterest | None:
+        where = f"bitget open interest of {symbol}"
+        raw = answers.data(status, body, where=where)
+        if raw is None:
+            return None
+        try:
+            data = _open_interest.decode(raw)
+        except (ValueError, RecursionError) as error:
+            raise MalformedPage(
+                f"the open interest makes no sense: {error}", where=where, remedy="it is set aside"
+            ) from None
+        sizes = [row.size for row in data.openInterestList if requests.upper(row.symbol) == requests.wire_name(symbol)]
+        return OpenInterest(data.ts, sizes[0]) if sizes else None
 
     def read_headers(self, headers: Mapping[str, str]) -> int | None:
         for name, value in headers.items():

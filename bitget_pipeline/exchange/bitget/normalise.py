@@ -15,11 +15,12 @@ from functools import lru_cache
 from typing import TypeVar
 
 from ...market.candle import Candle, Resolution
+from ...market.derivatives import FundingRate
 from ...market.instrument import FORBIDDEN_IN_SYMBOLS, Instrument, Market, Status, Symbol, Ticker
 from ...market.interval import from_ms
 from ...market.trade import Trade
 from .requests import TRADE_ID_EPOCH_MS, trade_time_ms, upper
-from .wire import LATEST_MS, LooseNumber, WireContract, WireSpotSymbol, WireTicker, WireTrade
+from .wire import LATEST_MS, LooseNumber, WireContract, WireFunding, WireSpotSymbol, WireTicker, WireTrade
 
 Theirs = TypeVar("Theirs")
 Ours = TypeVar("Ours")
@@ -143,6 +144,13 @@ def ticker(row: WireTicker, market: Market) -> Ticker:
         open_interest=None if market is Market.SPOT else _number(row.holdingAmount),
         funding_rate=None if market is Market.SPOT else _number(row.fundingRate),
     )
+
+
+def funding(row: WireFunding) -> FundingRate:
+    """A settlement. Raises ValueError for a rate that no exchange has charged (more than the whole position)."""
+    if not -1 < row.fundingRate < 1:
+        raise ValueError(f"a funding rate of {row.fundingRate} cannot be")
+    return FundingRate(row.fundingTime, row.fundingRate)
 
 
 def _usdt_volume(name: Symbol, *, last: float, base: float, quote: float) -> float:

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from ...errors import RequestRefused
 from ...market.candle import Resolution
+from ...market.derivatives import PriceKind
 from ...market.instrument import FORBIDDEN_IN_SYMBOLS, Market, Symbol
 from ..contract import Family, Request
 from .channels import PRODUCTS
@@ -19,6 +20,7 @@ MAX_CANDLES = 199
 """The exchange gives 200 a page; one is kept back, because spot may count a bar that opens at the page's very end."""
 WIRE_MAX_CANDLES = 200
 MAX_TRADES = 1000
+MAX_FUNDING = 100
 RECENT_TRADES = {Market.SPOT: 500, Market.USDTM: 100, Market.COINM: 100, Market.USDCM: 100}
 LONGEST_WINDOW = timedelta(days=90)
 
@@ -109,6 +111,29 @@ def candle_page(symbol: Symbol, resolution: Resolution, *, end_ms: int, limit: i
     return Request("/api/v2/mix/market/history-candles", (*_named(symbol), spelling, *ends), "mix.history-candles", 20)
 
 
+def price_page(
+    symbol: Symbol, kind: PriceKind, resolution: Resolution, *, end_ms: int, limit: int | None = None
+) -> Request:
+    """Closed bars of the mark or index price that open before `end_ms`: the twins of `candle_page`, futures only."""
+    _futures_only(symbol, f"{kind.value} prices")
+    market = candle_page(symbol, resolution, end_ms=end_ms, limit=limit)
+    word = f"history-{kind.value}-candles"
+    return Request(f"/api/v2/mix/market/{word}", market.params, f"mix.{word}", 20)
+
+
+def funding_page(symbol: Symbol, *, page: int) -> Request:
+    """Settled funding, newest first, `MAX_FUNDING` a page, pages from 1. There is no filter by time."""
+    _futures_only(symbol, "funding")
+    params = (*_named(symbol), ("pageSize", str(MAX_FUNDING)), ("pageNo", str(page)))
+    return Request("/api/v2/mix/market/history-fund-rate", params, "mix.history-fund-rate", 20)
+
+
+def open_interest(symbol: Symbol) -> Request:
+    """The contracts outstanding now."""
+    _futures_only(symbol, "open interest")
+    return Request("/api/v2/mix/market/open-interest", _named(symbol), "mix.open-interest", 20)
+
+
 def recent_trades(symbol: Symbol) -> Request:
     """The newest trades with their milliseconds: 500 on spot, 100 on futures."""
     limit = ("limit", str(RECENT_TRADES[symbol.market]))
@@ -147,6 +172,13 @@ def account_info(family: Family) -> Request:
     if family is Family.CLASSIC:
         return Request("/api/v2/spot/account/info", (), "spot.account-info", 1)
     return Request("/api/v3/account/info", (), "account.info", 1)
+
+
+def _futures_only(symbol: Symbol, what: str) -> None:
+    if symbol.market is Market.SPOT:
+        raise RequestRefused(
+            f"spot has no {what}", where=str(symbol), remedy="ask for a future, for example usdtm:BTCUSDT"
+        )
 
 
 def _product(market: Market) -> tuple[str, str]:

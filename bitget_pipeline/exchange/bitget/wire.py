@@ -62,6 +62,27 @@ class WireTicker(msgspec.Struct):
     fundingRate: LooseNumber = None
 
 
+class WireFunding(msgspec.Struct):
+    """A row of `history-fund-rate`."""
+
+    fundingRate: Annotated[float, Meta(gt=-1e308, lt=1e308)]
+    fundingTime: Moment
+
+
+class WireHolding(msgspec.Struct):
+    """A row of `open-interest`; base units."""
+
+    symbol: str
+    size: NotNegative
+
+
+class WireOpenInterest(msgspec.Struct):
+    """The data of an `open-interest` answer: one row, and the moment it holds for."""
+
+    openInterestList: list[WireHolding]
+    ts: Moment
+
+
 class WireSpotSymbol(msgspec.Struct):
     """A row of spot `symbols`. Precisions are numbers of decimals."""
 

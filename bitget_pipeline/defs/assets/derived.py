@@ -1,0 +1,111 @@
+"""
+Longer candles of a market, made from the stored minutes: the same grid as `candles_1m`, one step behind it.
+
+What a run does is pipeline/derive.py. The derivation launcher (sensors.py) starts one for what the ledger calls underived.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import date
+
+import dagster as dg
+
+from ...market.instrument import Market
+from ...pipeline.derive import Comparison, DerivedDay, compare_derived, derive_candles
+from ..metadata import KINDS, OWNERS, as_table, described
+from ..partitions import grid, key_of, slice_of
+from ..resources import PipelineResource
+from .history import GROUP, KEYS_PER_RUN
+
+
+class DerivedConfig(dg.Config):
+    """How much of what was made is held against the exchange's own bars."""
+
+    samples_per_day: int = 2
+    """Samples of each UTC day: one request each, up to 24 neighbouring bars of one symbol and resolution."""
+    seed: int = 0
+    """Together with the day it decides which bars are sampled."""
+
+
+def derived_assets(markets: Sequence[Market], *, grid_starts: date) -> list[dg.AssetsDefinition]:
+    """The `candles_derived` asset of each market."""
+    return [_candles_derived(market, grid_starts) for market in markets]
+
+
+def _candles_derived(market: Market, grid_starts: date) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=dg.AssetKey([market.value, "candles_derived"]),
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={*KINDS, market.value},
+        deps=[dg.AssetKey([market.value, "candles_1m"])],
+        partitions_def=grid(market, starts=grid_starts),
+        backfill_policy=dg.BackfillPolicy.multi_run(KEYS_PER_RUN),
+        metadata=described("candles"),
+        description=(
+            f"Candles of 5m, 15m, 1h, 4h and 1d (UTC) of the {market} market, made in ClickHouse from `candles_1m`. A bar is "
+            "made only when each of its minutes is stored, and withdrawn when one of them is. A few bars of each day are held "
+            "against the exchange's own; a difference is an incident that shows both."
+        ),
+    )
+    def candles_derived(
+        context: dg.AssetExecutionContext, config: DerivedConfig, pipeline: PipelineResource
+    ) -> dg.MaterializeResult:
+        keys = slice_of(context, market)
+        place = {"source": pipeline.source, "run_id": context.run_id}
+
+        async def run() -> tuple[list[DerivedDay], Comparison]:
+            async with pipeline.history(warehouse) as history:
+                made = await derive_candles(warehouse, history.versions, keys, **place)
+                sampled = await compare_derived(
+                    history.client,
+                    history.client.exchange,
+                    warehouse,
+                    history.versions,
+                    [(one.symbol, one.day) for one in made if one.rows],
+                    now_ms=lambda: time.time_ns() // 1_000_000,
+                    samples_per_day=config.samples_per_day,
+                    seed=config.seed,
+                    **place,
+                )
+            return made, sampled
+
+        with pipeline.warehouse() as warehouse:
+            made, sampled = asyncio.run(run())
+        for one in made:
+            context.add_asset_metadata(_of_key(one), partition_key=key_of(one.symbol, one.day))
+        for line in sampled.failed:
+            context.log.warning(f"not compared: {line}")
+        return dg.MaterializeResult(metadata=_of_run(made, sampled))
+
+    return candles_derived
+
+
+def _of_key(one: DerivedDay) -> dict[str, dg.MetadataValue]:
+    return {
+        "dagster/partition_row_count": dg.MetadataValue.int(one.rows),
+        "expected": dg.MetadataValue.int(one.expected),
+        "minutes": dg.MetadataValue.int(one.minutes),
+    }
+
+
+def _of_run(made: Sequence[DerivedDay], sampled: Comparison) -> dict[str, dg.MetadataValue]:
+    metadata: dict[str, dg.MetadataValue] = {
+        "candles stored": dg.MetadataValue.int(sum(one.rows for one in made)),
+        "symbol-days": dg.MetadataValue.int(len(made)),
+        "symbol-days that lack bars": dg.MetadataValue.int(sum(one.rows < one.expected for one in made)),
+        "bars compared with the exchange's": dg.MetadataValue.int(sampled.bars),
+        "differences": dg.MetadataValue.int(len(sampled.differences)),
+        "samples that could not be had": dg.MetadataValue.int(len(sampled.failed)),
+    }
+    if sampled.differences:
+        metadata["differing bars"] = as_table(
+            (
+                {"symbol": d.symbol.name, "resolution": d.resolution, "of": who, **bar._asdict()}
+                for d in sampled.differences
+                for who, bar in (("ours", d.ours), ("the exchange", d.theirs))
+            ),
+            columns=("symbol", "resolution", "of", *sampled.differences[0].ours._fields),
+        )
+    return metadata

@@ -1,0 +1,117 @@
+"""
+Trades of past days of a market, on demand: up to 90 days back, one partition for each symbol and day.
+
+What a run does is pipeline/trades_history.py. Nothing launches it by itself: a day of a busy symbol is thousands of requests.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import date
+
+import dagster as dg
+
+from ...market.instrument import Market
+from ...pipeline.trades_history import DayOfTrades, TradesReport, backfill_trades
+from ..metadata import KINDS, OWNERS, as_table, described
+from ..partitions import grid, key_of, slice_of
+from ..resources import PipelineResource
+from .history import GROUP
+from .reference import universe
+
+KEYS_PER_RUN = 30
+
+
+class TradesConfig(dg.Config):
+    """How a run treats what is there already."""
+
+    refresh: bool = False
+    """Fetch the trades of complete days again."""
+
+
+def trades_history_assets(markets: Sequence[Market], *, grid_starts: date) -> list[dg.AssetsDefinition]:
+    """The `trades_history` asset of each market."""
+    return [_trades_history(market, grid_starts) for market in markets]
+
+
+def _trades_history(market: Market, grid_starts: date) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=dg.AssetKey([market.value, "trades_history"]),
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={*KINDS, market.value},
+        deps=[universe],
+        partitions_def=grid(market, starts=grid_starts),
+        backfill_policy=dg.BackfillPolicy.multi_run(KEYS_PER_RUN),
+        metadata=described("trades"),
+        description=(
+            f"Every single trade of past days of the {market} market, up to 90 days back, into the same table as the live ones; "
+            "live candles of their minutes are made again. On demand only: 1,000 trades a request, so choose few symbols and "
+            "days. Milliseconds come back from the trade ids. Minutes whose trades do not add up to the exchange's own bar are "
+            "`unexplained` in `coverage`."
+        ),
+    )
+    def trades_history(
+        context: dg.AssetExecutionContext, config: TradesConfig, pipeline: PipelineResource
+    ) -> dg.MaterializeResult:
+        keys = slice_of(context, market)
+        settings = pipeline.operational()
+
+        async def run() -> TradesReport:
+            async with pipeline.history(warehouse) as history:
+                return await backfill_trades(
+                    history.client,
+                    history.client.exchange,
+                    warehouse,
+                    history.versions,
+                    keys,
+                    source=pipeline.source,
+                    run_id=context.run_id,
+                    now_ms=lambda: time.time_ns() // 1_000_000,
+                    refresh=config.refresh,
+                    resolutions=settings.live_resolutions,
+                )
+
+        with pipeline.warehouse() as warehouse:
+            report = asyncio.run(run())
+        for (symbol, day), done in report.keys.items():
+            context.add_asset_metadata(_of_key(done), partition_key=key_of(symbol, day))
+        if report.failed:
+            raise _failure(report)
+        days = report.keys.values()
+        return dg.MaterializeResult(
+            metadata={
+                "trades stored": sum(done.trades for done in days),
+                "symbol-days": len(report.keys),
+                "minutes that do not add up": sum(done.differing for done in days),
+                "requests of the run": sum(done.requests for done in days),
+            }
+        )
+
+    return trades_history
+
+
+def _of_key(done: DayOfTrades) -> dict[str, dg.MetadataValue]:
+    return {
+        "dagster/partition_row_count": dg.MetadataValue.int(done.trades),
+        "state": dg.MetadataValue.text(done.state.value),
+        "minutes that do not add up": dg.MetadataValue.int(done.differing),
+        "requests": dg.MetadataValue.int(done.requests),
+        "seconds": dg.MetadataValue.float(round(done.seconds, 3)),
+    }
+
+
+def _failure(report: TradesReport) -> dg.Failure:
+    failed = report.failed
+    first = failed[0]
+    return dg.Failure(
+        f"{len(failed)} of {len(report.keys)} symbol-days failed; the others are stored. First: {first.symbol} "
+        f"{first.day}: {first.error}",
+        metadata={
+            "failed": as_table(
+                ({"symbol": d.symbol.name, "day": d.day, "why": d.error} for d in failed),
+                columns=("symbol", "day", "why"),
+            )
+        },
+        allow_retries=False,
+    )

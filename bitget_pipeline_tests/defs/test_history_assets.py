@@ -1,0 +1,164 @@
+"""History through Dagster: assets run against real stores and the local exchange, and say what they did."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+import pytest
+
+from bitget_pipeline.defs.assets import candles_assets, derivative_assets, derived_assets, trades_history_assets
+from bitget_pipeline.defs.checks import CHECKS
+from bitget_pipeline.defs.history_launcher import derivations
+from bitget_pipeline.defs.partitions import RANGE_END, RANGE_START
+from bitget_pipeline.defs.resources import PipelineResource, boot
+from bitget_pipeline.local.exchange import ExchangeConfig, running
+from bitget_pipeline.market.candle import Candle, Resolution
+from bitget_pipeline.market.derivatives import FundingRate, OpenInterest, PriceKind
+from bitget_pipeline.market.instrument import Market, Symbol
+from bitget_pipeline.market.interval import Interval
+from bitget_pipeline.market.universe import Chosen, Reason
+from bitget_pipeline.pipeline.discover import discover
+from bitget_pipeline.storage.stamp import stamp_database
+
+MARKETS = (Market.SPOT, Market.USDTM)
+BTC = Symbol(Market.USDTM, "BTCUSDT")
+GRID = date(2025, 11, 1)
+CALM = ExchangeConfig(
+    spot_instruments=8, usdtm_instruments=8, coinm=1, usdcm=1, active_per_market=4, trades_per_second=0.5
+)
+HISTORY = [
+    *candles_assets(MARKETS, grid_starts=GRID),
+    *derived_assets(MARKETS, grid_starts=GRID),
+    *trades_history_assets(MARKETS, grid_starts=GRID),
+    *derivative_assets(MARKETS, grid_starts=GRID),
+]
+
+
+@pytest.fixture
+async def placed(warehouse, warehouse_address, redis_address, redis_prefix, tmp_path, monkeypatch) -> Iterator[None]:
+    """The settings of this process point at the stores of the test and at a local exchange; BTC is selected."""
+    async with running(CALM) as server:
+        place = {
+            "BITGET_PIPELINE_EXCHANGE": "local",
+            "BITGET_PIPELINE_HOME": str(tmp_path),
+            "BITGET_REST_URL": server.rest_url,
+            "BITGET_WS_URL": server.ws_url,
+            "CLICKHOUSE_HOST": warehouse_address.host,
+            "CLICKHOUSE_PORT": str(warehouse_address.port),
+            "CLICKHOUSE_DATABASE": warehouse_address.database,
+            "REDIS_HOST": redis_address.host,
+            "REDIS_PORT": str(redis_address.port),
+            "BITGET_PIPELINE_REDIS_PREFIX": redis_prefix,
+        }
+        for name, value in place.items():
+            monkeypatch.setenv(name, value)
+        boot.cache_clear()
+        stamp_database(warehouse, "local")
+        chosen = [Chosen(BTC, 1, 1e9, Reason.VOLUME)]
+        warehouse.store_universe(chosen, selected_at=datetime.now(UTC), run_id="test")
+        yield
+    boot.cache_clear()
+
+
+async def materialized(instance, *names, day=None):
+    """Run these assets of the futures market for BTC, in a thread of its own as in a process of its own."""
+    tags = {RANGE_START: f"{day}|BTCUSDT", RANGE_END: f"{day}|BTCUSDT"} if day else {}
+    return await asyncio.to_thread(
+        dg.materialize,
+        HISTORY,
+        selection=dg.AssetSelection.assets(*(dg.AssetKey(["usdtm", name]) for name in names)),
+        instance=instance,
+        tags=tags,
+        resources={"pipeline": PipelineResource()},
+        raise_on_error=True,
+    )
+
+
+def metadata_of(result, name):
+    """The metadata of the one materialization of an asset."""
+    (event,) = result.asset_materializations_for_node(f"usdtm__{name}")
+    return {key: value.value for key, value in event.metadata.items()}
+
+
+async def test_every_asset_of_a_futures_market_fills_its_table(placed, warehouse):
+    """
+    A day of minutes, the longer bars that the launcher asks for, its trades, prices, funding, and the open interest now.
+    """
+    await _known_instruments(warehouse)
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("usdtm_symbols", ["BTCUSDT"])
+        minutes = await materialized(instance, "candles_1m", day=yesterday)
+        assert metadata_of(minutes, "candles_1m")["candles stored"] == 1440
+
+        (rectangle,) = derivations(warehouse, instance, Market.USDTM, days=[yesterday])
+        assert (rectangle.first_day, rectangle.first, rectangle.keys) == (yesterday, "BTCUSDT", 1)
+        derived = metadata_of(await materialized(instance, "candles_derived", day=yesterday), "candles_derived")
+        assert (derived["candles stored"], derived["differences"], derived["samples that could not be had"]) == (
+            415,
+            0,
+            0,
+        )
+        assert derived["bars compared with the exchange's"] > 0
+        assert derivations(warehouse, instance, Market.USDTM, days=[yesterday]) == []
+
+        trades = metadata_of(await materialized(instance, "trades_history", day=yesterday), "trades_history")
+        within = Interval.of_day(yesterday)
+        assert trades["trades stored"] == len(warehouse.trades(BTC, within, source="local")) > 0
+        assert trades["minutes that do not add up"] == 0
+
+        for name in ("mark_candles", "index_candles"):
+            assert metadata_of(await materialized(instance, name, day=yesterday), name)["bars stored"] == 1440
+
+        both = await materialized(instance, "funding_rates", "open_interest")
+        assert metadata_of(both, "funding_rates")["new settlements"] in (90, 91)
+        assert metadata_of(both, "open_interest")["symbols"] == 1
+    for check in CHECKS:
+        if check.asset.startswith(("*/", "futures/")):
+            assert warehouse.query(check.offenders, {"market": "usdtm"}) == [], check.name
+
+
+def test_checks_find_their_offenders(warehouse):
+    """A day that is not its minutes, a settlement that is missing, a negative holding, an impossible price: each is found."""
+    midnight = Interval.of_day(datetime.now(UTC).date() - timedelta(days=2)).start_ms
+    bar = Candle(midnight, 2.0, 1.0, 2.0, 2.0, 7.0, 14.0)
+    place = {"version": 1, "run_id": "test", "source": "local"}
+    warehouse.store_candles(BTC, Resolution.M1, [bar], **place)
+    warehouse.store_candles(BTC, Resolution.D1, [bar._replace(base_volume=8.0)], **place)
+    for kind in PriceKind:
+        warehouse.store_price_candles(BTC, kind, Resolution.M1, [bar], **place)
+    rates = [FundingRate(midnight + hours * 3_600_000, 0.0001) for hours in (0, 8, 24)]
+    warehouse.store_funding(BTC, rates, **place)
+    warehouse.store_open_interest([(BTC, OpenInterest(midnight, -1.0), None)], **place)
+
+    found = {
+        check.asset: check.name
+        for check in CHECKS
+        if check.asset.startswith(("*/", "futures/"))
+        and len(warehouse.query(check.offenders, {"market": "usdtm"})) == 1
+    }
+    assert found == {
+        "*/candles_1m": "bars_are_possible",
+        "*/candles_derived": "derived_bars_hold_their_minutes",
+        "futures/funding_rates": "funding_has_no_gap",
+        "futures/open_interest": "open_interest_is_possible",
+        "futures/mark_candles": "bars_are_possible",
+        "futures/index_candles": "bars_are_possible",
+    }
+
+
+async def _known_instruments(warehouse) -> None:
+    """What discovery would have stored."""
+    async with PipelineResource().history(warehouse) as history:
+        await discover(
+            history.client,
+            history.client.exchange,
+            warehouse,
+            history.versions,
+            markets=MARKETS,
+            run_id="test",
+            now_ms=lambda: int(datetime.now(UTC).timestamp() * 1000),
+        )
