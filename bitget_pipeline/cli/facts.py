@@ -49,6 +49,8 @@ class Facts:
     lag_p99_ms: float | None = None
     trouble: str = ""  # the live run's, in its words
     backlog: int | None = None  # entries of the stream that wait for ClickHouse or for trimming
+    budget: list[dict[str, Any]] = field(default_factory=list)  # of each endpoint: requests granted, 429s, pace
+    budget_closed_for: float = 0.0  # seconds for which the exchange asked for silence
     lease: dict[str, Any] | None = None  # owner (a run id), fence, age in seconds
     health: str | None = None
     health_reasons: list[str] = field(default_factory=list)  # worst first
@@ -126,7 +128,7 @@ class Gatherer:
         facts.age_seconds = round(self._now() - newest / 1000, 1) if count else None
 
     def _ask_redis(self, facts: Facts) -> None:
-        from ..storage.overview import Overview
+        from ..storage.overview import Overview, budget_use
         from ..storage.redis_connection import connect_sync
 
         if self._redis is None:
@@ -134,6 +136,8 @@ class Gatherer:
         overview = Overview(self._redis, self._boot.redis_prefix, SHARD)
         lease, published = overview.lease(), overview.published()
         facts.backlog = overview.backlog().entries
+        used, facts.budget_closed_for = budget_use(self._redis, self._boot.redis_prefix)
+        facts.budget = [asdict(use) for use in used]
         facts.lease = {"owner": lease.owner, "fence": lease.fence, "age": round(lease.age, 1)} if lease else None
         if published is not None and lease is not None:  # without a lease these are the words of a run that is over
             said = published.overall

@@ -13,7 +13,7 @@ import dagster as dg
 
 from ..guard.supervisor import AskToStop, DeclareDead, Launch, LiveRun, RunState, Terminate, Wait, supervise
 from ..market.instrument import Market
-from .health import events, look
+from .health import budget_events, events, look
 from .history_launcher import days_back, launches
 from .jobs import HISTORY_MARKET, LIVE_GENERATION, LIVE_SHARD, discovery, history_job_name, live
 from .live import SHARD
@@ -208,4 +208,6 @@ def _recent_failures(instance: dg.DagsterInstance) -> list[float]:
 )
 def health(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult:
     """What it says is found out by pipeline/watch.py."""
-    return dg.SensorResult(asset_events=events(look(pipeline)))
+    used, closed_for = pipeline.budget()
+    told = [*events(look(pipeline)), *budget_events(used, closed_for, pipeline.operational().markets)]
+    return dg.SensorResult(asset_events=told)

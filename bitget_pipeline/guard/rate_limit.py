@@ -93,7 +93,7 @@ class Endpoint:
     bucket: Bucket
     closed_until: float = 0.0
     busy_since: float = 0.0  # start of the current run of 429s
-    busy_until: float = float("-inf")  # a 429 before this belongs to the same run
+    busy_until: float = float("-inf")  # a 429 before this belongs to the same run, unless a success ended it
     slowed_at: float = 0.0
 
 
@@ -158,7 +158,8 @@ class RateBudget:
         """
         The exchange said 429: nobody asks this endpoint for so long, and then more slowly.
 
-        When that goes on for ten seconds it is the global limit: nobody asks anything for five minutes.
+        When that goes on for ten seconds without a success it is the global limit: nobody asks anything for five
+        minutes.
         """
         known = self._endpoint(endpoint, per_second, now)
         known.bucket.fill(now)
@@ -171,6 +172,12 @@ class RateBudget:
         known.slowed_at = now
         if now - known.busy_since >= self.rules.persistent_after:
             self.closed_until = max(self.closed_until, now + self.rules.global_closure)
+
+    def succeeded(self, endpoint: str, per_second: float, *, now: float) -> None:
+        """
+        A request was served after a 429: the run of 429s is over, so it was not the global limit. The pace stays.
+        """
+        self._endpoint(endpoint, per_second, now).busy_until = float("-inf")
 
     def remaining(self, endpoint: str, per_second: float, left: int, *, now: float) -> None:
         """The exchange says how many requests are left in this second; when we believe in more, it is right."""

@@ -43,6 +43,9 @@ class RateBudget(Protocol):
     async def penalise(self, endpoint: str, per_second: float, seconds: float) -> None:
         """The exchange said that it is too much: nobody asks this endpoint for so long."""
 
+    async def succeeded(self, endpoint: str, per_second: float) -> None:
+        """A request was served after a 429; asked only then, not after every request."""
+
     async def remaining(self, endpoint: str, per_second: float, left: int) -> None:
         """The exchange said how many requests are left in this second."""
 
@@ -94,6 +97,7 @@ class HistoryClient:
     patience: Patience = field(default_factory=Patience)
     breakers: dict[str, Breaker] = field(default_factory=dict)
     sent: int = 0
+    _busy: set[str] = field(default_factory=set)  # endpoints whose last answer was a 429
     _blocked: RegionBlocked | None = None
 
     async def fetch(
@@ -153,6 +157,7 @@ class HistoryClient:
             breaker.succeeded(now=time.monotonic())  # it is there; the budget deals with the rest
             count("history.busy")
             seconds = busy.retry_after or min(30.0, 2.0 ** (tries - 1))
+            self._busy.add(request.endpoint)
             await self.budget.penalise(request.endpoint, request.per_second, seconds)
             raise
         except (ExchangeUnavailable, MalformedPage):
@@ -164,6 +169,9 @@ class HistoryClient:
                 self._blocked = refused  # the whole address is affected: nobody should go on asking
             raise
         breaker.succeeded(now=time.monotonic())
+        if request.endpoint in self._busy:
+            self._busy.discard(request.endpoint)
+            await self.budget.succeeded(request.endpoint, request.per_second)
         left = self.exchange.read_headers(headers)
         if left is not None and left < request.per_second / 4:
             await self.budget.remaining(request.endpoint, request.per_second, left)

@@ -155,6 +155,16 @@ def test_a_refusal_now_and_then_does_not() -> None:
     assert budget.ask("spot.y", 20, Priority.BACKFILL, now=200.0) == 0.0
 
 
+def test_refusals_with_successes_between_them_close_one_endpoint_and_no_more() -> None:
+    """Somebody else uses this address: a 429 every three seconds for a minute slows us down, and closes nothing else."""
+    budget = RateBudget(BudgetRules())
+    for n in range(20):
+        budget.penalise("spot.x", 20, 1.0, now=n * 3.0)
+        budget.succeeded("spot.x", 20, now=n * 3.0 + 1.5)
+    assert budget.ask("spot.y", 20, Priority.BACKFILL, now=60.0) == 0.0
+    assert budget.endpoints["spot.x"].bucket.pace == pytest.approx(0.1)
+
+
 def test_the_exchanges_own_count_is_believed_when_it_is_lower() -> None:
     """Somebody else uses this address too: the header says nothing is left."""
     budget = RateBudget(BudgetRules())

@@ -1,6 +1,6 @@
 -- The shared budget of requests of one egress address. guard/rate_limit.py is the model of this; a property test holds them equal.
 -- KEYS: budget (a hash). ARGV:
---   1 what: ask, penalise or remaining   2 now in seconds, or '' for the server's clock   3 endpoint   4 its limit per second
+--   1 what: ask, penalise, succeeded or remaining   2 now in seconds, or '' for the server's clock   3 endpoint   4 its limit per second
 --   5 share   6 burst   7 per minute   8 global burst   9 backfill per second, or ''   10 the priority's floor   11 1 for a backfill
 --   12 slow_down  13 slowest  14 recover_by  15 recover_every  16 persistent_after  17 same_run_within  18 global_closure
 --   19 seconds (penalise) or requests left (remaining)
@@ -68,6 +68,12 @@ if what == 'penalise' then
     redis.call('HSET', key, 'closed_until', text(math.max(closed_until, now + tonumber(ARGV[18]))))
   end
   redis.call('HINCRBY', key, 'penalties:' .. endpoint, 1)
+  save()
+  return '0'
+end
+
+if what == 'succeeded' then
+  known.busy_until = -1e300
   save()
   return '0'
 end
