@@ -7,12 +7,12 @@ Nothing here decides anything about market data; what can be decided without Dag
 
 import dagster as dg
 
-from .assets import candles_assets, instruments, live_assets, tables, tickers, universe
+from .assets import archive_assets, candles_assets, instruments, live_assets, tables, tickers, universe
 from .checks import asset_checks
-from .jobs import discovery, history_jobs, live
+from .jobs import archive_jobs, discovery, history_jobs, live
 from .resources import PipelineResource
 from .schedules import daily_top_ups, hourly_discovery
-from .sensors import first_discovery, health, history_launchers, live_supervisor
+from .sensors import archive_launchers, first_discovery, health, history_launchers, live_supervisor
 
 
 def build() -> dg.Definitions:
@@ -27,12 +27,19 @@ def build() -> dg.Definitions:
             tickers,
             universe,
             *candles_assets(markets, grid_starts=grid_starts),
+            *archive_assets(markets, grid_starts=grid_starts),
             *live_assets(markets),
         ],
-        asset_checks=asset_checks(markets),
-        jobs=[discovery, live, *history_jobs(markets)],
+        asset_checks=asset_checks(markets, grid_starts=grid_starts),
+        jobs=[discovery, live, *history_jobs(markets), *archive_jobs(markets)],
         schedules=[hourly_discovery, *daily_top_ups(markets, grid_starts=grid_starts)],
-        sensors=[first_discovery, live_supervisor, health, *history_launchers(markets, grid_starts=grid_starts)],
+        sensors=[
+            first_discovery,
+            live_supervisor,
+            health,
+            *history_launchers(markets, grid_starts=grid_starts),
+            *archive_launchers(markets, grid_starts=grid_starts),
+        ],
         resources={"pipeline": pipeline},
         executor=dg.in_process_executor,
     )

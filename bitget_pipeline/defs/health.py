@@ -66,23 +66,26 @@ def events(seen: Health) -> list[Event]:
 
 def budget_events(used: Sequence[EndpointUse], closed_for: float, markets: Sequence[Market]) -> list[Event]:
     """What the shared request budget granted and the exchange refused, as observations of each market's history."""
-    told = []
+    told: list[Event] = []
     for market in markets:
         family = "spot." if market is Market.SPOT else "mix."
         mine = [use for use in used if use.endpoint.startswith(family)]
         if mine:
-            metadata = {
+            metadata: dict[str, Any] = {
                 "requests granted": sum(use.granted for use in mine),
                 "requests refused (429)": sum(use.penalties for use in mine),
                 "slowest pace": min(use.pace for use in mine),
                 "budget closed for (s)": round(max(closed_for, *(use.closed_for for use in mine)), 1),
                 "endpoints": as_table(
-                    ({"endpoint": use.endpoint, "granted": use.granted, "429": use.penalties, "pace": use.pace} for use in mine),
+                    (
+                        {"endpoint": use.endpoint, "granted": use.granted, "429": use.penalties, "pace": use.pace}
+                        for use in mine
+                    ),
                     columns=("endpoint", "granted", "429", "pace"),
                 ),
             }
             told.append(dg.AssetObservation(asset_key=dg.AssetKey([market.value, "candles_1m"]), metadata=metadata))
-    return list(told)
+    return told
 
 
 def evaluation(seen: Health) -> dg.AssetCheckEvaluation:

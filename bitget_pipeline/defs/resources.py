@@ -35,17 +35,15 @@ from ..settings import (
     ssl_context,
     warehouse_address,
 )
-from ..storage.budget import Budget
+from ..storage.budget import Budget, EndpointUse
 from ..storage.control import LiveControl
 from ..storage.lease import Lease
-from ..storage.budget import EndpointUse
 from ..storage.overview import Overview, budget_use
 from ..storage.redis_connection import connect, connect_sync, server_identity
 from ..storage.stamp import stamp_database, stamp_prefix
 from ..storage.stream import TradeStream
 from ..storage.versions import Versions
 from ..storage.warehouse import Warehouse
-
 
 ANSWER_WITHIN = {Tier.PUBLIC: 30.0, Tier.CREDENTIALED: 60.0}
 """Seconds for one request."""

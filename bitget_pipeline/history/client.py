@@ -34,6 +34,10 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 """The longest honest answer, every instrument of a market, has about 3 MB; far beyond that something is wrong."""
 
 
+GRANT_KEEPS = 0.1
+"""Seconds within which a grant must be used: two requests a second are the margin between budget and limit."""
+
+
 class RateBudget(Protocol):
     """The allowance of requests that all processes of one address share (storage/budget.py)."""
 
@@ -210,12 +214,23 @@ class HistoryClient:
 
 
 async def allowed(budget: RateBudget, endpoint: str, per_second: float, priority: Priority) -> None:
-    """Wait until one request may be sent; it has been taken out of the budget then."""
+    """
+    Wait until one request may be sent; it has been taken out of the budget then.
+
+    A grant that reaches us late, because this process stood still, is dropped once and asked for again: the requests of
+    a stall would otherwise all be sent at its end, more than the exchange allows in a second.
+    """
+    late_before = False
     while True:
+        asked = time.monotonic()
         delay = await budget.reserve(endpoint, per_second, priority)
         heed_cancellation()
         if delay <= 0:
-            return
+            if late_before or time.monotonic() - asked < GRANT_KEEPS:
+                return
+            late_before = True
+            count("history.grants_late")
+            continue
         if delay > 30:
             log.warning("history.closed_by_budget", endpoint=endpoint, seconds=round(delay))
         await asyncio.sleep(delay)

@@ -11,7 +11,6 @@ import json
 import os
 import random
 import sys
-from collections.abc import AsyncIterator
 from datetime import date, timedelta
 
 import msgspec
@@ -46,13 +45,13 @@ async def job(
     warehouse_address: WarehouseAddress,
     redis_address: RedisAddress,
     redis_prefix: str,
-) -> AsyncIterator[Job]:
+) -> Job:
     """A backfill that one process needs about a quarter of a minute for, and more of it for more kills."""
     await discover(client, exchange, warehouse, versions, markets=tuple(Market)[:2], run_id="run-0", now_ms=clock)
     today = from_ms(clock()).date()
     days = max(4, KILLS)
     keys = tuple((str(symbol), today - timedelta(days=n)) for n in range(1, days + 1) for symbol in SYMBOLS)
-    yield Job(
+    return Job(
         rest_url=local_exchange.rest_url,
         redis_port=redis_address.port,
         prefix=redis_prefix,

@@ -59,9 +59,10 @@ end
 if what == 'penalise' then
   fill(known)
   if now > known.busy_until then known.busy_since = now end
+  local overtaken = now < known.closed_until
   known.closed_until = math.max(known.closed_until, now + tonumber(ARGV[19]))
   known.busy_until = known.closed_until + tonumber(ARGV[17])
-  known.pace = math.max(tonumber(ARGV[13]), known.pace * tonumber(ARGV[12]))
+  if not overtaken then known.pace = math.max(tonumber(ARGV[13]), known.pace * tonumber(ARGV[12])) end
   known.tokens = math.min(known.tokens, 0)
   known.slowed_at = now
   if now - known.busy_since >= tonumber(ARGV[16]) then
@@ -80,7 +81,8 @@ end
 
 if what == 'remaining' then
   fill(known)
-  known.tokens = math.min(known.tokens, tonumber(ARGV[19]))
+  local left = tonumber(ARGV[19])
+  known.tokens = math.min(known.tokens, left > 0 and left or -1)
   save()
   return '0'
 end
