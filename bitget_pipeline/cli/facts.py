@@ -182,11 +182,12 @@ class DagsterSilent(PipelineError):
     """Dagster's webserver does not answer as expected."""
 
 
-def ask_graphql(host: str, port: int, query: str) -> dict[str, Any]:
-    """The data of a GraphQL query. Raises DagsterSilent."""
-    connection = HTTPConnection(host, port, timeout=5)
+def ask_graphql(host: str, port: int, query: str, *, timeout: float = 5.0, **variables: Any) -> dict[str, Any]:
+    """The data of a GraphQL query, with its variables. Raises DagsterSilent."""
+    connection = HTTPConnection(host, port, timeout=timeout)
+    body = json.dumps({"query": query, "variables": variables})
     try:
-        connection.request("POST", "/graphql", json.dumps({"query": query}), {"Content-Type": "application/json"})
+        connection.request("POST", "/graphql", body, {"Content-Type": "application/json"})
         answer = json.load(connection.getresponse())
     except (OSError, HTTPException, ValueError) as error:
         raise DagsterSilent(f"no answer: {error or type(error).__name__}", where=f"{host}:{port}") from None

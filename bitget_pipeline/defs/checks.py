@@ -13,9 +13,9 @@ from typing import Any
 import dagster as dg
 
 from ..market.instrument import Market
+from ..market.interval import months_between
 from ..storage.migrations import drift
 from .health import CHECK, evaluation, look
-from .history_launcher import months_between
 from .metadata import as_table
 from .partitions import EARLIEST_MONTH, MOST_KEYS, symbol_partitions
 from .resources import PipelineResource

@@ -12,15 +12,11 @@ from functools import partial
 import dagster as dg
 
 from ..market.instrument import Market, Symbol
-from ..market.interval import Interval, from_ms
+from ..market.interval import Interval, days_of_month, from_ms, months_between
 from ..market.target import HistoryTarget, target_of
-from ..storage.warehouse import CoverageState, Evidence, Warehouse
-from .partitions import RANGE_END, RANGE_START, Rectangle, days_of_month, rectangles, symbol_partitions
-
-SETTLED = frozenset(
-    {CoverageState.COMPLETE, CoverageState.VERIFIED_EMPTY, CoverageState.UNAVAILABLE, CoverageState.EXPIRED}
-)
-"""With one of these a day needs nothing more."""
+from ..pipeline.backfill_plan import SETTLED
+from ..storage.warehouse import Evidence, Warehouse
+from .partitions import RANGE_END, RANGE_START, Rectangle, rectangles, symbol_partitions
 
 STREAM = "candles_1m"
 
@@ -161,12 +157,6 @@ def archive_launches(
 
 def _same_symbol(mine: Symbol, symbol: Symbol, _: date) -> bool:
     return symbol == mine
-
-
-def months_between(since: date, before: date) -> list[date]:
-    """The first days of the months from the one of `since` to the last that begins before `before`."""
-    count = (before.year - since.year) * 12 + before.month - since.month + (before.day > 1)
-    return [date(since.year + (since.month - 1 + n) // 12, (since.month - 1 + n) % 12 + 1, 1) for n in range(count)]
 
 
 def _consecutive(months: Sequence[date]) -> list[list[date]]:

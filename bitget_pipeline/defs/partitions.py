@@ -43,12 +43,6 @@ def archive_grid(market: Market, *, ends: date) -> dg.MultiPartitionsDefinition:
     return dg.MultiPartitionsDefinition({MONTH: months, SYMBOL: symbol_partitions(market)})
 
 
-def days_of_month(month: date, *, before: date | None = None) -> list[date]:
-    """The UTC days of a month, given by its first day; only those before `before`, if that is given."""
-    days = (month + timedelta(days=n) for n in range(31))
-    return [day for day in days if day.month == month.month and (before is None or day < before)]
-
-
 def admissible(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Symbols that can be partition keys, and those that cannot because Dagster would drop them silently."""
     good: list[str] = []

@@ -27,7 +27,7 @@ from .reading import setting
 
 MAX_CHANNELS_PER_CONNECTION = 50  # reference/bitget-api.md: more than 50 make a connection unstable
 MAX_REQUESTS_PER_SECOND = 100.0  # 6,000 a minute per address over all endpoints (reference/bitget-api.md 2.2)
-EARLIEST_GRID = date(2018, 1, 1)  # Bitget opened in 2018
+EARLIEST_DAY = date(2018, 1, 1)  # Bitget opened in 2018
 
 
 DEEP = tuple(map(HistoryTarget.parse, ("BTCUSDT=2020-01-01", "ETHUSDT=2021-01-01")))
@@ -237,8 +237,8 @@ class Operational(BaseModel):
     @classmethod
     def _since_bitget(cls, value: tuple[HistoryTarget, ...]) -> tuple[HistoryTarget, ...]:
         for target in value:
-            if target.since < EARLIEST_GRID:
-                raise ValueError(f"{target} begins before Bitget existed ({EARLIEST_GRID})")
+            if target.since < EARLIEST_DAY:
+                raise ValueError(f"{target} begins before Bitget existed ({EARLIEST_DAY})")
         return value
 
     @field_validator("grid_start")
@@ -246,8 +246,8 @@ class Operational(BaseModel):
     def _first_of_month(cls, value: date) -> date:
         if value.day != 1:
             raise ValueError("that is not the first day of a month")
-        if value < EARLIEST_GRID:
-            raise ValueError(f"that is before Bitget existed ({EARLIEST_GRID})")
+        if value < EARLIEST_DAY:
+            raise ValueError(f"that is before Bitget existed ({EARLIEST_DAY})")
         return value
 
     @field_validator("live_resolutions")

@@ -10,8 +10,9 @@ from datetime import date
 import dagster as dg
 
 from ...market.instrument import Market
+from ...market.interval import days_of_month
 from ..metadata import KINDS, OWNERS, described
-from ..partitions import archive_grid, archive_slice_of, days_of_month
+from ..partitions import archive_grid, archive_slice_of
 from ..resources import PipelineResource
 from .history import GROUP, CandlesConfig, backfilled, failure, of_keys, of_run
 from .reference import universe
