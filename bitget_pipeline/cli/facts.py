@@ -49,6 +49,8 @@ class Facts:
     lag_p99_ms: float | None = None
     trouble: str = ""  # the live run's, in its words
     backlog: int | None = None  # entries of the stream that wait for ClickHouse or for trimming
+    budget: list[dict[str, Any]] = field(default_factory=list)  # of each endpoint: requests granted, 429s, pace
+    budget_closed_for: float = 0.0  # seconds for which the exchange asked for silence
     lease: dict[str, Any] | None = None  # owner (a run id), fence, age in seconds
     health: str | None = None
     health_reasons: list[str] = field(default_factory=list)  # worst first
@@ -127,7 +129,7 @@ class Gatherer:
         facts.age_seconds = round(self._now() - newest / 1000, 1) if count else None
 
     def _ask_redis(self, facts: Facts) -> None:
-        from ..storage.overview import Overview
+        from ..storage.overview import Overview, budget_use
         from ..storage.redis_connection import connect_sync
 
         if self._redis is None:
@@ -135,6 +137,8 @@ class Gatherer:
         overview = Overview(self._redis, self._boot.redis_prefix, SHARD)
         lease, published = overview.lease(), overview.published()
         facts.backlog = overview.backlog().entries
+        used, facts.budget_closed_for = budget_use(self._redis, self._boot.redis_prefix)
+        facts.budget = [asdict(use) for use in used]
         facts.lease = {"owner": lease.owner, "fence": lease.fence, "age": round(lease.age, 1)} if lease else None
         if published is not None and lease is not None:  # without a lease these are the words of a run that is over
             said = published.overall
@@ -185,11 +189,12 @@ class DagsterSilent(PipelineError):
     """Dagster's webserver does not answer as expected."""
 
 
-def ask_graphql(host: str, port: int, query: str) -> dict[str, Any]:
-    """The data of a GraphQL query. Raises DagsterSilent."""
-    connection = HTTPConnection(host, port, timeout=5)
+def ask_graphql(host: str, port: int, query: str, *, timeout: float = 5.0, **variables: Any) -> dict[str, Any]:
+    """The data of a GraphQL query, with its variables. Raises DagsterSilent."""
+    connection = HTTPConnection(host, port, timeout=timeout)
+    body = json.dumps({"query": query, "variables": variables})
     try:
-        connection.request("POST", "/graphql", json.dumps({"query": query}), {"Content-Type": "application/json"})
+        connection.request("POST", "/graphql", body, {"Content-Type": "application/json"})
         answer = json.load(connection.getresponse())
     except (OSError, HTTPException, ValueError) as error:
         raise DagsterSilent(f"no answer: {error or type(error).__name__}", where=f"{host}:{port}") from None

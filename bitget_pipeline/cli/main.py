@@ -24,6 +24,7 @@ COMMANDS = {
     "reset": "lifecycle",
     "status": "status",
     "doctor": "doctor",
+    "backfill": "backfill",
     "symbols": "symbols",
     "coverage": "coverage",
     "settings": "settings",

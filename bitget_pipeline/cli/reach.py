@@ -35,6 +35,9 @@ class Alone:
     async def penalise(self, endpoint: str, per_second: float, seconds: float) -> None:
         """We do not come back."""
 
+    async def succeeded(self, endpoint: str, per_second: float) -> None:
+        """We do not come back."""
+
     async def remaining(self, endpoint: str, per_second: float, left: int) -> None:
         """We do not come back."""
 

@@ -8,6 +8,7 @@ Nothing here decides anything about market data; what can be decided without Dag
 import dagster as dg
 
 from .assets import (
+    archive_assets,
     candles_assets,
     coverage,
     derivative_assets,
@@ -20,10 +21,17 @@ from .assets import (
     universe,
 )
 from .checks import asset_checks
-from .jobs import coverage_recount, derivation_jobs, derivative_jobs, discovery, history_jobs, live
+from .jobs import archive_jobs, coverage_recount, derivation_jobs, derivative_jobs, discovery, history_jobs, live
 from .resources import PipelineResource
 from .schedules import daily_recount, daily_top_ups, derivative_schedules, hourly_discovery
-from .sensors import derivation_launchers, first_discovery, health, history_launchers, live_supervisor
+from .sensors import (
+    archive_launchers,
+    derivation_launchers,
+    first_discovery,
+    health,
+    history_launchers,
+    live_supervisor,
+)
 
 
 def build() -> dg.Definitions:
@@ -41,15 +49,17 @@ def build() -> dg.Definitions:
             *derived_assets(markets, grid_starts=grid_starts),
             *trades_history_assets(markets, grid_starts=grid_starts),
             *derivative_assets(markets, grid_starts=grid_starts),
+            *archive_assets(markets, grid_starts=grid_starts),
             *live_assets(markets),
             coverage,
         ],
-        asset_checks=asset_checks(markets),
+        asset_checks=asset_checks(markets, grid_starts=grid_starts),
         jobs=[
             discovery,
             live,
             coverage_recount,
             *history_jobs(markets),
+            *archive_jobs(markets),
             *derivation_jobs(markets),
             *derivative_jobs(markets),
         ],
@@ -65,6 +75,7 @@ def build() -> dg.Definitions:
             health,
             *history_launchers(markets, grid_starts=grid_starts),
             *derivation_launchers(markets, grid_starts=grid_starts),
+            *archive_launchers(markets, grid_starts=grid_starts),
         ],
         resources={"pipeline": pipeline},
         executor=dg.in_process_executor,

@@ -5,17 +5,20 @@ To add one, add a `Check(...)` here. The queries look at what was written lately
 the tables; `{since}` is an hour before the check.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
 
 from ..market.instrument import Market
+from ..market.interval import months_between
 from ..storage.migrations import drift
 from .assets.derivatives import futures
 from .health import CHECK, evaluation, look
 from .metadata import as_table
+from .partitions import EARLIEST_MONTH, MOST_KEYS, symbol_partitions
 from .resources import PipelineResource
 
 SINCE = "inserted_at >= now() - INTERVAL 1 HOUR"
@@ -282,9 +285,13 @@ CHECKS = (
 )
 
 
-def asset_checks(markets: Sequence[Market]) -> list[dg.AssetChecksDefinition]:
+def asset_checks(markets: Sequence[Market], *, grid_starts: date) -> list[dg.AssetChecksDefinition]:
     """Every check as Dagster wants it, those of all markets once for each."""
-    made = [_schema_matches(), _data_arrives(), *(_opens_at_previous_close(market) for market in markets)]
+    made = [_schema_matches(), _data_arrives()]
+    for market in markets:
+        made.append(_opens_at_previous_close(market))
+        made.append(_keys_fit(market, "candles_1m", lambda: days_since(grid_starts)))
+        made.append(_keys_fit(market, "candles_1m_archive", lambda: len(months_between(EARLIEST_MONTH, grid_starts))))
     for check in CHECKS:
         place, _, name = check.asset.partition("/")
         if name:
@@ -351,6 +358,40 @@ def _opens_at_previous_close(market: Market) -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(passed=True, metadata={"bars compared": int(bars), **rate})
 
     return opens_at_previous_close
+
+
+KEYS_TO_WARN_AT = 0.8 * MOST_KEYS
+
+
+def days_since(first: date) -> int:
+    """How many closed UTC days there are since `first`, which counts."""
+    return max(0, (datetime.now(UTC).date() - first).days)
+
+
+def _keys_fit(market: Market, asset: str, columns: Callable[[], int]) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=dg.AssetKey([market.value, asset]),
+        name="keys_fit",
+        description=f"The asset has fewer than {MOST_KEYS:,} partitions, and is not about to pass that: beyond it Dagster's "
+        "pages become slow. Move `grid_start` to a later month before it happens.",
+    )
+    def keys_fit(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        name = symbol_partitions(market).name
+        assert name is not None
+        symbols = len(context.instance.get_dynamic_partitions(name))
+        return fits(symbols, columns())
+
+    return keys_fit
+
+
+def fits(symbols: int, columns: int) -> dg.AssetCheckResult:
+    """Whether an asset of so many symbols, each with so many days or months, stays below what Dagster shows quickly."""
+    keys = symbols * columns
+    return dg.AssetCheckResult(
+        passed=keys < KEYS_TO_WARN_AT,
+        severity=dg.AssetCheckSeverity.ERROR if keys >= MOST_KEYS else dg.AssetCheckSeverity.WARN,
+        metadata={"partitions": keys, "symbols": symbols, "of at most": MOST_KEYS},
+    )
 
 
 def _data_arrives() -> dg.AssetChecksDefinition:

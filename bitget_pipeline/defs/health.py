@@ -5,11 +5,14 @@ What is healthy is decided in pipeline/watch.py; here it becomes metadata whose 
 """
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 
+from ..market.instrument import Market
 from ..pipeline.watch import Health, Status, record_health, watch
+from ..storage.budget import EndpointUse
 from .live import SHARD
 from .metadata import as_table
 from .resources import PipelineResource
@@ -60,6 +63,30 @@ def events(seen: Health) -> list[Event]:
             for key in ("trades", "candles_live", "candles_unified")
         ]
     return [*told, evaluation(seen)]
+
+
+def budget_events(used: Sequence[EndpointUse], closed_for: float, markets: Sequence[Market]) -> list[Event]:
+    """What the shared request budget granted and the exchange refused, as observations of each market's history."""
+    told: list[Event] = []
+    for market in markets:
+        family = "spot." if market is Market.SPOT else "mix."
+        mine = [use for use in used if use.endpoint.startswith(family)]
+        if mine:
+            metadata: dict[str, Any] = {
+                "requests granted": sum(use.granted for use in mine),
+                "requests refused (429)": sum(use.penalties for use in mine),
+                "slowest pace": min(use.pace for use in mine),
+                "budget closed for (s)": round(max(closed_for, *(use.closed_for for use in mine)), 1),
+                "endpoints": as_table(
+                    (
+                        {"endpoint": use.endpoint, "granted": use.granted, "429": use.penalties, "pace": use.pace}
+                        for use in mine
+                    ),
+                    columns=("endpoint", "granted", "429", "pace"),
+                ),
+            }
+            told.append(dg.AssetObservation(asset_key=dg.AssetKey([market.value, "candles_1m"]), metadata=metadata))
+    return told
 
 
 def evaluation(seen: Health) -> dg.AssetCheckEvaluation:

@@ -44,6 +44,24 @@ def history_jobs(markets: Sequence[Market]) -> list:
     ]
 
 
+def archive_job_name(market: Market) -> str:
+    """The name of a market's archive job."""
+    return f"{market}_archive"
+
+
+def archive_jobs(markets: Sequence[Market]) -> list:
+    """One job for each market's deep history; it shares the slot of the market's history, so it never delays recent days."""
+    return [
+        dg.define_asset_job(
+            archive_job_name(market),
+            selection=dg.AssetSelection.assets(dg.AssetKey([market.value, "candles_1m_archive"])),
+            tags={HISTORY_MARKET: market.value},
+            description=f"One-minute candles of {market} from before the grid, for a range of months and symbols.",
+        )
+        for market in markets
+    ]
+
+
 def derivation_job_name(market: Market) -> str:
     """The name of a market's derivation job."""
     return f"{market}_derivation"

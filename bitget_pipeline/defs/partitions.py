@@ -15,9 +15,14 @@ import dagster as dg
 from ..market.instrument import FORBIDDEN_IN_SYMBOLS, Market, Symbol
 
 DAY = "day"
+MONTH = "month"
 SYMBOL = "symbol"
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
+EARLIEST_MONTH = date(2018, 1, 1)
+"""Bitget opened in 2018; no month of the archive is earlier."""
+MOST_KEYS = 100_000
+"""Dagster's advice for one asset: beyond it its pages become slow."""
 
 
 def symbol_partitions(market: Market) -> dg.DynamicPartitionsDefinition:
@@ -30,6 +35,12 @@ def grid(market: Market, *, starts: date) -> dg.MultiPartitionsDefinition:
     return dg.MultiPartitionsDefinition(
         {DAY: dg.DailyPartitionsDefinition(start_date=starts.isoformat()), SYMBOL: symbol_partitions(market)}
     )
+
+
+def archive_grid(market: Market, *, ends: date) -> dg.MultiPartitionsDefinition:
+    """Month × symbol of a market, for what is older than the day-by-symbol grid, which begins on the first of month `ends`."""
+    months = dg.MonthlyPartitionsDefinition(start_date=EARLIEST_MONTH.isoformat(), end_date=ends.isoformat())
+    return dg.MultiPartitionsDefinition({MONTH: months, SYMBOL: symbol_partitions(market)})
 
 
 def admissible(names: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -56,6 +67,17 @@ def slice_of(context: dg.AssetExecutionContext, market: Market) -> list[tuple[Sy
             "The requested range holds no partitions: its first symbol stands behind its last one in the order in which "
             "symbols were added. Launch it again from the asset's partition picker."
         )
+    return pairs
+
+
+def archive_slice_of(context: dg.AssetExecutionContext, market: Market) -> dict[tuple[Symbol, date], str]:
+    """The (symbol, first day of the month) pairs a run was asked for, each with its partition key."""
+    pairs: dict[tuple[Symbol, date], str] = {}
+    for key in context.partition_keys:
+        month, _, name = str(key).partition("|")
+        pairs[Symbol(market, name), date.fromisoformat(month)] = str(key)
+    if not pairs:
+        raise dg.Failure("The requested range holds no partitions. Launch it again from the asset's partition picker.")
     return pairs
 
 
@@ -90,9 +112,16 @@ class Rectangle:
         }
 
 
-def rectangles(wanted: Iterable[tuple[str, date]], *, order: Sequence[str], max_keys: int = 365) -> list[Rectangle]:
+def rectangles(
+    wanted: Iterable[tuple[str, date]],
+    *,
+    order: Sequence[str],
+    max_keys: int = 365,
+    rank: Mapping[str, int] | None = None,
+) -> list[Rectangle]:
     """
-    Cover exactly the wanted (symbol, day) pairs with few ranges, newest days first.
+    Cover exactly the wanted (symbol, day) pairs with few ranges: newest days first, and of those that end on the same day
+    the one with the most important symbol (the least rank; without `rank` the one inserted first).
 
     `order` is the insertion order of the symbol partitions; pairs with a symbol outside it are left out (there is no
     such partition yet). No rectangle has more than `max_keys` keys.
@@ -120,7 +149,12 @@ def rectangles(wanted: Iterable[tuple[str, date]], *, order: Sequence[str], max_
             open_runs[run] = (newest, day)
     for run in list(open_runs):
         close(run)
-    return sorted(found, key=lambda r: (r.last_day, -position[r.first]), reverse=True)
+
+    def importance(rectangle: Rectangle) -> int:
+        inside = order[position[rectangle.first] : position[rectangle.last] + 1]
+        return position[rectangle.first] if rank is None else min(rank.get(name, len(order)) for name in inside)
+
+    return sorted(found, key=lambda r: (-r.last_day.toordinal(), importance(r), position[r.first]))
 
 
 def _consecutive(numbers: Sequence[int]) -> list[tuple[int, int]]:

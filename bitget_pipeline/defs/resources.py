@@ -27,6 +27,7 @@ from ..pipeline.live import LiveStores
 from ..settings import (
     Boot,
     Operational,
+    Tier,
     exchange_address,
     load_boot,
     load_operational,
@@ -34,16 +35,19 @@ from ..settings import (
     ssl_context,
     warehouse_address,
 )
-from ..storage.budget import Budget
+from ..storage.budget import Budget, EndpointUse
 from ..storage.control import LiveControl
 from ..storage.lease import Lease
-from ..storage.overview import Overview
+from ..storage.overview import Overview, budget_use
 from ..storage.page_shelf import PageShelf
 from ..storage.redis_connection import connect, connect_sync, server_identity
 from ..storage.stamp import stamp_database, stamp_prefix
 from ..storage.stream import TradeStream
 from ..storage.versions import Versions
 from ..storage.warehouse import Warehouse
+
+ANSWER_WITHIN = {Tier.PUBLIC: 30.0, Tier.CREDENTIALED: 60.0}
+"""Seconds for one request."""
 
 
 @cache
@@ -90,6 +94,14 @@ class PipelineResource(dg.ConfigurableResource):
         finally:
             client.close()
 
+    def budget(self) -> tuple[list[EndpointUse], float]:
+        """The use of the shared budget by endpoint, and the seconds for which the exchange asked for silence."""
+        client = connect_sync(redis_address(boot()))
+        try:
+            return budget_use(client, boot().redis_prefix)
+        finally:
+            client.close()
+
     @asynccontextmanager
     async def history(self, warehouse: Warehouse) -> AsyncIterator[History]:
         """The exchange's HTTP within the shared budget. Raises WrongExchange when Redis holds the other exchange's state."""
@@ -101,7 +113,12 @@ class PipelineResource(dg.ConfigurableResource):
             rules = BudgetRules(share=settings.request_share, backfill_per_second=settings.historical_rps)
             budget = Budget(client, place.redis_prefix, rules=rules)
             proxy = place.proxy.get_secret_value() if place.proxy else None
-            address = HttpAddress(exchange_address(place).rest_url, proxy=proxy, tls=ssl_context(place))
+            address = HttpAddress(
+                exchange_address(place).rest_url,
+                proxy=proxy,
+                tls=ssl_context(place),
+                answer_within=ANSWER_WITHIN[settings.tier],
+            )
             async with opened(registry.get("bitget"), address, budget) as http:
                 versions = Versions(client, place.redis_prefix, floor=floor)
                 yield History(http, versions, client, PageShelf(client, place.redis_prefix))

@@ -13,19 +13,22 @@ import dagster as dg
 
 from ..guard.supervisor import AskToStop, DeclareDead, Launch, LiveRun, RunState, Terminate, Wait, supervise
 from ..market.instrument import Market
-from .health import events, look
-from .history_launcher import days_back, derivations, launches
+from ..storage.warehouse import Warehouse
+from .health import budget_events, events, look
+from .history_launcher import ArchiveRange, archive_launches, days_back, derivations, launches, older_days
 from .jobs import (
     DERIVED_MARKET,
     HISTORY_MARKET,
     LIVE_GENERATION,
     LIVE_SHARD,
+    archive_job_name,
     derivation_job_name,
     discovery,
     history_job_name,
     live,
 )
 from .live import SHARD
+from .partitions import Rectangle
 from .resources import PipelineResource
 
 IN_FLIGHT = [
@@ -83,8 +86,9 @@ def _history_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
         minimum_interval_seconds=10,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            f"Fills what the ledger calls missing in the last days of every selected {market} symbol, newest days first, a few "
-            "runs at a time. A range that failed rests for ten minutes."
+            f"Fills what the ledger calls missing in the last days of every selected {market} symbol, newest days and most "
+            "important symbols first, a few runs at a time; then the older days of the grid that a history target reaches. A "
+            "range that failed rests for ten minutes."
         ),
     )
     def launcher(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult | dg.SkipReason:
@@ -93,21 +97,69 @@ def _history_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
         )
         if waiting >= MOST_RUNS_WAITING:
             return dg.SkipReason(f"{waiting} runs are on their way")
+        closed_for = pipeline.budget()[1]
+        if closed_for > 0:
+            return dg.SkipReason(f"the exchange asked for silence, for {closed_for:.0f} more seconds")
         now = datetime.now(UTC)
-        days = days_back(pipeline.operational().history_days, now=now, not_before=grid_starts)
         with pipeline.warehouse() as warehouse:
-            found = launches(warehouse, context.instance, market, days=days, now=now)
-        rested = _launched_lately(context.cursor, now)
-        fresh = [r for r in found if json.dumps(r.tags, sort_keys=True) not in rested]
-        if not fresh:
-            return dg.SkipReason(f"{len(found)} ranges rest after a launch" if found else "nothing is missing")
-        chosen = fresh[: MOST_RUNS_WAITING - waiting]
-        for rectangle in chosen:
-            rested[json.dumps(rectangle.tags, sort_keys=True)] = now.timestamp()
-        return dg.SensorResult(
-            run_requests=[dg.RunRequest(run_key=None, tags=rectangle.tags) for rectangle in chosen],
-            cursor=json.dumps(rested),
+            found = _missing_in_grid(pipeline, warehouse, context.instance, market, grid_starts, now)
+        return _runs_for(found, context.cursor, now, most=MOST_RUNS_WAITING - waiting)
+
+    return launcher
+
+
+def _missing_in_grid(
+    pipeline: PipelineResource,
+    warehouse: Warehouse,
+    instance: dg.DagsterInstance,
+    market: Market,
+    grid_starts: date,
+    now: datetime,
+) -> list[Rectangle]:
+    """The recent days of everybody; once these are complete, the older days of the symbols that reach further back."""
+    settings = pipeline.operational()
+    days = days_back(settings.history_days, now=now, not_before=grid_starts)
+    found = launches(warehouse, instance, market, days=days, now=now)
+    if found or not days:
+        return found
+    older = older_days(settings.history_targets, before=min(days), not_before=grid_starts)
+    return launches(warehouse, instance, market, days=older, now=now, targets=settings.history_targets)
+
+
+def archive_launchers(markets: Sequence[Market], *, grid_starts: date) -> list[dg.SensorDefinition]:
+    """For each market a sensor that launches deep history once the grid is complete."""
+    return [_archive_launcher(market, grid_starts) for market in markets]
+
+
+def _archive_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=f"{market}_archive_launcher",
+        job_name=archive_job_name(market),
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=(
+            f"Fills the months before {grid_starts} of the {market} symbols whose history reaches further back (the setting "
+            "`history_targets`), the most important symbol and its oldest month first, one run at a time. It waits while "
+            "any of the days after that is missing. A range that failed rests for ten minutes."
+        ),
+    )
+    def launcher(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult | dg.SkipReason:
+        waiting = context.instance.get_runs_count(
+            dg.RunsFilter(statuses=IN_FLIGHT, tags={HISTORY_MARKET: market.value})
         )
+        if waiting:
+            return dg.SkipReason(f"{waiting} runs are on their way")
+        closed_for = pipeline.budget()[1]
+        if closed_for > 0:
+            return dg.SkipReason(f"the exchange asked for silence, for {closed_for:.0f} more seconds")
+        now, targets = datetime.now(UTC), pipeline.operational().history_targets
+        with pipeline.warehouse() as warehouse:
+            if _missing_in_grid(pipeline, warehouse, context.instance, market, grid_starts, now):
+                return dg.SkipReason("younger days come first")
+            found = archive_launches(
+                warehouse, context.instance, market, targets=targets, grid_starts=grid_starts, now=now
+            )
+        return _runs_for(found, context.cursor, now, most=1)
 
     return launcher
 
@@ -136,16 +188,25 @@ def _derivation_launcher(market: Market, grid_starts: date) -> dg.SensorDefiniti
         days = days_back((now.date() - grid_starts).days, now=now, not_before=grid_starts)
         with pipeline.warehouse() as warehouse:
             found = derivations(warehouse, context.instance, market, days=days)
-        rested = _launched_lately(context.cursor, now)
-        fresh = [r for r in found if json.dumps(r.tags, sort_keys=True) not in rested]
-        if not fresh:
-            return dg.SkipReason(f"{len(found)} ranges rest after a launch" if found else "nothing is underived")
-        rested[json.dumps(fresh[0].tags, sort_keys=True)] = now.timestamp()
-        return dg.SensorResult(
-            run_requests=[dg.RunRequest(run_key=None, tags=fresh[0].tags)], cursor=json.dumps(rested)
-        )
+        return _runs_for(found, context.cursor, now, most=1)
 
     return launcher
+
+
+def _runs_for(
+    found: Sequence[Rectangle | ArchiveRange], cursor: str | None, now: datetime, *, most: int
+) -> dg.SensorResult | dg.SkipReason:
+    """The first ranges that were not launched within the last minutes, as runs; the rest waits for the next look."""
+    rested = _launched_lately(cursor, now)
+    fresh = [one for one in found if json.dumps(one.tags, sort_keys=True) not in rested]
+    if not fresh:
+        return dg.SkipReason(f"{len(found)} ranges rest after a launch" if found else "nothing is missing")
+    chosen = fresh[:most]
+    for one in chosen:
+        rested[json.dumps(one.tags, sort_keys=True)] = now.timestamp()
+    return dg.SensorResult(
+        run_requests=[dg.RunRequest(run_key=None, tags=one.tags) for one in chosen], cursor=json.dumps(rested)
+    )
 
 
 def _launched_lately(cursor: str | None, now: datetime) -> dict[str, float]:
@@ -253,4 +314,6 @@ def _recent_failures(instance: dg.DagsterInstance) -> list[float]:
 )
 def health(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult:
     """What it says is found out by pipeline/watch.py."""
-    return dg.SensorResult(asset_events=events(look(pipeline)))
+    used, closed_for = pipeline.budget()
+    told = [*events(look(pipeline)), *budget_events(used, closed_for, pipeline.operational().markets)]
+    return dg.SensorResult(asset_events=told)

@@ -93,7 +93,7 @@ class Endpoint:
     bucket: Bucket
     closed_until: float = 0.0
     busy_since: float = 0.0  # start of the current run of 429s
-    busy_until: float = float("-inf")  # a 429 before this belongs to the same run
+    busy_until: float = float("-inf")  # a 429 before this belongs to the same run, unless a success ended it
     slowed_at: float = 0.0
 
 
@@ -116,7 +116,7 @@ class BudgetRules:
     slow_down: float = 0.5  # the pace is multiplied by this at a 429
     slowest: float = 0.1
     recover_by: float = 0.1  # and grows by this
-    recover_every: float = 10.0  # for each such stretch of seconds without one
+    recover_every: float = 4.0  # for each such stretch of seconds without one
     persistent_after: float = 10.0  # 429s for this long mean the global limit
     same_run_within: float = 5.0  # a 429 this soon after the last closure ended continues its run
     global_closure: float = 300.0
@@ -158,25 +158,38 @@ class RateBudget:
         """
         The exchange said 429: nobody asks this endpoint for so long, and then more slowly.
 
-        When that goes on for ten seconds it is the global limit: nobody asks anything for five minutes.
+        When that goes on for ten seconds without a success it is the global limit: nobody asks anything for five
+        minutes.
         """
         known = self._endpoint(endpoint, per_second, now)
         known.bucket.fill(now)
         if now > known.busy_until:
             known.busy_since = now
+        overtaken = now < known.closed_until  # sent before the refusal that closed it: the same mistake, not another
         known.closed_until = max(known.closed_until, now + seconds)
         known.busy_until = known.closed_until + self.rules.same_run_within
-        known.bucket.pace = max(self.rules.slowest, known.bucket.pace * self.rules.slow_down)
+        if not overtaken:
+            known.bucket.pace = max(self.rules.slowest, known.bucket.pace * self.rules.slow_down)
         known.bucket.tokens = min(known.bucket.tokens, 0.0)
         known.slowed_at = now
         if now - known.busy_since >= self.rules.persistent_after:
             self.closed_until = max(self.closed_until, now + self.rules.global_closure)
 
+    def succeeded(self, endpoint: str, per_second: float, *, now: float) -> None:
+        """
+        A request was served after a 429: the run of 429s is over, so it was not the global limit. The pace stays.
+        """
+        self._endpoint(endpoint, per_second, now).busy_until = float("-inf")
+
     def remaining(self, endpoint: str, per_second: float, left: int, *, now: float) -> None:
-        """The exchange says how many requests are left in this second; when we believe in more, it is right."""
+        """
+        The exchange says how many requests are left in this second; when we believe in more, it is right.
+
+        None left means that requests arrived in a bunch, and others may be on their way: leave room for one of them.
+        """
         known = self._endpoint(endpoint, per_second, now)
         known.bucket.fill(now)
-        known.bucket.tokens = min(known.bucket.tokens, float(left))
+        known.bucket.tokens = min(known.bucket.tokens, float(left) if left > 0 else -1.0)
 
     def _endpoint(self, name: str, per_second: float, now: float) -> Endpoint:
         if name not in self.endpoints:

@@ -34,6 +34,10 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 """The longest honest answer, every instrument of a market, has about 3 MB; far beyond that something is wrong."""
 
 
+GRANT_KEEPS = 0.1
+"""Seconds within which a grant must be used: two requests a second are the margin between budget and limit."""
+
+
 class RateBudget(Protocol):
     """The allowance of requests that all processes of one address share (storage/budget.py)."""
 
@@ -42,6 +46,9 @@ class RateBudget(Protocol):
 
     async def penalise(self, endpoint: str, per_second: float, seconds: float) -> None:
         """The exchange said that it is too much: nobody asks this endpoint for so long."""
+
+    async def succeeded(self, endpoint: str, per_second: float) -> None:
+        """A request was served after a 429; asked only then, not after every request."""
 
     async def remaining(self, endpoint: str, per_second: float, left: int) -> None:
         """The exchange said how many requests are left in this second."""
@@ -94,6 +101,7 @@ class HistoryClient:
     patience: Patience = field(default_factory=Patience)
     breakers: dict[str, Breaker] = field(default_factory=dict)
     sent: int = 0
+    _busy: set[str] = field(default_factory=set)  # endpoints whose last answer was a 429
     _blocked: RegionBlocked | None = None
 
     async def fetch(
@@ -153,6 +161,7 @@ class HistoryClient:
             breaker.succeeded(now=time.monotonic())  # it is there; the budget deals with the rest
             count("history.busy")
             seconds = busy.retry_after or min(30.0, 2.0 ** (tries - 1))
+            self._busy.add(request.endpoint)
             await self.budget.penalise(request.endpoint, request.per_second, seconds)
             raise
         except (ExchangeUnavailable, MalformedPage):
@@ -164,6 +173,9 @@ class HistoryClient:
                 self._blocked = refused  # the whole address is affected: nobody should go on asking
             raise
         breaker.succeeded(now=time.monotonic())
+        if request.endpoint in self._busy:
+            self._busy.discard(request.endpoint)
+            await self.budget.succeeded(request.endpoint, request.per_second)
         left = self.exchange.read_headers(headers)
         if left is not None and left < request.per_second / 4:
             await self.budget.remaining(request.endpoint, request.per_second, left)
@@ -202,12 +214,23 @@ class HistoryClient:
 
 
 async def allowed(budget: RateBudget, endpoint: str, per_second: float, priority: Priority) -> None:
-    """Wait until one request may be sent; it has been taken out of the budget then."""
+    """
+    Wait until one request may be sent; it has been taken out of the budget then.
+
+    A grant that reaches us late, because this process stood still, is dropped once and asked for again: the requests of
+    a stall would otherwise all be sent at its end, more than the exchange allows in a second.
+    """
+    late_before = False
     while True:
+        asked = time.monotonic()
         delay = await budget.reserve(endpoint, per_second, priority)
         heed_cancellation()
         if delay <= 0:
-            return
+            if late_before or time.monotonic() - asked < GRANT_KEEPS:
+                return
+            late_before = True
+            count("history.grants_late")
+            continue
         if delay > 30:
             log.warning("history.closed_by_budget", endpoint=endpoint, seconds=round(delay))
         await asyncio.sleep(delay)

@@ -64,3 +64,15 @@ def gaps_between(opens: Iterable[int], *, every_ms: int, within: Interval) -> li
     if cursor < within.end_ms:
         gaps.append(Interval(cursor, within.end_ms))
     return gaps
+
+
+def days_of_month(month: date) -> list[date]:
+    """The UTC days of a month, given by its first day."""
+    days = (month + timedelta(days=n) for n in range(31))
+    return [day for day in days if day.month == month.month]
+
+
+def months_between(since: date, before: date) -> list[date]:
+    """The first days of the months from the one of `since` to the last that begins before `before`."""
+    count = (before.year - since.year) * 12 + before.month - since.month + (before.day > 1)
+    return [date(since.year + (since.month - 1 + n) // 12, (since.month - 1 + n) % 12 + 1, 1) for n in range(count)]

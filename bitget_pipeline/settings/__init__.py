@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from .addresses import ExchangeAddress, exchange_address, redis_address, run_file, ssl_context, warehouse_address
 from .boot import NOT_IN_FILE, Boot, is_loopback, load_boot
-from .operational import Operational, Tier, load_operational
+from .operational import EARLIEST_DAY, Operational, Tier, load_operational
 from .reading import Documented, documented, variable_of
 
 DERIVED = frozenset({"tier"})
@@ -19,6 +19,7 @@ INTERNAL = frozenset({"BITGET_PIPELINE_INSTANCE"})
 """Variables with our prefix that are no settings: `up` marks its children with this one."""
 
 __all__ = [
+    "EARLIEST_DAY",
     "Boot",
     "Documented",
     "ExchangeAddress",

@@ -20,13 +20,21 @@ from pydantic import BaseModel, ConfigDict, computed_field, field_validator, mod
 from ..errors import UnknownInstrument
 from ..market.candle import Resolution
 from ..market.instrument import Market, Symbol
+from ..market.target import HistoryTarget
 from . import reading
 from .boot import Boot
 from .reading import setting
 
 MAX_CHANNELS_PER_CONNECTION = 50  # reference/bitget-api.md: more than 50 make a connection unstable
 MAX_REQUESTS_PER_SECOND = 100.0  # 6,000 a minute per address over all endpoints (reference/bitget-api.md 2.2)
-EARLIEST_GRID = date(2018, 1, 1)  # Bitget opened in 2018
+EARLIEST_DAY = date(2018, 1, 1)  # Bitget opened in 2018
+
+
+DEEP = tuple(map(HistoryTarget.parse, ("BTCUSDT=2020-01-01", "ETHUSDT=2021-01-01")))
+DEEP_WITH_CREDENTIALS = (
+    *DEEP,
+    *(HistoryTarget(None, name, date(2021, 1, 1)) for name in ("BNBUSDT", "ADAUSDT", "DOTUSDT", "LINKUSDT")),
+)
 
 
 class Tier(StrEnum):
@@ -57,6 +65,7 @@ TIERS = {
             "symbols_per_market": 30,
             "symbols_per_connection": 10,
             "history_days": 30,
+            "history_targets": DEEP,
         },
     ),
     Tier.CREDENTIALED: TierRules(
@@ -69,6 +78,7 @@ TIERS = {
             "symbols_per_market": 150,
             "symbols_per_connection": 50,
             "history_days": 365,
+            "history_targets": DEEP_WITH_CREDENTIALS,
         },
     ),
 }
@@ -149,6 +159,13 @@ class Operational(BaseModel):
         ge=1,
         le=3660,
     )
+    history_targets: tuple[HistoryTarget, ...] = setting(
+        DEEP,
+        "Symbols whose history reaches back further, as SYMBOL=day or market:SYMBOL=day, while they are selected. What lies "
+        "before the grid goes into the archive, month by month; `none` for no deep history.",
+        write="SYMBOL=YYYY-MM-DD separated by commas, for example BTCUSDT=2020-01-01,spot:SOLUSDT=2022-06-01, or none",
+        shown="BTCUSDT=2020-01-01,ETHUSDT=2021-01-01 (with credentials also BNB, ADA, DOT and LINK, USDT, from 2021-01-01)",
+    )
     grid_start: date = setting(
         date(2025, 11, 1),
         "The first day of the day-by-symbol partitions, always the first of a month. Older history belongs to the "
@@ -211,13 +228,27 @@ class Operational(BaseModel):
         except UnknownInstrument as error:
             raise ValueError(error.what) from None
 
+    @field_validator("history_targets", mode="before")
+    @classmethod
+    def _targets(cls, value: object) -> object:
+        words = [] if value == "none" else _split(value)
+        return tuple(dict.fromkeys(HistoryTarget.parse(word) if isinstance(word, str) else word for word in words))
+
+    @field_validator("history_targets")
+    @classmethod
+    def _since_bitget(cls, value: tuple[HistoryTarget, ...]) -> tuple[HistoryTarget, ...]:
+        for target in value:
+            if target.since < EARLIEST_DAY:
+                raise ValueError(f"{target} begins before Bitget existed ({EARLIEST_DAY})")
+        return value
+
     @field_validator("grid_start")
     @classmethod
     def _first_of_month(cls, value: date) -> date:
         if value.day != 1:
             raise ValueError("that is not the first day of a month")
-        if value < EARLIEST_GRID:
-            raise ValueError(f"that is before Bitget existed ({EARLIEST_GRID})")
+        if value < EARLIEST_DAY:
+            raise ValueError(f"that is before Bitget existed ({EARLIEST_DAY})")
         return value
 
     @field_validator("live_resolutions")

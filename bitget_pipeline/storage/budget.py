@@ -61,6 +61,11 @@ class Budget:
         self._alone.penalise(endpoint, per_second, seconds)
         await self._call("penalise", endpoint, per_second, Priority.LIVE_REPAIR, seconds)
 
+    async def succeeded(self, endpoint: str, per_second: float) -> None:
+        """A request was served after the exchange had said 429: what comes next is another run of them."""
+        self._alone.succeeded(endpoint, per_second)
+        await self._call("succeeded", endpoint, per_second, Priority.LIVE_REPAIR, 0.0)
+
     async def remaining(self, endpoint: str, per_second: float, left: int) -> None:
         """The exchange said how many requests are left in this second."""
         if left >= self._rules.burst:
@@ -110,6 +115,10 @@ class StrictShare:
     def penalise(self, endpoint: str, per_second: float, seconds: float) -> None:
         """As Budget.penalise, for this process alone."""
         self._budget.penalise(endpoint, self._rate(per_second), seconds, now=self._clock())
+
+    def succeeded(self, endpoint: str, per_second: float) -> None:
+        """As Budget.succeeded, for this process alone."""
+        self._budget.succeeded(endpoint, self._rate(per_second), now=self._clock())
 
     def _rate(self, per_second: float) -> float:
         """
@@ -173,7 +182,7 @@ def budget_arguments(
 def parse_use(fields: Mapping[bytes, bytes], now: float) -> tuple[list[EndpointUse], float]:
     """The use of each endpoint, by name, and the seconds for which everything is closed, from the budget's hash."""
     texts = {name.decode(): value.decode() for name, value in fields.items()}
-    found = []
+    found: list[EndpointUse] = []
     for name in sorted(texts):
         kind, _, endpoint = name.partition(":")
         if kind == "endpoint":

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from datetime import date, timedelta
 
 import dagster as dg
 import pytest
 
 from bitget_pipeline.definitions import defs
+from bitget_pipeline.defs.checks import fits
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,27 @@ def test_history_is_one_asset_for_each_market_by_day_and_symbol(specs):
     for market in ("spot", "usdtm"):
         by_name = {one.name: one.partitions_def for one in grids[f"{market}/candles_1m"].partitions_defs}
         assert by_name["symbol"].name == f"{market}_symbols"
+
+
+def test_deep_history_is_by_month_and_ends_where_the_grid_begins(specs):
+    """No minute has a place in both, and both share their symbols."""
+    for market in ("spot", "usdtm"):
+        by_key = {spec.key.to_user_string(): spec.partitions_def for spec in specs}
+        archive, days = by_key[f"{market}/candles_1m_archive"], by_key[f"{market}/candles_1m"]
+        months = archive.get_partitions_def_for_dimension("month").get_partition_keys()
+        first_day = days.get_partitions_def_for_dimension("day").get_first_partition_key()
+
+        assert months[0] == "2018-01-01"
+        assert (date.fromisoformat(months[-1]) + timedelta(days=31)).replace(day=1).isoformat() == first_day
+        assert archive.get_partitions_def_for_dimension("symbol") == days.get_partitions_def_for_dimension("symbol")
+
+
+def test_an_asset_warns_before_it_has_too_many_partitions():
+    """At four fifths a warning, at Dagster's advice an error."""
+    assert fits(150, 500).passed
+    nearly, over = fits(170, 500), fits(200, 500)
+    assert (nearly.passed, nearly.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert (over.passed, over.severity) == (False, dg.AssetCheckSeverity.ERROR)
 
 
 def test_live_data_is_external_and_follows_the_selection(specs):

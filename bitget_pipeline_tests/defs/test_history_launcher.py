@@ -5,9 +5,10 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 import pytest
 
-from bitget_pipeline.defs.history_launcher import days_back, launches, missing
+from bitget_pipeline.defs.history_launcher import archive_launches, days_back, launches, missing, older_days
 from bitget_pipeline.market.instrument import Market, Symbol
-from bitget_pipeline.market.interval import Interval
+from bitget_pipeline.market.interval import Interval, days_of_month
+from bitget_pipeline.market.target import HistoryTarget
 from bitget_pipeline.market.universe import Chosen, Reason
 from bitget_pipeline.storage.migrations import migrate
 from bitget_pipeline.storage.warehouse import CoverageState, Evidence
@@ -69,4 +70,48 @@ def test_launches_are_ranges_of_the_partitions_there_are(selected):
     assert rectangle.tags == {
         "dagster/asset_partition_range_start": "2026-10-03|ETHUSDT",
         "dagster/asset_partition_range_end": "2026-10-04|BTCUSDT",
+    }
+
+
+def test_the_important_symbols_come_first_of_one_day(selected):
+    """By rank, whatever the order in which they became partitions."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("spot_symbols", ["ETHUSDT", "OTHERUSDT", "BTCUSDT"])
+        found = launches(selected, instance, Market.SPOT, days=[YESTERDAY], now=NOW)
+
+    assert [rectangle.first for rectangle in found] == ["BTCUSDT", "ETHUSDT"]
+
+
+def test_older_days_are_those_of_the_targets_alone(selected):
+    """BTC reaches back five days, ETH does not: its days are not asked for."""
+    targets = [HistoryTarget.parse("BTCUSDT=2026-09-30")]
+    days = older_days(targets, before=date(2026, 10, 3), not_before=date(2026, 10, 1))
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("spot_symbols", ["BTCUSDT", "ETHUSDT"])
+        (rectangle,) = launches(selected, instance, Market.SPOT, days=days, now=NOW, targets=targets)
+
+    assert days == [date(2026, 10, 2), date(2026, 10, 1)]
+    assert (rectangle.first, rectangle.last, rectangle.first_day) == ("BTCUSDT", "BTCUSDT", date(2026, 10, 1))
+
+
+def test_the_archive_begins_with_the_oldest_month_of_the_most_important_symbol(selected):
+    """Three months to a run; a month whose days are settled is left out."""
+    for day in days_of_month(date(2026, 6, 1)):
+        selected.store_evidence([evidence(BTC, day, CoverageState.COMPLETE)], version=1, run_id="test")
+    targets = [HistoryTarget.parse("BTCUSDT=2026-05-01"), HistoryTarget.parse("spot:ETHUSDT=2026-03-15")]
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("spot_symbols", ["ETHUSDT", "BTCUSDT"])
+        found = archive_launches(
+            selected, instance, Market.SPOT, targets=targets, grid_starts=date(2026, 9, 1), now=NOW
+        )
+
+    assert [(one.name, one.first_month.month, one.last_month.month) for one in found] == [
+        ("BTCUSDT", 5, 5),
+        ("BTCUSDT", 7, 8),
+        ("ETHUSDT", 3, 5),
+        ("ETHUSDT", 6, 8),
+    ]
+    assert found[1].tags == {
+        "dagster/asset_partition_range_start": "2026-07-01|BTCUSDT",
+        "dagster/asset_partition_range_end": "2026-08-01|BTCUSDT",
     }

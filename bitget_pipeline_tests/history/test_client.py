@@ -34,6 +34,9 @@ class OwnBudget:
     async def penalise(self, endpoint: str, per_second: float, seconds: float) -> None:
         self._model.penalise(endpoint, per_second, seconds, now=asyncio.get_running_loop().time())
 
+    async def succeeded(self, endpoint: str, per_second: float) -> None:
+        self._model.succeeded(endpoint, per_second, now=asyncio.get_running_loop().time())
+
     async def remaining(self, endpoint: str, per_second: float, left: int) -> None:
         self._model.remaining(endpoint, per_second, left, now=asyncio.get_running_loop().time())
 

@@ -73,7 +73,10 @@ class Smoke:
             str(Path(sys.executable).with_name("bitget-pipeline")),
             *("up", "--demo", "--headless", "--home", str(self.home), "--port", str(self.port)),
         ]
-        environment = os.environ | {"BITGET_PIPELINE_HISTORY_DAYS": str(HISTORY_DAYS)}
+        environment = os.environ | {
+            "BITGET_PIPELINE_HISTORY_DAYS": str(HISTORY_DAYS),
+            "BITGET_PIPELINE_HISTORY_TARGETS": "none",
+        }
         self.started = time.monotonic()
         with (self.home.parent / "up.log").open("wb") as log:
             self.pipeline = subprocess.Popen(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from bitget_pipeline.errors import StoreUnavailable
 from bitget_pipeline.guard.rate_limit import BudgetRules, Priority, RateBudget
+from bitget_pipeline.local import redis as local_redis
 from bitget_pipeline.storage.budget import Budget, StrictShare, budget_arguments
 from bitget_pipeline.storage.keys import egress_key
 from bitget_pipeline.storage.overview import budget_use
@@ -53,7 +54,7 @@ async def on_redis(address: RedisAddress, rules: BudgetRules = RULES) -> AsyncIt
 
 EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(["ask", "ask", "ask", "ask", "penalise", "remaining"]),
+        st.sampled_from(["ask", "ask", "ask", "ask", "penalise", "penalise", "succeeded", "remaining"]),
         st.sampled_from(sorted(ENDPOINTS)),
         st.sampled_from(list(Priority)),
         st.one_of(st.just(0.0), st.floats(0.0, 0.3), st.floats(0.0, 40.0)),  # seconds since the event before
@@ -82,6 +83,8 @@ async def test_the_script_answers_as_the_model_does(redis_server: RedisAddress, 
                 assert answer == pytest.approx(model.ask(endpoint, limit, priority, now=now), abs=1e-5)
             elif what == "penalise":
                 model.penalise(endpoint, limit, value, now=now)
+            elif what == "succeeded":
+                model.succeeded(endpoint, limit, now=now)
             else:
                 model.remaining(endpoint, limit, value, now=now)
 
@@ -195,3 +198,32 @@ async def test_a_redis_that_is_away_is_one_error(redis_prefix: str) -> None:
     with pytest.raises(StoreUnavailable, match="REDIS_HOST"):
         await Versions(client, redis_prefix, floor=0).next()
     await client.aclose()
+
+
+async def test_a_restart_of_redis_keeps_the_budget(tmp_path, redis_prefix: str) -> None:  # type: ignore[no-untyped-def]
+    """
+    While it is away the strict share serves; when it is back the penalty from before still holds.
+    """
+    config = local_redis.with_port(local_redis.RedisConfig(data=tmp_path / "redis"))
+    address = RedisAddress(config.host, config.port)
+    now = [0.0]
+    process = local_redis.start(config)
+    client = connect(address)
+    try:
+        budget = Budget(client, redis_prefix, clock=lambda: now[0])
+        await budget.penalise("spot.tickers", 20, 60.0)
+        await budget.penalise("spot.instruments", 20, 0.0)
+        local_redis.stop(process)
+
+        assert 0 < await budget.reserve("spot.tickers", 20, Priority.LIVE_REPAIR) <= 60
+        assert await budget.reserve("spot.fills", 20, Priority.LIVE_REPAIR) == 0.0
+
+        process = local_redis.start(config)
+        now[0] += 3.0
+        assert 30 < await budget.reserve("spot.tickers", 20, Priority.LIVE_REPAIR) <= 60
+        with connect_sync(address) as other:
+            used, _ = budget_use(other, redis_prefix)
+        assert {use.endpoint: use.penalties for use in used} == {"spot.tickers": 1, "spot.instruments": 1}
+    finally:
+        await client.aclose()
+        local_redis.stop(process)

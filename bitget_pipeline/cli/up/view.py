@@ -93,6 +93,7 @@ def rows(facts: Facts, trades_per_second: float | None) -> list[tuple[str, str]]
         ("candles", _number(facts.candles)),
         ("trades", f"{_number(facts.trades)}{rate}"),
         ("lag", _lag(facts)),
+        ("requests", _requests(facts)),
         ("runs", runs + (f", {facts.backfills} backfills in progress" if facts.backfills else "")),
         ("live run", live),
         ("lease", f"{lease['owner']}, renewed {lease['age']:.1f} s ago" if lease else "nobody holds it"),
@@ -222,6 +223,17 @@ def _lag(facts: Facts) -> str:
     if facts.lag_p99_ms is None:
         return newest
     return f"{facts.lag_p50_ms:,.0f} ms half, {facts.lag_p99_ms:,.0f} ms 99 % of them; {newest}; {_number(facts.backlog)} waiting"
+
+
+def _requests(facts: Facts) -> str:
+    granted, refused = sum(use["granted"] for use in facts.budget), sum(use["penalties"] for use in facts.budget)
+    told = [f"{granted:,} of the shared budget" if granted else "none of the shared budget yet"]
+    if refused:
+        told.append(f"{refused:,} answered with 429")
+    told += [f"{use['endpoint']} at {use['pace']:.0%} of its pace" for use in facts.budget if use["pace"] < 1]
+    if facts.budget_closed_for > 0:
+        told.append(f"closed for {facts.budget_closed_for:.0f} s")
+    return ", ".join(told)
 
 
 def _number(value: int | None) -> str:

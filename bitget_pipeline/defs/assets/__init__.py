@@ -1,5 +1,6 @@
 """The assets, by group: reference, history, live, health."""
 
+from .archive import archive_assets
 from .derivatives import derivative_assets
 from .derived import derived_assets
 from .health import coverage
@@ -9,6 +10,7 @@ from .reference import instruments, tables, tickers, universe
 from .trades_history import trades_history_assets
 
 __all__ = [
+    "archive_assets",
     "candles_assets",
     "coverage",
     "derivative_assets",

@@ -12,7 +12,7 @@ from datetime import date
 import dagster as dg
 
 from ...market.instrument import Market
-from ...pipeline.backfill import BackfillReport, KeyReport, Progress, backfill_candles
+from ...pipeline.backfill import BackfillReport, Key, KeyReport, Progress, backfill_candles
 from ..metadata import KINDS, OWNERS, as_table, described
 from ..partitions import grid, key_of, slice_of
 from ..resources import PipelineResource
@@ -54,36 +54,41 @@ def _candles_1m(market: Market, grid_starts: date) -> dg.AssetsDefinition:
     def candles_1m(
         context: dg.AssetExecutionContext, config: CandlesConfig, pipeline: PipelineResource
     ) -> dg.MaterializeResult:
-        keys = slice_of(context, market)
-        settings = pipeline.operational()
-        talk = _Talk(context)
-
-        async def run() -> BackfillReport:
-            async with pipeline.history(warehouse) as history:
-                return await backfill_candles(
-                    history.client,
-                    history.client.exchange,
-                    warehouse,
-                    history.versions,
-                    keys,
-                    source=pipeline.source,
-                    run_id=context.run_id,
-                    now_ms=lambda: time.time_ns() // 1_000_000,
-                    concurrency=settings.backfill_concurrency,
-                    refresh=config.refresh,
-                    shelf=history.shelf,
-                    on_progress=talk.progress,
-                )
-
-        with pipeline.warehouse() as warehouse:
-            report = asyncio.run(run())
+        report = backfilled(context, pipeline, slice_of(context, market), refresh=config.refresh)
         for (symbol, day), done in report.keys.items():
-            context.add_asset_metadata(_of_key(done), partition_key=key_of(symbol, day))
+            context.add_asset_metadata(of_keys([done]), partition_key=key_of(symbol, day))
         if report.failed:
-            raise _failure(report)
-        return dg.MaterializeResult(metadata=_of_run(report))
+            raise failure(report)
+        return dg.MaterializeResult(metadata=of_run(report))
 
     return candles_1m
+
+
+def backfilled(
+    context: dg.AssetExecutionContext, pipeline: PipelineResource, keys: Sequence[Key], *, refresh: bool
+) -> BackfillReport:
+    """Walk over these symbol-days, with lines of progress in the run's log."""
+    settings = pipeline.operational()
+    talk = _Talk(context)
+
+    async def run() -> BackfillReport:
+        async with pipeline.history(warehouse) as history:
+            return await backfill_candles(
+                history.client,
+                history.client.exchange,
+                warehouse,
+                history.versions,
+                keys,
+                source=pipeline.source,
+                run_id=context.run_id,
+                now_ms=lambda: time.time_ns() // 1_000_000,
+                concurrency=settings.backfill_concurrency,
+                refresh=refresh,
+                on_progress=talk.progress,
+            )
+
+    with pipeline.warehouse() as warehouse:
+        return asyncio.run(run())
 
 
 class _Talk:
@@ -103,17 +108,20 @@ class _Talk:
         )
 
 
-def _of_key(done: KeyReport) -> dict[str, dg.MetadataValue]:
+def of_keys(done: Sequence[KeyReport]) -> dict[str, dg.MetadataValue]:
+    """The metadata of one partition: a symbol-day, or all days of a symbol's month."""
+    states = sorted({one.state.value for one in done})
     return {
-        "dagster/partition_row_count": dg.MetadataValue.int(done.rows),
-        "state": dg.MetadataValue.text(done.state.value),
-        "holes": dg.MetadataValue.int(len(done.holes)),
-        "requests": dg.MetadataValue.int(done.requests),
-        "seconds": dg.MetadataValue.float(round(done.seconds, 3)),
+        "dagster/partition_row_count": dg.MetadataValue.int(sum(one.rows for one in done)),
+        "state": dg.MetadataValue.text(", ".join(states)),
+        "holes": dg.MetadataValue.int(sum(len(one.holes) for one in done)),
+        "requests": dg.MetadataValue.int(sum(one.requests for one in done)),
+        "seconds": dg.MetadataValue.float(round(sum(one.seconds for one in done), 3)),
     }
 
 
-def _of_run(report: BackfillReport) -> dict[str, dg.MetadataValue]:
+def of_run(report: BackfillReport) -> dict[str, dg.MetadataValue]:
+    """The metadata of a run over all its partitions."""
     with_holes = [done for done in report.keys.values() if done.holes]
     metadata: dict[str, dg.MetadataValue] = {
         "candles stored": dg.MetadataValue.int(report.rows),
@@ -130,7 +138,8 @@ def _of_run(report: BackfillReport) -> dict[str, dg.MetadataValue]:
     return metadata
 
 
-def _failure(report: BackfillReport) -> dg.Failure:
+def failure(report: BackfillReport) -> dg.Failure:
+    """Which symbol-days failed, and why."""
     failed = report.failed
     first = failed[0]
     return dg.Failure(

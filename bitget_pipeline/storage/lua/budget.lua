@@ -1,6 +1,6 @@
 -- The shared budget of requests of one egress address. guard/rate_limit.py is the model of this; a property test holds them equal.
 -- KEYS: budget (a hash). ARGV:
---   1 what: ask, penalise or remaining   2 now in seconds, or '' for the server's clock   3 endpoint   4 its limit per second
+--   1 what: ask, penalise, succeeded or remaining   2 now in seconds, or '' for the server's clock   3 endpoint   4 its limit per second
 --   5 share   6 burst   7 per minute   8 global burst   9 backfill per second, or ''   10 the priority's floor   11 1 for a backfill
 --   12 slow_down  13 slowest  14 recover_by  15 recover_every  16 persistent_after  17 same_run_within  18 global_closure
 --   19 seconds (penalise) or requests left (remaining)
@@ -59,9 +59,10 @@ end
 if what == 'penalise' then
   fill(known)
   if now > known.busy_until then known.busy_since = now end
+  local overtaken = now < known.closed_until
   known.closed_until = math.max(known.closed_until, now + tonumber(ARGV[19]))
   known.busy_until = known.closed_until + tonumber(ARGV[17])
-  known.pace = math.max(tonumber(ARGV[13]), known.pace * tonumber(ARGV[12]))
+  if not overtaken then known.pace = math.max(tonumber(ARGV[13]), known.pace * tonumber(ARGV[12])) end
   known.tokens = math.min(known.tokens, 0)
   known.slowed_at = now
   if now - known.busy_since >= tonumber(ARGV[16]) then
@@ -72,9 +73,16 @@ if what == 'penalise' then
   return '0'
 end
 
+if what == 'succeeded' then
+  known.busy_until = -1e300
+  save()
+  return '0'
+end
+
 if what == 'remaining' then
   fill(known)
-  known.tokens = math.min(known.tokens, tonumber(ARGV[19]))
+  local left = tonumber(ARGV[19])
+  known.tokens = math.min(known.tokens, left > 0 and left or -1)
   save()
   return '0'
 end
