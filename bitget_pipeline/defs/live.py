@@ -39,7 +39,7 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                 plan = LivePlan(
                     symbols=symbols,
                     source=pipeline.source,
-                    run_id=context.run_id,
+                    run_id=context.run.run_id,
                     generation=generation,
                     socket=pipeline.socket_address(),
                     shard_rules=pipeline.shard_rules(),

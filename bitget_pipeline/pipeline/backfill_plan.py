@@ -13,15 +13,11 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from ..errors import DayNotServed, UnknownInstrument
+from ..market.coverage import SETTLED
 from ..market.instrument import Instrument, Market, Symbol
 from ..market.interval import Interval, from_ms
-from ..storage.warehouse import CoverageState, Warehouse
+from ..storage.warehouse import Warehouse
 from .backfill_report import Key
-
-SETTLED = frozenset(
-    {CoverageState.COMPLETE, CoverageState.VERIFIED_EMPTY, CoverageState.UNAVAILABLE, CoverageState.EXPIRED}
-)
-"""With one of these a day needs nothing more."""
 
 BYTES_PER_ROW = 40.0
 """A bar in ClickHouse while nothing is stored to measure it by (ARCHITECTURE.md, figures)."""

@@ -50,7 +50,8 @@ def test_history_is_one_asset_for_each_market_by_day_and_symbol(specs):
     """Spot and futures share symbols, so each market has partitions of its own."""
     grids = {spec.key.to_user_string(): spec.partitions_def for spec in specs if spec.partitions_def}
 
-    on_both = {f"{m}/{a}" for m in ("spot", "usdtm") for a in ("candles_1m", "candles_derived", "trades_history")}
+    everywhere = ("candles_1m", "candles_1m_archive", "candles_derived", "trades_history")
+    on_both = {f"{market}/{asset}" for market in ("spot", "usdtm") for asset in everywhere}
     assert set(grids) == on_both | {"usdtm/mark_candles", "usdtm/index_candles"}
     for market in ("spot", "usdtm"):
         by_name = {one.name: one.partitions_def for one in grids[f"{market}/candles_1m"].partitions_defs}

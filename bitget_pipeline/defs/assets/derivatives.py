@@ -77,7 +77,7 @@ def _funding_rates(market: Market) -> dg.AssetsDefinition:
                     [symbol for symbol in _selected(warehouse, market) if symbol in perpetual],
                     since_ms=since,
                     source=pipeline.source,
-                    run_id=context.run_id,
+                    run_id=context.run.run_id,
                     now_ms=_now_ms,
                 )
 
@@ -119,7 +119,7 @@ def _open_interest(market: Market) -> dg.AssetsDefinition:
                     history.versions,
                     _selected(warehouse, market),
                     source=pipeline.source,
-                    run_id=context.run_id,
+                    run_id=context.run.run_id,
                 )
 
         with pipeline.warehouse() as warehouse:
@@ -172,7 +172,7 @@ def _price_candles(market: Market, kind: PriceKind, grid_starts: date) -> dg.Ass
                     keys,
                     kind=kind,
                     source=pipeline.source,
-                    run_id=context.run_id,
+                    run_id=context.run.run_id,
                     now_ms=_now_ms,
                     concurrency=settings.backfill_concurrency,
                     refresh=config.refresh,

@@ -53,7 +53,7 @@ def _candles_derived(market: Market, grid_starts: date) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: DerivedConfig, pipeline: PipelineResource
     ) -> dg.MaterializeResult:
         keys = slice_of(context, market)
-        place = {"source": pipeline.source, "run_id": context.run_id}
+        place = {"source": pipeline.source, "run_id": context.run.run_id}
 
         async def run() -> tuple[list[DerivedDay], Comparison]:
             async with pipeline.history(warehouse) as history:

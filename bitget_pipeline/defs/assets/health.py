@@ -48,7 +48,7 @@ def coverage(context: dg.AssetExecutionContext, pipeline: PipelineResource) -> d
                 warehouse,
                 history.versions,
                 source=pipeline.source,
-                run_id=context.run_id,
+                run_id=context.run.run_id,
                 now_ms=lambda: time.time_ns() // 1_000_000,
             )
 

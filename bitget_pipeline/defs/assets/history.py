@@ -80,7 +80,7 @@ def backfilled(
                 history.versions,
                 keys,
                 source=pipeline.source,
-                run_id=context.run_id,
+                run_id=context.run.run_id,
                 now_ms=lambda: time.time_ns() // 1_000_000,
                 concurrency=settings.backfill_concurrency,
                 refresh=refresh,

@@ -69,7 +69,7 @@ def instruments(context: dg.AssetExecutionContext, pipeline: PipelineResource) -
                 warehouse,
                 history.versions,
                 markets=markets,
-                run_id=context.run_id,
+                run_id=context.run.run_id,
                 now_ms=_now_ms,
             )
 
@@ -116,7 +116,7 @@ def tickers(context: dg.AssetExecutionContext, pipeline: PipelineResource) -> dg
                 warehouse,
                 markets=markets,
                 source=pipeline.source,
-                run_id=context.run_id,
+                run_id=context.run.run_id,
             )
 
     with pipeline.warehouse() as warehouse:
@@ -163,7 +163,7 @@ def universe(context: dg.AssetExecutionContext, pipeline: PipelineResource) -> d
         hysteresis=settings.hysteresis,
     )
     with pipeline.warehouse() as warehouse:
-        report = choose_universe(warehouse, rules, pinned=settings.pinned, run_id=context.run_id, now_ms=_now_ms)
+        report = choose_universe(warehouse, rules, pinned=settings.pinned, run_id=context.run.run_id, now_ms=_now_ms)
     for pin, reason in report.refused_pins.items():
         context.log.warning(f"the pin {pin} is not followed: {reason}")
     for market in settings.markets:

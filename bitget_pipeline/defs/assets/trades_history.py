@@ -66,7 +66,7 @@ def _trades_history(market: Market, grid_starts: date) -> dg.AssetsDefinition:
                     history.versions,
                     keys,
                     source=pipeline.source,
-                    run_id=context.run_id,
+                    run_id=context.run.run_id,
                     now_ms=lambda: time.time_ns() // 1_000_000,
                     refresh=config.refresh,
                     resolutions=settings.live_resolutions,
