@@ -14,7 +14,7 @@ import dagster as dg
 from ..guard.supervisor import AskToStop, DeclareDead, Launch, LiveRun, RunState, Terminate, Wait, supervise
 from ..market.instrument import Market
 from .health import events, look
-from .history_launcher import days_back, derivations, launches
+from .history_launcher import KEYS_PER_DERIVATION, days_back, derivations, launches
 from .jobs import (
     DERIVED_MARKET,
     HISTORY_MARKET,
@@ -125,12 +125,14 @@ def _derivation_launcher(market: Market, grid_starts: date) -> dg.SensorDefiniti
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
             f"Makes the longer {market} candles of days whose minutes arrived or changed, whoever stored them: one run at a "
-            "time, after the minutes of the moment are stored. A range that failed rests for ten minutes."
+            "time, when no minutes are arriving any more, or many wait. A range that failed rests for ten minutes."
         ),
     )
     def launcher(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult | dg.SkipReason:
-        tags = {DERIVED_MARKET: market.value}
-        if context.instance.get_runs_count(dg.RunsFilter(statuses=IN_FLIGHT, tags=tags)):
+        def in_flight(tag: str) -> int:
+            return context.instance.get_runs_count(dg.RunsFilter(statuses=IN_FLIGHT, tags={tag: market.value}))
+
+        if in_flight(DERIVED_MARKET):
             return dg.SkipReason("a run is on its way")
         now = datetime.now(UTC)
         days = days_back((now.date() - grid_starts).days, now=now, not_before=grid_starts)
@@ -140,6 +142,8 @@ def _derivation_launcher(market: Market, grid_starts: date) -> dg.SensorDefiniti
         fresh = [r for r in found if json.dumps(r.tags, sort_keys=True) not in rested]
         if not fresh:
             return dg.SkipReason(f"{len(found)} ranges rest after a launch" if found else "nothing is underived")
+        if in_flight(HISTORY_MARKET) and sum(r.keys for r in fresh) < KEYS_PER_DERIVATION:
+            return dg.SkipReason("minutes are still arriving, and too few wait for a run of their own")
         rested[json.dumps(fresh[0].tags, sort_keys=True)] = now.timestamp()
         return dg.SensorResult(
             run_requests=[dg.RunRequest(run_key=None, tags=fresh[0].tags)], cursor=json.dumps(rested)
