@@ -15,7 +15,15 @@ from ..guard.supervisor import AskToStop, DeclareDead, Launch, LiveRun, RunState
 from ..market.instrument import Market
 from ..storage.warehouse import Warehouse
 from .health import budget_events, events, look
-from .history_launcher import ArchiveRange, archive_launches, days_back, derivations, launches, older_days
+from .history_launcher import (
+    KEYS_PER_DERIVATION,
+    ArchiveRange,
+    archive_launches,
+    days_back,
+    derivations,
+    launches,
+    older_days,
+)
 from .jobs import (
     DERIVED_MARKET,
     HISTORY_MARKET,
@@ -177,17 +185,21 @@ def _derivation_launcher(market: Market, grid_starts: date) -> dg.SensorDefiniti
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
             f"Makes the longer {market} candles of days whose minutes arrived or changed, whoever stored them: one run at a "
-            "time, after the minutes of the moment are stored. A range that failed rests for ten minutes."
+            "time, when no minutes are arriving any more, or many wait. A range that failed rests for ten minutes."
         ),
     )
     def launcher(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult | dg.SkipReason:
-        tags = {DERIVED_MARKET: market.value}
-        if context.instance.get_runs_count(dg.RunsFilter(statuses=IN_FLIGHT, tags=tags)):
+        def in_flight(tag: str) -> int:
+            return context.instance.get_runs_count(dg.RunsFilter(statuses=IN_FLIGHT, tags={tag: market.value}))
+
+        if in_flight(DERIVED_MARKET):
             return dg.SkipReason("a run is on its way")
         now = datetime.now(UTC)
         days = days_back((now.date() - grid_starts).days, now=now, not_before=grid_starts)
         with pipeline.warehouse() as warehouse:
             found = derivations(warehouse, context.instance, market, days=days)
+        if found and in_flight(HISTORY_MARKET) and sum(one.keys for one in found) < KEYS_PER_DERIVATION:
+            return dg.SkipReason("minutes are still arriving, and too few wait for a run of their own")
         return _runs_for(found, context.cursor, now, most=1)
 
     return launcher

@@ -14,6 +14,7 @@ from bitget_pipeline.defs.checks import CHECKS
 from bitget_pipeline.defs.history_launcher import derivations
 from bitget_pipeline.defs.partitions import RANGE_END, RANGE_START
 from bitget_pipeline.defs.resources import PipelineResource, boot
+from bitget_pipeline.defs.sensors import derivation_launchers
 from bitget_pipeline.local.exchange import ExchangeConfig, running
 from bitget_pipeline.market.candle import Candle, Resolution
 from bitget_pipeline.market.derivatives import FundingRate, OpenInterest, PriceKind
@@ -96,6 +97,15 @@ async def test_every_asset_of_a_futures_market_fills_its_table(placed, warehouse
 
         (rectangle,) = derivations(warehouse, instance, Market.USDTM, days=[yesterday])
         assert (rectangle.first_day, rectangle.first, rectangle.keys) == (yesterday, "BTCUSDT", 1)
+        launcher = derivation_launchers(MARKETS, grid_starts=GRID)[1]
+
+        def tick(cursor=None):
+            return launcher(dg.build_sensor_context(instance, cursor=cursor), pipeline=PipelineResource())
+
+        launched = tick()
+        assert [request.tags for request in launched.run_requests] == [rectangle.tags]
+        assert "rest" in tick(launched.cursor).skip_message
+
         derived = metadata_of(await materialized(instance, "candles_derived", day=yesterday), "candles_derived")
         assert (derived["candles stored"], derived["differences"], derived["samples that could not be had"]) == (
             415,
@@ -103,7 +113,7 @@ async def test_every_asset_of_a_futures_market_fills_its_table(placed, warehouse
             0,
         )
         assert derived["bars compared with the exchange's"] > 0
-        assert derivations(warehouse, instance, Market.USDTM, days=[yesterday]) == []
+        assert tick().skip_message == "nothing is underived"
 
         trades = metadata_of(await materialized(instance, "trades_history", day=yesterday), "trades_history")
         within = Interval.of_day(yesterday)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date, timedelta
 
 import pytest
 
+from bitget_pipeline.local.exchange import running
 from bitget_pipeline.market.candle import Candle, Resolution
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval, from_ms
@@ -15,12 +17,19 @@ from bitget_pipeline.pipeline.derive import RESOLUTIONS, agree, compare_derived,
 from bitget_pipeline.pipeline.discover import discover
 from bitget_pipeline.storage.warehouse import CoverageState, Evidence
 
-from .conftest import true_candles
+from .conftest import SMALL, true_candles
 
 BTC = Symbol(Market.USDTM, "BTCUSDT")
 DAY = date(2026, 3, 1)
 MINUTE = 60_000
 WHOLE_DAY = 288 + 96 + 24 + 6 + 1
+
+
+@pytest.fixture
+async def local_exchange():
+    """A market listed a few days ago: its ground truth of long bars is quickly told."""
+    async with running(replace(SMALL, listed_days=4)) as server:
+        yield server
 
 
 def minutes_of(day: date, *, without: frozenset[int] = frozenset(), lift: float = 0.0) -> list[Candle]:

@@ -102,7 +102,10 @@ def _of_run(made: Sequence[DerivedDay], sampled: Comparison) -> dict[str, dg.Met
     if sampled.differences:
         metadata["differing bars"] = as_table(
             (
-                {"symbol": d.symbol.name, "resolution": d.resolution, "of": who, **bar._asdict()}
+                {"symbol": d.symbol.name, "resolution": d.resolution, "of": who}
+                | {
+                    name: str(value) for name, value in bar._asdict().items()
+                }  # every digit: they may differ in the last
                 for d in sampled.differences
                 for who, bar in (("ours", d.ours), ("the exchange", d.theirs))
             ),
