@@ -195,7 +195,7 @@ def _dagster(
             command=[sys.executable, "-m", "dagster._daemon", "run", "-w", workspace],
             environment=environment,
             ready=lambda: True,  # it listens to nobody; its heartbeat is the webserver's business
-            phase="dagster",
+            phase="launcher",
             needs=stores | {"tables", "code-server", "dagster-webserver"},
         ),
     ]
