@@ -26,9 +26,12 @@ from . import folder
 MARK = "BITGET_PIPELINE_INSTANCE"
 """Environment variable of every child; its value is new at each `up`."""
 
+SYSTEM_VARIABLES = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV", "PYTHONPATH"})
+"""All that stores, local exchange and watchdog get of our environment: they have no use for anybody's API key."""
+
 START_TIME_TOLERANCE = 1.0  # seconds; psutil derives start times from clock ticks since boot
 
-PHASES: tuple[tuple[str, float], ...] = (("launcher", 12.0), ("dagster", 12.0), ("code", 5.0), ("store", 15.0))
+PHASES: tuple[tuple[str, float], ...] = (("launcher", 12.0), ("dagster", 12.0), ("code", 10.0), ("store", 15.0))
 """What is stopped after what, and for how many seconds it may take before it is killed."""
 
 
