@@ -54,8 +54,9 @@ def events(seen: Health) -> list[Event]:
     metadata = _told(seen)
     told: list[Event] = [dg.AssetObservation(asset_key=key, metadata=metadata) for key in ("trades", "candles_live")]
     if seen.newest_stored_age is not None and seen.newest_stored_age < FRESH:
+        figures = {name: value for name, value in metadata.items() if isinstance(value, int | float)}
         told += [
-            dg.AssetMaterialization(asset_key=key, description="trades arrive and are stored")
+            dg.AssetMaterialization(asset_key=key, description="trades arrive and are stored", metadata=figures)
             for key in ("trades", "candles_live", "candles_unified")
         ]
     return [*told, evaluation(seen)]

@@ -15,6 +15,12 @@ from ..market.instrument import Symbol
 from ..market.trade import TradeBatch
 
 LAGS_KEPT = 2048
+RATE_OVER = 180.0
+"""Seconds over which a rate is averaged."""
+FAST_ARRIVALS = 30
+SLOW_ARRIVALS = 1000
+LEAST_ARRIVALS = 8
+"""Arrivals over which the pace is averaged, and how many it takes to know one at all."""
 
 
 @dataclass(slots=True)
@@ -24,6 +30,10 @@ class SymbolState:
     when it reached us.
 
     `stored_trades` and `stored_through_ms` say the same of ClickHouse. `rate` is trades per second, smoothed over a few minutes.
+    `pace` is how often something arrives, per second: trades come in clusters, so silence is judged by arrivals. It is the
+    lower of a fast and a slow average, because a symbol that goes quiet is not one that fell silent; and it is learned
+    from arrivals alone, so that a silence does not talk itself into being usual. Snapshots count for neither: they
+    are history.
     """
 
     trades: int = 0
@@ -34,7 +44,27 @@ class SymbolState:
     rate: float = 0.0
     silent: str = ""
     gap: bool = False
-    _counted: int = 0
+    _fresh_trades: int = 0
+    _settled: float = 0.0  # seconds
+    _arrivals: int = 0
+    _arrived_ms: int = 0
+    _fast_gap: float = 0.0  # seconds between two arrivals
+    _slow_gap: float = 0.0
+
+    @property
+    def pace(self) -> float:
+        """Arrivals per second, 0 until enough of them were seen."""
+        return 1.0 / max(self._fast_gap, self._slow_gap, 0.001) if self._arrivals >= LEAST_ARRIVALS else 0.0
+
+    def note_arrival(self, batch: TradeBatch) -> None:
+        """Live trades came in."""
+        self._fresh_trades += len(batch.trades)
+        if self._arrived_ms:
+            self._arrivals += 1
+            gap = max(0.0, (batch.received_ms - self._arrived_ms) / 1000)
+            self._fast_gap += (gap - self._fast_gap) / min(self._arrivals, FAST_ARRIVALS)
+            self._slow_gap += (gap - self._slow_gap) / min(self._arrivals, SLOW_ARRIVALS)
+        self._arrived_ms = max(self._arrived_ms, batch.received_ms)
 
 
 class LiveState:
@@ -66,6 +96,8 @@ class LiveState:
             state.trades += len(batch.trades)
             self.appended += len(batch.trades)
             state.silent = ""
+            if not batch.snapshot:
+                state.note_arrival(batch)
             state.last_data_ms = max(state.last_data_ms, batch.received_ms)
             state.last_trade_ms = max(state.last_trade_ms, batch.trades[-1].ts_ms)
 
@@ -79,15 +111,17 @@ class LiveState:
             if not batch.snapshot:
                 self._lags.append((now_ms - batch.received_ms, len(batch.trades)))
 
-    def settle_rates(self, *, seconds: float, smoothing: float = 180.0) -> None:
+    def settle_rates(self, *, seconds: float) -> None:
         """Fold the last `seconds` into each symbol's rate."""
         if seconds <= 0:
             return
-        weight = min(1.0, seconds / smoothing)
         for state in self.symbols.values():
-            rate = (state.trades - state._counted) / seconds
-            state.rate = rate if state._counted == 0 else state.rate + weight * (rate - state.rate)
-            state._counted = state.trades
+            state._settled += seconds
+            weight = min(
+                1.0, seconds / min(state._settled, RATE_OVER)
+            )  # a plain average at first, then one that forgets
+            state.rate += weight * (state._fresh_trades / seconds - state.rate)
+            state._fresh_trades = 0
 
     def lag_ms(self, quantile: float) -> int | None:
         """How long trades took from their arrival to the table, of the last batches; None before the first."""
@@ -128,6 +162,7 @@ class LiveState:
                 "stored_trades": state.stored_trades,
                 "stored_through_ms": state.stored_through_ms,
                 "rate": round(state.rate, 6),
+                "pace": round(state.pace, 6),
                 "silent": state.silent,
                 "gap": state.gap,
             }

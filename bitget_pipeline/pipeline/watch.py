@@ -39,9 +39,9 @@ class HealthRules:
     """
     Where the lines are. Ages and lags in seconds.
 
-    A symbol that trades at a known rate is silent for longer than `-ln(chance) / rate` with that chance only; with
-    `silence_chance` of one in a million, a symbol with one trade a second may be silent for 14 s, one with a trade a
-    minute for 14 minutes. `least_silence` and `most_silence` bound it.
+    If trades arrive at a known pace, with nothing but chance between them, a silence longer than `-ln(chance) / pace` has
+    that chance only; with `silence_chance` of one in a million a symbol with one arrival a second may be silent for 14 s,
+    one with an arrival a minute for 14 minutes. `least_silence` and `most_silence` bound it.
     """
 
     silence_chance: float = 1e-6
@@ -58,8 +58,8 @@ class HealthRules:
 @dataclass(frozen=True, slots=True)
 class SymbolHealth:
     """
-    One symbol. `age` is how long ago its newest trade reached us, `expected_within` how long it may be silent at its own `rate`
-    (trades a second); None where it is not known yet.
+    One symbol. `age` is how long ago its newest trade reached us, `expected_within` how long it may be silent at its own
+    pace, `rate` its trades a second; None where it is not known yet.
     """
 
     symbol: Symbol
@@ -191,13 +191,13 @@ def _judge_symbol(
     symbol: Symbol, said: dict[str, Any], *, uptime: float, now_ms: int, rules: HealthRules
 ) -> SymbolHealth:
     heard = int(said.get("last_data_ms") or 0)
-    rate = float(said.get("rate") or 0.0)
+    rate, pace = float(said.get("rate") or 0.0), float(said.get("pace") or 0.0)
     trades = int(said.get("trades") or 0)
     behind = trades - int(said.get("stored_trades") or 0)
     age = max(0.0, (now_ms - heard) / 1000) if heard else None
     within = None
-    if rate > 0:
-        within = min(rules.most_silence, max(rules.least_silence, -log(rules.silence_chance) / rate))
+    if pace > 0:
+        within = min(rules.most_silence, max(rules.least_silence, -log(rules.silence_chance) / pace))
     if said.get("silent"):
         status, reason = Status.DEGRADED, str(said["silent"])
     elif said.get("gap"):

@@ -191,7 +191,8 @@ class Operational(BaseModel):
     )
     stream_max_entries: int = setting(
         1_000_000,
-        "How many entries Redis holds while ClickHouse is away, before they spill to files.",
+        "How many batches of trades Redis holds while ClickHouse is away. Beyond, trades wait in the live run's memory, and "
+        "what it cannot hold is fetched again from the exchange's history.",
         write="a number from 1000 to 100000000",
         ge=1_000,
         le=100_000_000,

@@ -18,7 +18,13 @@ BUSY, QUIET = Symbol(Market.SPOT, "BUSYUSDT"), Symbol(Market.SPOT, "QUIETUSDT")
 
 
 def said(*, age: float, rate: float, **more: Any) -> dict[str, Any]:
-    return {"last_data_ms": NOW - round(age * 1000), "rate": rate, "trades": 100, "stored_trades": 100} | more
+    return {
+        "last_data_ms": NOW - round(age * 1000),
+        "rate": rate,
+        "pace": rate,
+        "trades": 100,
+        "stored_trades": 100,
+    } | more
 
 
 def facts(**symbols: dict[str, Any]) -> Facts:
