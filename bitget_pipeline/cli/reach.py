@@ -15,7 +15,7 @@ import aiohttp
 import stamina
 from yarl import URL
 
-from ..errors import CredentialsRefused, ExchangeUnavailable, RegionBlocked, Transient
+from ..errors import CredentialsRefused, ExchangeUnavailable, Malformed, RegionBlocked, Transient
 from ..exchange import registry
 from ..exchange.contract import Credentials, Family, KeyVerdict
 from ..guard.rate_limit import Priority
@@ -73,7 +73,7 @@ def require_exchange(boot: Boot) -> None:
         raise RegionBlocked(
             "Bitget does not serve this region", where=url, remedy="`make demo` runs everything on a local exchange"
         ) from error
-    except Transient as error:
+    except (Transient, Malformed) as error:
         raise ExchangeUnavailable(
             f"Bitget cannot be reached: {error.what.removeprefix('the exchange cannot be reached: ')}",
             where=url,

@@ -85,6 +85,22 @@ async def test_an_exchange_that_is_down_is_one_sentence_that_names_the_demo() ->
     assert line.endswith("`make demo` runs everything on a local exchange")
 
 
+@pytest.mark.parametrize("kind", ["html_502", "bad_json", "empty_string"])
+async def test_an_exchange_that_talks_nonsense_is_one_sentence_that_names_the_demo(
+    local_exchange: LocalExchange, kind: str
+) -> None:
+    """
+    A web page, half an answer or an empty string in it: nothing to start on.
+    """
+    with local_exchange.faulty(kind), pytest.raises(ExchangeUnavailable) as raised:
+        await asyncio.to_thread(require_exchange, boot_at(local_exchange.rest_url))
+
+    line = str(raised.value)
+    assert line.startswith("Bitget cannot be reached: ")
+    assert "\n" not in line
+    assert line.endswith("`make demo` runs everything on a local exchange")
+
+
 async def test_a_proxy_that_is_down_keeps_the_exchange_away(local_exchange: LocalExchange) -> None:
     """
     Requests really go through the proxy, and its password is in no error.

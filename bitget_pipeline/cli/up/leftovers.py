@@ -26,9 +26,12 @@ from . import folder
 MARK = "BITGET_PIPELINE_INSTANCE"
 """Environment variable of every child; its value is new at each `up`."""
 
+SYSTEM_VARIABLES = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV", "PYTHONPATH"})
+"""All that stores, local exchange and watchdog get of our environment: they have no use for anybody's API key."""
+
 START_TIME_TOLERANCE = 1.0  # seconds; psutil derives start times from clock ticks since boot
 
-PHASES: tuple[tuple[str, float], ...] = (("dagster", 12.0), ("code", 5.0), ("store", 15.0))
+PHASES: tuple[tuple[str, float], ...] = (("launcher", 12.0), ("dagster", 12.0), ("code", 10.0), ("store", 15.0))
 """What is stopped after what, and for how many seconds it may take before it is killed."""
 
 
@@ -103,7 +106,8 @@ def end(
     told: Collection[int] = (),
 ) -> list[str]:
     """
-    End every process of an instance: Dagster with its run workers, then the code server, then stores and exchange.
+    End every process of an instance: what launches runs, then Dagster's page with the run workers, then the code server,
+    then stores and exchange.
 
     Each gets SIGTERM and its phase's time, then SIGKILL. Those in `told` know already: a signal would disturb them while
     they write what they hold, so it comes at half-time only. `reap` is called while waiting, for children of the caller.

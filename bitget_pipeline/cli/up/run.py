@@ -92,7 +92,7 @@ def _require_what_it_needs(boot: Boot, options: Options) -> None:
     stores.require_answers(boot)
     if boot.embedded_redis:
         find_redis_server()
-    if boot.exchange == "bitget":
+    if boot.exchange == "bitget" or boot.bitget_rest_url is not None:  # else we start it ourselves
         from ..reach import require_exchange
 
         require_exchange(boot)

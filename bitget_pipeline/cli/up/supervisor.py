@@ -99,10 +99,12 @@ class Supervisor:
 
         `cancel_runs` tells the run workers through Dagster, and whether it could; else they get a signal like all.
         """
+        first, *rest = leftovers.PHASES  # while runs can still be launched, each that ends makes way for another
+        killed = leftovers.end(self.sessions, self.mark, reap=self.reap, phases=[first])
         told = leftovers.run_workers(self.sessions, self.mark)
         if told and not cancel_runs():
             told = set()
-        killed = leftovers.end(self.sessions, self.mark, reap=self.reap, told=told)
+        killed += leftovers.end(self.sessions, self.mark, reap=self.reap, phases=rest, told=told)
         self.reap()
         self._threads.shutdown(wait=False, cancel_futures=True)
         return killed

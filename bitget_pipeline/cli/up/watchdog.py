@@ -25,7 +25,7 @@ class Watchdog:
 
     def __init__(self, home: Path) -> None:
         reading, self._writing = os.pipe()
-        environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
+        environment = {name: value for name, value in os.environ.items() if name in leftovers.SYSTEM_VARIABLES}
         log = home / "logs" / "watchdog.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "ab") as output:
