@@ -359,8 +359,8 @@ def test_coverage_says_what_is_there_what_is_missing_and_when_it_is_tried(
     assert line["next_retry"].startswith("2026-03-03 12:00")
 
     table = run("coverage", *stretch, "--market", "spot", "--symbol", "BTCUSDT", **stores)
-    assert "1 of 3 days" in table.out
-    assert "2026-03-03 12:00 UTC" in table.out
+    assert "1 of 3" in table.out
+    assert "03-03 12:00" in table.out
     assert run("coverage", "--from", "2026-03-01", "--to", "2026-03-01", **stores).code == 0
 
 
