@@ -45,6 +45,9 @@ def coverage_command(
     """
     One-minute candles by symbol: complete days, days with holes, missing minutes and the next try.
 
+    The columns count days: complete; partial, with minutes missing; absent, of which nothing is stored; empty, where there
+    is nothing to store. Then the holes, the missing minutes and the next try.
+
     Exit code 0: nothing is missing; 1: something is.
     """
     boot = boot_for(home=home, demo=demo)
@@ -119,20 +122,20 @@ def _line(symbol: Symbol, days: Sequence[DayCoverage]) -> dict[str, Any]:
 
 
 def _print(boot: Boot, lines: Sequence[dict[str, Any]], start: date, end: date, missing: int) -> None:
-    table = Table(
-        "symbol", "complete", "partial", "not there", "without bars", "holes", "minutes missing", "next try", box=None
-    )
+    table = Table(box=None, pad_edge=False)
+    for column in ("symbol", "complete", "partial", "absent", "empty", "holes", "missing", "next try (UTC)"):
+        table.add_column(column, no_wrap=True)
     for line in lines:
         retry = line["next_retry"]
         table.add_row(
             line["symbol"],
-            f"{line['complete']} of {line['days']} days",
+            f"{line['complete']} of {line['days']}",
             str(line["partial"] or "-"),
             str(line["not_there"] or "-"),
             str(line["settled_without_bars"] or "-"),
             str(len(line["holes"]) or "-"),
             f"{line['minutes_not_known']:,}" if line["minutes_not_known"] else "-",
-            f"{retry:%Y-%m-%d %H:%M} UTC" if retry else "-",
+            f"{retry:%m-%d %H:%M}" if retry else "-",
         )
     console().print(table if lines else "nothing is selected yet: the discovery job does it, hourly")
     said = f"{missing:,} minutes are not known" if missing else "nothing is missing"

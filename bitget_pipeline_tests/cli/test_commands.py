@@ -9,7 +9,7 @@ import shutil
 import socket
 from collections import namedtuple
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
@@ -19,8 +19,10 @@ import pytest
 from bitget_pipeline.cli.main import main
 from bitget_pipeline.cli.up import dagster_home, folder
 from bitget_pipeline.market.instrument import Instrument, Market, Status, Symbol
+from bitget_pipeline.market.interval import Interval
+from bitget_pipeline.market.universe import Chosen, Reason
 from bitget_pipeline.storage.redis_connection import RedisAddress
-from bitget_pipeline.storage.warehouse import Warehouse
+from bitget_pipeline.storage.warehouse import CoverageState, Evidence, Warehouse
 
 from .running import free_port
 
@@ -354,3 +356,50 @@ def test_doctor_finds_a_table_that_somebody_changed(run: Run, stores: dict[str, 
 
     assert schema["state"] == "problem"
     assert "tickers.mine is not ours" in schema["said"]
+
+
+# ---------------------------------------------------------------- coverage
+
+
+def test_coverage_says_what_is_there_what_is_missing_and_when_it_is_tried(
+    run: Run, stores: dict[str, str], warehouse: Warehouse
+) -> None:
+    """
+    A complete day, a day with a hole, a day nobody asked for: per symbol, for people and for programs.
+    """
+    btc = Symbol(Market.SPOT, "BTCUSDT")
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    warehouse.store_universe([Chosen(btc, 1, 1e9, Reason.VOLUME)], selected_at=at, run_id="test")
+    first, second = (Interval.of_day(date(2026, 3, day)) for day in (1, 2))
+    hole = Interval(second.start_ms, second.start_ms + 60_000)
+    retry = datetime(2026, 3, 3, 12, tzinfo=UTC)
+    said = [
+        Evidence(btc, "candles_1m", first, CoverageState.COMPLETE, rows=1440, expected=1440),
+        Evidence(btc, "candles_1m", second, CoverageState.PARTIAL, rows=1439, expected=1440),
+        Evidence(btc, "candles_1m", hole, CoverageState.UNKNOWN, expected=1, reason="why", retry_at=retry),
+    ]
+    warehouse.store_evidence(said, version=1, run_id="test")
+    stretch = ("--from", "2026-03-01", "--to", "2026-03-03")
+
+    answer = run("coverage", *stretch, "--json", **stores)
+    assert answer.code == 1
+    (line,) = json.loads(answer.out)["symbols"]
+    assert (line["symbol"], line["complete"], line["partial"], line["not_there"]) == ("spot:BTCUSDT", 1, 1, 1)
+    assert line["minutes_not_known"] == 1 + 1440
+    assert [hole["reason"] for hole in line["holes"]] == ["why"]
+    assert line["next_retry"].startswith("2026-03-03 12:00")
+
+    table = run("coverage", *stretch, "--market", "spot", "--symbol", "BTCUSDT", **stores)
+    assert "1 of 3" in table.out
+    assert "03-03 12:00" in table.out
+    assert run("coverage", "--from", "2026-03-01", "--to", "2026-03-01", **stores).code == 0
+
+
+def test_coverage_refuses_reversed_days_and_unknown_symbols(run: Run, stores: dict[str, str]) -> None:
+    """
+    One line each, that says what to do.
+    """
+    reversed_days = run("coverage", "--from", "2026-03-02", "--to", "2026-03-01", **stores)
+    assert (reversed_days.code, "give the earlier day first" in reversed_days.error) == (78, True)
+    unknown = run("coverage", "--symbol", "NOPEUSDT", **stores)
+    assert (unknown.code, "nothing is known of NOPEUSDT" in unknown.error) == (78, True)

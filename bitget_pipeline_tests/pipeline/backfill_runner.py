@@ -23,6 +23,7 @@ from bitget_pipeline.market.instrument import Symbol
 from bitget_pipeline.pipeline.backfill import BackfillReport, backfill_candles
 from bitget_pipeline.storage.budget import Budget
 from bitget_pipeline.storage.connection import WarehouseAddress
+from bitget_pipeline.storage.page_shelf import PageShelf
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect
 from bitget_pipeline.storage.versions import Versions
 from bitget_pipeline.storage.warehouse import Warehouse
@@ -68,6 +69,7 @@ async def run(job: Job) -> BackfillReport | None:
                     now_ms=lambda: time.time_ns() // 1_000_000,
                     concurrency=job.concurrency,
                     refresh=job.refresh,
+                    shelf=PageShelf(client, job.prefix),
                 )
                 try:
                     return await asyncio.wait_for(walk, job.seconds or None)

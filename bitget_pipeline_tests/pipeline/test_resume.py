@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -15,7 +16,7 @@ from bitget_pipeline.local.exchange import LocalExchange
 from bitget_pipeline.market.candle import Resolution
 from bitget_pipeline.market.coverage import CoverageState
 from bitget_pipeline.market.instrument import Market, Symbol
-from bitget_pipeline.market.interval import Interval, from_ms
+from bitget_pipeline.market.interval import Interval, from_ms, to_ms
 from bitget_pipeline.pipeline.backfill import BackfillReport, Key, KeyState, backfill_candles
 from bitget_pipeline.pipeline.discover import discover
 from bitget_pipeline.storage.page_shelf import PageShelf
@@ -203,3 +204,26 @@ async def _quiet_minute(desk: Desk) -> tuple[Symbol, int]:
             if bar.base_volume == 0 and bar.open_ms % (5 * MINUTE):
                 return instrument.symbol, bar.open_ms
     raise AssertionError("no symbol had a quiet minute")
+
+
+async def test_time_before_the_first_bar_is_unavailable_when_longer_bars_begin_later_too(desk: Desk) -> None:
+    """
+    The exchange does not say when it listed the symbol: its daily and hourly bars do, after the second vain walk.
+    """
+    instrument = next(
+        one
+        for one in desk.warehouse.instruments(Market.USDTM)
+        if one.listed_at is not None and to_ms(one.listed_at) % 86_400_000 > 4 * 3_600_000
+    )
+    assert instrument.listed_at is not None
+    silent = replace(instrument, listed_at=None)
+    desk.warehouse.store_instruments([silent], run_id="test", version_at=from_ms(desk.now_ms() + 1000))
+    day = instrument.listed_at.date()
+    for _ in range(2):
+        report = await desk.backfill((instrument.symbol, day))
+        desk.forward(timedelta(minutes=31))
+    assert report.keys[instrument.symbol, day].state is KeyState.COMPLETE
+    first = to_ms(instrument.listed_at)
+    assert desk.state_at(instrument.symbol, first - MINUTE) is CoverageState.UNAVAILABLE
+    assert desk.state_at(instrument.symbol, Interval.of_day(day).start_ms) is CoverageState.UNAVAILABLE
+    assert desk.warehouse.candle_opens(instrument.symbol, Resolution.M1, Interval.of_day(day))[0] == first

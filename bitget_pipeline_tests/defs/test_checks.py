@@ -1,0 +1,123 @@
+"""Checks: silent about data that is right, and each finds what it is for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from bitget_pipeline.defs.checks import CHECKS
+from bitget_pipeline.market.candle import Candle, Resolution
+from bitget_pipeline.market.instrument import Market, Symbol
+from bitget_pipeline.market.interval import Interval, to_ms
+from bitget_pipeline.market.universe import Chosen, Reason
+from bitget_pipeline.storage.warehouse import CoverageState, Evidence, Warehouse
+
+BTC = Symbol(Market.SPOT, "BTCUSDT")
+MINUTE = 60_000
+BY_NAME = {check.name: check for check in CHECKS}
+YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
+WHOLE = Interval.of_day(YESTERDAY)
+
+
+def offenders(warehouse: Warehouse, name: str) -> list[tuple[object, ...]]:
+    """What a check finds."""
+    query = BY_NAME[name].offenders
+    known = {"market": "spot", "days": 1, "grid_start": "2020-01-01"}
+    return warehouse.query(query, {key: value for key, value in known.items() if f"{{{key}:" in query})
+
+
+def store(warehouse: Warehouse, *bars: Candle, version: int = 2) -> None:
+    warehouse.store_candles(BTC, Resolution.M1, bars, version=version, run_id="test", source="local")
+
+
+def bar(minute: int, price: float = 100.0, **changes: float) -> Candle:
+    """A bar of yesterday."""
+    flat = Candle(WHOLE.start_ms + minute * MINUTE, price, price, price, price, 1.0, price)
+    return flat._replace(**changes)
+
+
+def say(warehouse: Warehouse, start: int, end: int, state: CoverageState, *, version: int = 2) -> None:
+    stretch = Interval(WHOLE.start_ms + start * MINUTE, WHOLE.start_ms + end * MINUTE)
+    rows = end - start if state is CoverageState.COMPLETE else 0
+    said = Evidence(BTC, "candles_1m", stretch, state, rows=rows, expected=end - start, reason="test")
+    warehouse.store_evidence([said], version=version, run_id="test")
+
+
+@pytest.fixture
+def right(warehouse: Warehouse) -> Warehouse:
+    """A selected symbol whose yesterday is complete."""
+    warehouse.store_universe([Chosen(BTC, 1, 1e9, Reason.VOLUME)], selected_at=datetime.now(UTC), run_id="test")
+    store(warehouse, *(bar(minute) for minute in range(1440)), version=1)
+    say(warehouse, 0, 1440, CoverageState.COMPLETE, version=1)
+    return warehouse
+
+
+HISTORY = [check.name for check in CHECKS if check.asset in ("*/candles_1m", "coverage")]
+
+
+@pytest.mark.parametrize("name", HISTORY)
+def test_a_check_is_silent_about_what_is_right(right: Warehouse, name: str) -> None:
+    """
+    A complete day offends nobody.
+    """
+    assert offenders(right, name) == []
+
+
+def test_an_impossible_bar_is_found(right: Warehouse) -> None:
+    """
+    Its high lies below its close.
+    """
+    store(right, bar(5, high=90.0))
+    assert len(offenders(right, "bars_are_possible")) == 1
+
+
+def test_a_bar_off_the_grid_or_of_the_future_is_found(right: Warehouse) -> None:
+    """
+    Bars open at whole minutes that have been.
+    """
+    future = to_ms(datetime.now(UTC)) // MINUTE * MINUTE + 60 * MINUTE
+    store(right, bar(5)._replace(open_ms=WHOLE.start_ms + 30_000), bar(5)._replace(open_ms=future))
+    assert len(offenders(right, "times_are_on_the_grid")) == 2
+
+
+def test_a_gap_is_found_unless_the_ledger_lists_it(right: Warehouse) -> None:
+    """
+    A hole is no offence, a silent hole is.
+    """
+    right.store_candles(BTC, Resolution.M1, [bar(7), bar(8)], version=2, run_id="x", source="local", deleted=True)
+    ((symbol, _, minutes, listed),) = offenders(right, "every_gap_is_listed")
+    assert (symbol, minutes, listed) == ("BTCUSDT", 2, 0)
+    assert len(offenders(right, "complete_days_are_complete")) == 1
+
+    say(right, 7, 9, CoverageState.UNKNOWN)
+    assert offenders(right, "every_gap_is_listed") == []
+
+
+def test_a_bar_that_does_not_fit_its_neighbours_is_found(right: Warehouse) -> None:
+    """
+    A price of ten times the one before, for a minute.
+    """
+    store(right, bar(700, high=1000.0))
+    assert len(offenders(right, "bars_fit_their_neighbours")) == 1
+
+
+def test_an_old_hole_is_found(right: Warehouse) -> None:
+    """
+    What nobody could fetch or explain for days is shown.
+    """
+    week_ago = WHOLE.start_ms - 6 * 86_400_000
+    hole = Evidence(BTC, "candles_1m", Interval(week_ago, week_ago + MINUTE), CoverageState.UNKNOWN, reason="test")
+    right.store_evidence([hole], version=2, run_id="test")
+    query = BY_NAME["no_hole_grows_old"].offenders
+    assert len(right.query(query, {"days": 30})) == 1
+    assert right.query(query, {"days": 1}) == []  # outside the wanted history
+
+
+def test_a_selected_day_without_a_row_is_found(right: Warehouse) -> None:
+    """
+    Three days wanted, one known.
+    """
+    query = BY_NAME["every_selected_day_has_a_row"].offenders
+    found = right.query(query, {"days": 3, "grid_start": "2020-01-01"})
+    assert {row[2] for row in found} == {str(YESTERDAY - timedelta(days=n)) for n in (1, 2)}

@@ -1,0 +1,104 @@
+"""The asset `coverage`: recounts, draws a small picture, and says what is missing most."""
+
+from __future__ import annotations
+
+import base64
+import re
+import struct
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+import pytest
+
+from bitget_pipeline.defs import resources
+from bitget_pipeline.defs.assets import coverage
+from bitget_pipeline.defs.heat_map import heat_map
+from bitget_pipeline.defs.resources import PipelineResource
+from bitget_pipeline.market.candle import Candle, Resolution
+from bitget_pipeline.market.coverage_days import DayCoverage
+from bitget_pipeline.market.instrument import Market, Symbol
+from bitget_pipeline.market.interval import Interval
+from bitget_pipeline.market.universe import Chosen, Reason
+from bitget_pipeline.settings import load_boot
+from bitget_pipeline.storage.digest import candle_digest
+from bitget_pipeline.storage.redis_connection import RedisAddress
+from bitget_pipeline.storage.warehouse import CoverageState, Evidence, Warehouse
+
+BTC, ETH = Symbol(Market.SPOT, "BTCUSDT"), Symbol(Market.USDTM, "ETHUSDT")
+YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
+
+
+def test_a_picture_of_a_year_of_the_largest_selection_is_small() -> None:
+    """
+    600 symbols and 365 days, in all states: under 50 KB, and a PNG.
+    """
+    symbols = [Symbol(Market.SPOT, f"S{n}USDT") for n in range(600)]
+    days = [date(2026, 1, 1) + timedelta(days=n) for n in range(365)]
+    found = {
+        (symbol, day): DayCoverage(symbol, day, stored=1440 - 7 * (n % 3 == 0), unseen=7 * (n % 3 == 0))
+        for n, symbol in enumerate(symbols)
+        for day in days
+    }
+    picture = heat_map(found, symbols=symbols, days=days)
+
+    assert len(picture) < 50_000
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", picture[16:24]) == (365 * 2, 600)
+
+
+@pytest.fixture
+def pipeline(
+    warehouse: Warehouse,
+    redis_address: RedisAddress,
+    redis_prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> PipelineResource:
+    """The pipeline's surroundings, with the tests' stores."""
+    settings = {
+        "BITGET_PIPELINE_EXCHANGE": "local",
+        "BITGET_PIPELINE_HOME": str(tmp_path_factory.mktemp("home")),
+        "BITGET_PIPELINE_GRID_START": "2020-01-01",
+        "BITGET_PIPELINE_HISTORY_DAYS": "3",
+        "BITGET_REST_URL": "http://127.0.0.1:9",
+        "BITGET_WS_URL": "ws://127.0.0.1:9",
+        "CLICKHOUSE_HOST": warehouse.address.host,
+        "CLICKHOUSE_PORT": str(warehouse.address.port),
+        "CLICKHOUSE_DATABASE": warehouse.address.place.database,
+        "REDIS_HOST": redis_address.host,
+        "REDIS_PORT": str(redis_address.port),
+        "BITGET_PIPELINE_REDIS_PREFIX": redis_prefix,
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    boot = load_boot()
+    monkeypatch.setattr(resources, "boot", lambda: boot)
+    return PipelineResource()
+
+
+def test_materializing_recounts_and_draws(warehouse: Warehouse, pipeline: PipelineResource) -> None:
+    """
+    A day that lost a bar is corrected; metadata has figures, a picture and what is missing most.
+    """
+    chosen = [Chosen(symbol, rank, 1e9, Reason.VOLUME) for rank, symbol in enumerate((BTC, ETH), start=1)]
+    warehouse.store_universe(chosen, selected_at=datetime.now(UTC), run_id="test")
+    whole = Interval.of_day(YESTERDAY)
+    bars = [Candle(ms, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0) for ms in range(whole.start_ms, whole.end_ms, 60_000)]
+    rows, digest = candle_digest(bars)
+    warehouse.store_candles(BTC, Resolution.M1, bars[:-1], version=1, run_id="test", source="local")
+    said = Evidence(BTC, "candles_1m", whole, CoverageState.COMPLETE, rows=rows, expected=rows, digest=digest)
+    warehouse.store_evidence([said], version=1, run_id="test")
+
+    done = dg.materialize([coverage], resources={"pipeline": pipeline}, selection=[coverage])
+    (event,) = done.get_asset_materialization_events()
+    metadata = event.materialization.metadata
+
+    assert metadata["symbol-days"].value == 6
+    assert metadata["bars lost"].value == 1
+    assert metadata["minutes stored"].value == 1439
+    assert metadata["minutes not known"].value == 5 * 1440 + 1
+    picture = str(metadata["picture"].value)
+    assert "spot:BTCUSDT" in picture
+    (encoded,) = re.findall(r"data:image/png;base64,([^)]+)\)", picture)
+    assert base64.b64decode(encoded)[:4] == b"\x89PNG"
+    assert "not asked for yet" in str(metadata["most missing"].value)
