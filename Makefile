@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo up down smoke test lint types lock clean setup setup-dev
+.PHONY: help demo up down smoke test chaos bench lint types lock clean setup setup-dev
 
 help:
 	@echo "make demo    the whole pipeline on a local exchange; nothing else is needed (Ctrl-C stops it)"
@@ -13,6 +13,8 @@ help:
 	@echo "make down    stop a demo or pipeline that runs in another terminal"
 	@echo "make smoke   the demo, bounded and headless, compared row by row with what the exchange sent"
 	@echo "make test    every test, the smoke run included"
+	@echo "make chaos   the long form of the tests that kill processes"
+	@echo "make bench   budget, efficiency and overhead, measured on this machine (about twelve minutes)"
 	@echo "make lint    style, types and the layers of the house"
 	@echo "make lock    resolve the dependencies again into the lock files (needs uv)"
 	@echo "make clean   remove the virtual environment and caches (never data)"
@@ -52,6 +54,14 @@ smoke: $(VENV)/.dev
 test: $(VENV)/.dev
 	$(BIN)/python -m bitget_pipeline_tests.smoke
 	$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(VENV)/.dev
+	CHAOS_KILLS=60 $(BIN)/python -m pytest -k killed $(ARGS)
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench.budget
+	$(BIN)/python -m bench.efficiency
+	$(BIN)/python -m bench.dagster_overhead
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -35,7 +35,9 @@ class Answer(msgspec.Struct):
 
 async def fetch_all(job: Job, table: str) -> int:
     """Every day of every symbol; returns the number of bars."""
-    client = clickhouse_connect.get_client(host="127.0.0.1", port=job.warehouse_port, database=job.database)
+    client = clickhouse_connect.get_client(
+        host="127.0.0.1", port=job.warehouse_port, database=job.database, autogenerate_session_id=False
+    )
     decode = msgspec.json.Decoder(Answer).decode
     queue = iter(job.keys)
     rows = 0

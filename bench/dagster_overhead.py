@@ -59,13 +59,18 @@ def main() -> int:
         assert partitions is not None
         instance.add_dynamic_partitions(partitions, names)
         (rectangle,) = rectangles(wanted, order=names, max_keys=keys)
-        began = time.monotonic()
-        done = defs.get_job_def("history").execute_in_process(instance=instance, tags=rectangle.tags)
-        seconds = time.monotonic() - began
+        began, cpu = time.monotonic(), time.process_time()
+        done = defs.resolve_job_def("history").execute_in_process(instance=instance, tags=rectangle.tags)
+        seconds, cpu = time.monotonic() - began, time.process_time() - cpu
         stored = len(instance.get_materialized_partitions(candles_1m.key))
     assert done.success
     assert stored == len(wanted) == rectangle.keys, (stored, len(wanted))
-    figures = {"keys": stored, "seconds": round(seconds, 2), "milliseconds_per_key": round(1000 * seconds / stored, 2)}
+    figures = {
+        "keys": stored,
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu, 2),
+        "milliseconds_per_key": round(1000 * seconds / stored, 2),
+    }
     print(json.dumps({"bench": "dagster_overhead", **figures}), flush=True)
     return 0 if seconds <= 15 * keys / 1000 else 1
 

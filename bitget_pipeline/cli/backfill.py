@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..errors import DayNotServed, PipelineError, RequestRefused, SettingsInvalid, UnknownInstrument
 from ..market.candle import Resolution
 from ..market.instrument import Market, Symbol
+from ..market.interval import days_of_month
 from ..settings import EARLIEST_DAY, Boot, Operational, load_operational, warehouse_address
 from .dagster_backfills import Backfills, Standing
 from .facts import DagsterSilent
@@ -67,7 +68,7 @@ def backfill_command(
     boot = boot_for(home=home, demo=demo)
     operational = load_operational(boot, meant_environment(home=home, demo=demo))
     _only_minutes(resolution)
-    begin, end = _range(first, last)
+    begin, end = _whole_months(*_range(first, last), operational.grid_start)
     with _open(boot) as warehouse:
         chosen = _symbols(warehouse, Market(market), symbols, operational)
         plan = _plan(warehouse, chosen, begin, end, operational, refresh=refresh)
@@ -114,6 +115,15 @@ def _range(first: str, last: str) -> tuple[date, date]:
     if begin < EARLIEST_DAY:
         raise DayNotServed(f"{begin} lies before Bitget existed", where="--from", remedy=f"begin on {EARLIEST_DAY}")
     return begin, end
+
+
+def _whole_months(first: date, last: date, grid_start: date) -> tuple[date, date]:
+    """What lies before the grid is fetched by the month, so the plan counts it by the month."""
+    if first < grid_start:
+        first = first.replace(day=1)
+    if first <= last < grid_start:
+        last = days_of_month(last.replace(day=1))[-1]
+    return first, last
 
 
 def _day(text: str, option: str) -> date:
@@ -205,12 +215,16 @@ def _print_plan(
         return
     by = "measured" if plan.measured else "as a rule"
     out.print(
-        f"to fetch: {told['to_fetch']:,} symbol-days, at most {plan.requests:,} requests in about {told['minutes']:,} minutes, "
+        f"to fetch: {told['to_fetch']:,} symbol-days, at most {plan.requests:,} requests in about {_duration(plan.seconds)}, "
         f"{plan.rows:,} rows, {plan.bytes / 2**20:,.1f} MiB ({plan.bytes_per_row:g} bytes a row, {by})",
         markup=False,
     )
     if months:
         out.print(f"what lies before the grid is fetched by whole months: {len(months):,} of them, into the archive")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:,.0f} minutes"
 
 
 def _watch(

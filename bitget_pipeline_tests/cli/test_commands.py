@@ -403,3 +403,47 @@ def test_coverage_refuses_reversed_days_and_unknown_symbols(run: Run, stores: di
     assert (reversed_days.code, "give the earlier day first" in reversed_days.error) == (78, True)
     unknown = run("coverage", "--symbol", "NOPEUSDT", **stores)
     assert (unknown.code, "nothing is known of NOPEUSDT" in unknown.error) == (78, True)
+
+
+MISTAKES = [
+    (("--from", "soon"), "'soon' is not a day (--from) — write YYYY-MM-DD"),
+    (("--from", "2017-01-01"), "2017-01-01 lies before Bitget existed (--from) — begin on 2018-01-01"),
+    (("--from", "2026-01-02", "--to", "2026-01-01"), "the range ends on 2026-01-01, before it begins on 2026-01-02"),
+    (("--from", "2026-01-01", "--resolution", "1s"), "the exchange serves no bars of 1s"),
+    (("--from", "2026-01-01", "--resolution", "1h"), "bars of 1h are not fetched: they are made of 1m bars"),
+    (("--from", "2026-01-01", "--resolution", "7m"), "there is no resolution '7m'"),
+    (("--from", "2026-01-01", "--symbols", "ETHUSD"), "did you mean ETHUSDT"),
+    (("--from", "2026-01-01", "--market", "coinm"), "coinm is not collected"),
+    (("--from", "2026-01-01", "--to", "2026-01-01"), "Dagster does not run, and the runs of a backfill are Dagster's"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), MISTAKES, ids=[" ".join(options) for options, _ in MISTAKES])
+def test_a_backfill_that_cannot_be_is_one_line(
+    run: Run, stores: dict[str, str], options: tuple[str, ...], words: str
+) -> None:
+    """
+    What is wrong and what to write instead; nothing was launched.
+    """
+    market = () if "--market" in options else ("--market", "spot")
+    symbols = () if "--symbols" in options else ("--symbols", "ETHUSDT")
+    answer = run("backfill", "--demo", *market, *symbols, *options, **stores)
+
+    assert answer.code in (75, 78)
+    assert answer.error.count("\n") == 1
+    assert words in answer.error
+
+
+def test_a_dry_run_says_what_it_would_cost(run: Run, stores: dict[str, str]) -> None:
+    """
+    Requests, minutes, rows and bytes; days before the grid are counted by whole months.
+    """
+    range_asked = ("--from", "2025-10-30", "--to", "2025-11-02", "--symbols", "ETHUSDT")
+    answer = run("backfill", "--demo", "--market", "spot", *range_asked, "--dry-run", "--json", **stores)
+    told = json.loads(answer.out)
+
+    assert answer.code == 0
+    assert (told["status"], told["dry_run"], told["to_fetch"]) == ("planned", True, 33)
+    assert told["partitions"] == {"candles_1m": 2, "candles_1m_archive": 1}
+    assert (told["requests"], told["rows"], told["bytes"] > 0) == (33 * 8, 33 * 1440, True)
+    assert told["minutes"] == round(33 * 8 / 18 / 60, 1)

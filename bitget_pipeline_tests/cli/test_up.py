@@ -7,6 +7,7 @@ import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -159,6 +160,21 @@ def test_doctor_finds_no_problem_in_a_running_demo(demos: tuple[Demo, Demo]) -> 
 
     assert problems == []
     assert {states[name] for name in ("exchange", "clock", "redis", "clickhouse", "schema", "instance")} == {"fine"}
+
+
+def test_a_backfill_runs_in_dagster_and_costs_nothing_the_second_time(demos: tuple[Demo, Demo]) -> None:
+    """
+    Its runs show in Dagster's pages; the same command again has nothing to do.
+    """
+    days = [(datetime.now(UTC) - timedelta(days=back)).date().isoformat() for back in (200, 199)]
+    home, symbol = ("--home", demos[0].home), ("--market", "spot", "--symbols", "ADAUSDT")
+    asked = ("backfill", *symbol, "--from", days[0], "--to", days[1], "--json", *home)
+    wait_until(lambda: command(*asked, "--dry-run").returncode == 0, "the instruments are discovered", within=90)
+    first, second = (json.loads(command(*asked, within=200).stdout) for _ in range(2))
+
+    assert (first["status"], first["to_fetch"]) == ("complete", 2)
+    assert [one["status"] for one in first["backfills"]] == ["COMPLETED_SUCCESS"]
+    assert (second["status"], second["to_fetch"], second["requests"]) == ("complete", 0, 0)
 
 
 def test_reset_is_refused_while_it_runs(demos: tuple[Demo, Demo]) -> None:
