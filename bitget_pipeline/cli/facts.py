@@ -119,8 +119,9 @@ class Gatherer:
         facts.trades = int(query("SELECT count() FROM trades")[0][0])
         facts.candle_days = int(
             query(
-                "SELECT uniqExact(market, symbol, interval_start) FROM coverage_evidence "
-                "WHERE stream = 'candles_1m' AND state IN ('complete', 'verified_empty', 'unavailable')"
+                "SELECT uniqExact(market, symbol, toDate(interval_start)) FROM coverage_evidence "
+                "WHERE stream = 'candles_1m' AND (state = 'complete' OR "
+                "(state IN ('verified_empty', 'unavailable') AND interval_end = interval_start + INTERVAL 1 DAY))"
             )[0][0]
         )
         facts.candle_days_wanted = sum(facts.selected.values()) * self._operational.history_days

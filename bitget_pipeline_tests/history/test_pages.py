@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitget_pipeline.errors import MalformedPage
-from bitget_pipeline.history.pages import CandleWalk
+from bitget_pipeline.history.pages import CandleWalk, joined
 from bitget_pipeline.market.candle import Candle
 from bitget_pipeline.market.interval import Interval
 
@@ -107,3 +107,26 @@ def test_bar_off_the_grid_is_refused():
     walk = CandleWalk(Interval(0, 10 * MINUTE), every_ms=MINUTE, page_size=3, closed_before_ms=10 * MINUTE)
     with pytest.raises(MalformedPage, match="grid"):
         walk.take([bar(30_000)])
+
+
+def test_a_hole_is_bounded_when_one_answer_had_bars_on_both_sides():
+    """
+    What lies beyond the end of an answer was perhaps only cut off.
+    """
+    walk = CandleWalk(Interval(0, 10 * MINUTE), every_ms=MINUTE, page_size=4, closed_before_ms=20 * MINUTE)
+    served = {minute * MINUTE: bar(minute * MINUTE) for minute in (0, 1, 2, 3, 5, 6, 10)}
+    walk_over(walk, served)
+
+    assert walk.holes() == [Interval(4 * MINUTE, 5 * MINUTE), Interval(7 * MINUTE, 10 * MINUTE)]
+    assert all(walk.bounds(hole) for hole in walk.holes())
+    assert not walk.bounds(Interval(9 * MINUTE, 11 * MINUTE))
+
+
+def test_holes_that_one_page_can_cover_are_asked_for_together():
+    """
+    Three holes within ten minutes, one far off: two requests.
+    """
+    holes = [Interval(start * MINUTE, (start + 1) * MINUTE) for start in (1, 4, 8, 100)]
+    together = joined(holes, reach_ms=10 * MINUTE)
+
+    assert together == [Interval(1 * MINUTE, 9 * MINUTE), holes[3]]
