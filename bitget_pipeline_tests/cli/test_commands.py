@@ -152,6 +152,22 @@ def test_an_occupied_port_is_said_before_anything_is_written(run: Run, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("store", ["ClickHouse", "Redis"])
+def test_an_outside_store_that_is_down_is_said_before_anything_is_written(run: Run, tmp_path: Path, store: str) -> None:
+    """
+    One short line with the address, without the driver's wrapping; nothing was started for it.
+    """
+    port = str(free_port())
+    named = {f"{store.upper()}_HOST": "127.0.0.1", f"{store.upper()}_PORT": port}
+    answer = run("up", "--demo", "--home", tmp_path / "home", "--port", free_port(), **named)
+
+    assert answer.code == 75
+    assert answer.error.startswith(f"{store} cannot be reached")
+    assert f"127.0.0.1:{port}" in answer.error
+    assert "Max retries" not in answer.error
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_missing_redis_server_is_said_before_anything_is_written(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,14 +134,20 @@ class Panels:
             for name, value in rows(self._watcher.latest, self._watcher.trades_per_second):
                 table.add_row(Text(name, style="cyan"), Text(value))
         processes = "  ".join(f"{name} {state}" for name, state in states.items())
-        events = Text("\n".join(self._events), style="dim")
-        self._live.update(Panel(Group(table, Text(processes, style="dim"), events), title="bitget_pipeline"))
+        self._live.update(
+            Panel(Group(table, _folded(processes), _folded("\n".join(self._events))), title="bitget_pipeline")
+        )
 
     def closed(self, text: str) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
         self._console.print(text)
+
+
+def _folded(text: str) -> Text:
+    """Small print that a narrow terminal shows in more lines; the console itself would cut it."""
+    return Text(text, style="dim", no_wrap=False, overflow="fold")
 
 
 class Lines:
