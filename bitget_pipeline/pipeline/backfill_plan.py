@@ -23,7 +23,7 @@ SETTLED = frozenset(
 )
 """With one of these a day needs nothing more."""
 
-BYTES_PER_ROW = 40.0
+BYTES_PER_ROW = 28.0
 """A bar in ClickHouse while nothing is stored to measure it by (ARCHITECTURE.md, figures)."""
 
 MINUTES_OF_DAY = 1440
