@@ -45,7 +45,8 @@ async def fetch_all(job: Job, table: str) -> int:
     async def work(session: aiohttp.ClientSession) -> None:
         nonlocal rows
         for symbol, day in queue:
-            rows += await one_day(session, symbol.partition(":")[2], day)
+            stored = await one_day(session, symbol.partition(":")[2], day)
+            rows += stored
 
     async def one_day(session: aiohttp.ClientSession, name: str, day: date) -> int:
         within = Interval.of_day(day)

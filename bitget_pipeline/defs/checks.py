@@ -226,7 +226,7 @@ CHECKS = (
     *(
         Check(
             asset=f"futures/{price}_candles",
-            name="bars_are_possible",
+            name="prices_are_possible",
             sentence=f"No bar of the {price} price has its high below or its low above another of its prices.",
             offenders=(
                 "SELECT symbol, toString(open_time), open, high, low, close FROM price_candles_final "

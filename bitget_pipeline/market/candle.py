@@ -35,10 +35,11 @@ class Resolution(StrEnum):
     @property
     def ms(self) -> int:
         """How long one bar lasts, in milliseconds."""
-        return int(self.length.total_seconds() * 1000)
+        return _MILLISECONDS[self]
 
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_MILLISECONDS = {one: int(one.length.total_seconds() * 1000) for one in Resolution}  # asked for every bar: not computed
 
 
 class Candle(NamedTuple):

@@ -113,7 +113,7 @@ async def test_every_asset_of_a_futures_market_fills_its_table(placed, warehouse
             0,
         )
         assert derived["bars compared with the exchange's"] > 0
-        assert tick().skip_message == "nothing is underived"
+        assert tick().skip_message == "nothing is missing"
 
         trades = metadata_of(await materialized(instance, "trades_history", day=yesterday), "trades_history")
         within = Interval.of_day(yesterday)
@@ -155,8 +155,8 @@ def test_checks_find_their_offenders(warehouse):
         "*/candles_derived": "derived_bars_hold_their_minutes",
         "futures/funding_rates": "funding_has_no_gap",
         "futures/open_interest": "open_interest_is_possible",
-        "futures/mark_candles": "bars_are_possible",
-        "futures/index_candles": "bars_are_possible",
+        "futures/mark_candles": "prices_are_possible",
+        "futures/index_candles": "prices_are_possible",
     }
 
 

@@ -14,7 +14,7 @@ from ...market.interval import days_of_month
 from ..metadata import KINDS, OWNERS, described
 from ..partitions import archive_grid, archive_slice_of
 from ..resources import PipelineResource
-from .history import GROUP, CandlesConfig, backfilled, failure, of_keys, of_run
+from .history import GROUP, CandlesConfig, backfilled
 from .reference import universe
 
 MONTHS_PER_RUN = 6
@@ -47,11 +47,9 @@ def _candles_1m_archive(market: Market, grid_starts: date) -> dg.AssetsDefinitio
         months = archive_slice_of(context, market)
         keys = [(symbol, day) for symbol, month in months for day in days_of_month(month)]
         report = backfilled(context, pipeline, keys, refresh=config.refresh)
-        for (symbol, month), key in months.items():
-            done = [report.keys[symbol, day] for day in days_of_month(month)]
-            context.add_asset_metadata(of_keys(done), partition_key=key)
-        if report.failed:
-            raise failure(report)
-        return dg.MaterializeResult(metadata=of_run(report))
+        partitions = {
+            key: [report.keys[symbol, day] for day in days_of_month(month)] for (symbol, month), key in months.items()
+        }
+        return told(context, report, partitions)
 
     return candles_1m_archive

@@ -6,13 +6,13 @@ One factory for all markets. A run takes many (symbol, day) keys at once; what i
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 import dagster as dg
 
 from ...market.instrument import Market
-from ...pipeline.backfill import BackfillReport, Key, KeyReport, Progress, backfill_candles
+from ...pipeline.backfill import BackfillReport, Key, KeyReport, KeyState, Progress, backfill_candles
 from ..metadata import KINDS, OWNERS, as_table, described
 from ..partitions import grid, key_of, slice_of
 from ..resources import PipelineResource
@@ -20,6 +20,7 @@ from .reference import universe
 
 GROUP = "history"
 KEYS_PER_RUN = 180
+NOTHING_CAME = "the answers held no bar; an empty answer proves nothing, the ledger says when it is tried again"
 PROGRESS_EVERY = 10.0  # seconds between two lines of progress in the run's log
 
 
@@ -55,11 +56,7 @@ def _candles_1m(market: Market, grid_starts: date) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: CandlesConfig, pipeline: PipelineResource
     ) -> dg.MaterializeResult:
         report = backfilled(context, pipeline, slice_of(context, market), refresh=config.refresh)
-        for (symbol, day), done in report.keys.items():
-            context.add_asset_metadata(of_keys([done]), partition_key=key_of(symbol, day))
-        if report.failed:
-            raise failure(report)
-        return dg.MaterializeResult(metadata=of_run(report))
+        return told(context, report, {key_of(symbol, day): [done] for (symbol, day), done in report.keys.items()})
 
     return candles_1m
 
@@ -84,11 +81,40 @@ def backfilled(
                 now_ms=lambda: time.time_ns() // 1_000_000,
                 concurrency=settings.backfill_concurrency,
                 refresh=refresh,
+                shelf=history.shelf,
                 on_progress=talk.progress,
             )
 
     with pipeline.warehouse() as warehouse:
         return asyncio.run(run())
+
+
+def told(
+    context: dg.AssetExecutionContext, report: BackfillReport, partitions: Mapping[str, Sequence[KeyReport]]
+) -> dg.MaterializeResult:
+    """
+    What the run came to: each partition with its own metadata.
+
+    A partition is green when something came of each of its days. When one failed, or an answer was empty where bars
+    should be (which proves nothing), the run fails; the others are reported one by one before, because what is stored
+    should not show as missing.
+    """
+    vain = {key for key, done in partitions.items() if any(in_vain(one) for one in done)}
+    if not vain:
+        for key, done in partitions.items():
+            context.add_asset_metadata(of_keys(done), partition_key=key)
+        return dg.MaterializeResult(metadata=of_run(report))
+    for key, done in partitions.items():
+        if key not in vain:
+            context.log_event(
+                dg.AssetMaterialization(asset_key=context.asset_key, partition=key, metadata=of_keys(done))
+            )
+    raise failure(report)
+
+
+def in_vain(done: KeyReport) -> bool:
+    """Whether a symbol-day failed, or brought not one of the bars that it should have."""
+    return done.state is KeyState.FAILED or (done.state is KeyState.PARTIAL and done.expected > 0 and done.rows == 0)
 
 
 class _Talk:
@@ -140,14 +166,14 @@ def of_run(report: BackfillReport) -> dict[str, dg.MetadataValue]:
 
 def failure(report: BackfillReport) -> dg.Failure:
     """Which symbol-days failed, and why."""
-    failed = report.failed
+    failed = [done for done in report.keys.values() if in_vain(done)]
     first = failed[0]
     return dg.Failure(
         f"{len(failed)} of {len(report.keys)} symbol-days failed; the others are stored. First: {first.symbol} "
-        f"{first.day}: {first.error}",
+        f"{first.day}: {first.error or NOTHING_CAME}",
         metadata={
             "failed": as_table(
-                ({"symbol": d.symbol.name, "day": d.day, "why": d.error} for d in failed),
+                ({"symbol": d.symbol.name, "day": d.day, "why": d.error or NOTHING_CAME} for d in failed),
                 columns=("symbol", "day", "why"),
             )
         },

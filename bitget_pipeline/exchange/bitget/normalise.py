@@ -109,10 +109,13 @@ def _volumes(row: list[float], market: Market) -> tuple[float, float]:
     Column 5 is base and 6 quote; on spot the documents swap 6 and 7 (one of them in USDT); coin-margined futures swap
     5 and 6 (sdk). When no reading fits, the first one stands.
     """
-    readings = [(row[6], row[5]), (row[5], row[6])] if market is Market.COINM else [(row[5], row[6])]
+    least, most = row[3] * (1 - VOLUME_TOLERANCE), row[2] * (1 + VOLUME_TOLERANCE)
+    first = (row[6], row[5]) if market is Market.COINM else (row[5], row[6])
+    if least * first[0] <= first[1] <= most * first[0]:
+        return first  # nearly always
+    readings = [first, (row[5], row[6])] if market is Market.COINM else [first]
     if len(row) > 7:
         readings.append((row[5], row[7]))
-    least, most = row[3] * (1 - VOLUME_TOLERANCE), row[2] * (1 + VOLUME_TOLERANCE)
     fitting = (reading for reading in readings if least * reading[0] <= reading[1] <= most * reading[0])
     return next(fitting, readings[0])
 
