@@ -15,7 +15,7 @@ from bitget_pipeline.defs.history_launcher import derivations
 from bitget_pipeline.defs.partitions import RANGE_END, RANGE_START
 from bitget_pipeline.defs.resources import PipelineResource, boot
 from bitget_pipeline.defs.sensors import derivation_launchers
-from bitget_pipeline.local.exchange import ExchangeConfig, running
+from bitget_pipeline.local.exchange import ExchangeConfig, LocalExchange, running
 from bitget_pipeline.market.candle import Candle, Resolution
 from bitget_pipeline.market.derivatives import FundingRate, OpenInterest, PriceKind
 from bitget_pipeline.market.instrument import Market, Symbol
@@ -27,6 +27,7 @@ from bitget_pipeline.storage.stamp import stamp_database
 MARKETS = (Market.SPOT, Market.USDTM)
 BTC = Symbol(Market.USDTM, "BTCUSDT")
 GRID = date(2025, 11, 1)
+KEY = dg.AssetKey(["usdtm", "candles_1m"])
 CALM = ExchangeConfig(
     spot_instruments=8, usdtm_instruments=8, coinm=1, usdcm=1, active_per_market=4, trades_per_second=0.5
 )
@@ -39,7 +40,9 @@ HISTORY = [
 
 
 @pytest.fixture
-async def placed(warehouse, warehouse_address, redis_address, redis_prefix, tmp_path, monkeypatch) -> Iterator[None]:
+async def placed(
+    warehouse, warehouse_address, redis_address, redis_prefix, tmp_path, monkeypatch
+) -> Iterator[LocalExchange]:
     """The settings of this process point at the stores of the test and at a local exchange; BTC is selected."""
     async with running(CALM) as server:
         place = {
@@ -60,13 +63,13 @@ async def placed(warehouse, warehouse_address, redis_address, redis_prefix, tmp_
         stamp_database(warehouse, "local")
         chosen = [Chosen(BTC, 1, 1e9, Reason.VOLUME)]
         warehouse.store_universe(chosen, selected_at=datetime.now(UTC), run_id="test")
-        yield
+        yield server
     boot.cache_clear()
 
 
-async def materialized(instance, *names, day=None):
+async def materialized(instance, *names, day=None, until=None, raising=True):
     """Run these assets of the futures market for BTC, in a thread of its own as in a process of its own."""
-    tags = {RANGE_START: f"{day}|BTCUSDT", RANGE_END: f"{day}|BTCUSDT"} if day else {}
+    tags = {RANGE_START: f"{day}|BTCUSDT", RANGE_END: f"{until or day}|BTCUSDT"} if day else {}
     return await asyncio.to_thread(
         dg.materialize,
         HISTORY,
@@ -74,7 +77,7 @@ async def materialized(instance, *names, day=None):
         instance=instance,
         tags=tags,
         resources={"pipeline": PipelineResource()},
-        raise_on_error=True,
+        raise_on_error=raising,
     )
 
 
@@ -82,6 +85,26 @@ def metadata_of(result, name):
     """The metadata of the one materialization of an asset."""
     (event,) = result.asset_materializations_for_node(f"usdtm__{name}")
     return {key: value.value for key, value in event.metadata.items()}
+
+
+async def test_empty_answers_turn_no_day_green_and_take_nothing_from_the_others(placed, warehouse):
+    """
+    An empty answer proves nothing: that day stays missing, while the day beside it is reported with what it has.
+    """
+    await _known_instruments(warehouse)
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    before = yesterday - timedelta(days=1)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("usdtm_symbols", ["BTCUSDT"])
+        assert (await materialized(instance, "candles_1m", day=yesterday)).success
+        events = instance.fetch_materializations(KEY, limit=9)
+        assert [event.partition_key for event in events.records] == [f"{yesterday}|BTCUSDT"]
+        with placed.faulty("empty_string", "/history-candles"):
+            failed = await materialized(instance, "candles_1m", day=before, until=yesterday, raising=False)
+        events = instance.fetch_materializations(KEY, limit=9)
+
+    assert not failed.success
+    assert [event.partition_key for event in events.records] == 2 * [f"{yesterday}|BTCUSDT"]
 
 
 async def test_every_asset_of_a_futures_market_fills_its_table(placed, warehouse):

@@ -14,7 +14,7 @@ from ...market.interval import days_of_month
 from ..metadata import KINDS, OWNERS, described
 from ..partitions import archive_grid, archive_slice_of
 from ..resources import PipelineResource
-from .history import GROUP, CandlesConfig, backfilled
+from .history import GROUP, CandlesConfig, backfilled, told
 from .reference import universe
 
 MONTHS_PER_RUN = 6
