@@ -45,7 +45,6 @@ class Overview:
         self._anchors = shard_key(prefix, shard, "anchors")
         self._state = shard_key(prefix, shard, "state")
         self._stop = shard_key(prefix, shard, "stop")
-        self._generation = shard_key(prefix, shard, "generation")
 
     def lease(self) -> LeaseState | None:
         """Who holds the lease, None when nobody does."""
@@ -93,17 +92,6 @@ class Overview:
             pipeline.time()
             text, now = pipeline.execute()
         return parse_stop(text, now)
-
-    def want_generation(self, generation: str) -> None:
-        """Note which generation of settings and selection should run."""
-        with translated():
-            self._redis.set(self._generation, generation)
-
-    def wanted_generation(self) -> str | None:
-        """The generation that should run, None before the first selection."""
-        with translated():
-            found: Any = self._redis.get(self._generation)
-        return None if found is None else found.decode()
 
     def backlog(self) -> Backlog:
         """What waits for ClickHouse."""

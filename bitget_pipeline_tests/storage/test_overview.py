@@ -43,7 +43,6 @@ async def test_nothing_is_there_before_the_first_run(overview: Overview) -> None
     assert overview.lease() is None
     assert overview.published() is None
     assert overview.stop_request() is None
-    assert overview.wanted_generation() is None
     assert overview.anchors() == {}
     assert (overview.backlog().entries, overview.backlog().oldest_age) == (0, None)
 
@@ -104,16 +103,6 @@ async def test_a_request_to_stop_reaches_the_named_run_only(
     assert await control.stop_request("run-2") is None
     overview.ask_to_stop("run-2", "another")
     assert await control.stop_request("run-1") is None
-
-
-def test_the_wanted_generation_is_kept(overview: Overview) -> None:
-    """
-    The last one noted holds.
-    """
-    overview.want_generation("g1")
-    overview.want_generation("g2")
-
-    assert overview.wanted_generation() == "g2"
 
 
 async def test_the_backlog_counts_what_is_not_acknowledged(

@@ -252,17 +252,29 @@ async def test_over_the_limit_is_429_and_counted(small: ExchangeConfig, window: 
         assert exchange.counters()["limit_violations"] == {"rest": len(refused)}
 
 
+async def exchange_instruments(session: aiohttp.ClientSession, exchange: LocalExchange) -> dict[str, set[str]]:
+    """The symbols that are listed now, by market, as the ground truth has them."""
+    listed: dict[str, set[str]] = {}
+    async with session.get(f"{exchange.rest_url}/admin/truth/instruments") as answer:
+        for line in (await answer.text()).splitlines():
+            row = json.loads(line)
+            listed.setdefault(row["market"], set()).add(row["symbol"])
+    return listed
+
+
 async def test_real_counts_are_served(small: ExchangeConfig):
     """As many symbols as in reality but for the few delisted by now, at least 60 of them over a million a market."""
     async with running(replace(small, **_REAL)) as exchange, aiohttp.ClientSession() as session:
         client = Client(exchange, session)
         spot = await client.data(f"{SPOT}/tickers")
         mix = await client.data(f"{MIX}/tickers", productType="USDT-FUTURES")
-        for rows, configured in ((spot, 3169), (mix, 805)):
+        truth = await exchange_instruments(session, exchange)
+        for market, rows, configured in (("spot", spot, 3169), ("usdtm", mix, 805)):
+            assert {row["symbol"] for row in rows} == truth[market]
+            assert len(rows) == len(truth[market])
             assert 0.99 * configured <= len(rows) <= configured
             assert sum(float(row["usdtVolume"]) >= 1_000_000 for row in rows) >= 60
-        listed = {row["symbol"] for row in await client.data("/api/v2/spot/public/symbols")}
-        assert {row["symbol"] for row in spot} <= listed
+        assert {row["symbol"] for row in await client.data("/api/v2/spot/public/symbols")} == truth["spot"]
         top = sorted(spot, key=lambda row: -float(row["usdtVolume"]))
         assert [row["symbol"] for row in top[:2]] == ["BTCUSDT", "ETHUSDT"]
         assert len({row["ts"] for row in mix}) == 1
