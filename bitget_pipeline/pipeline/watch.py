@@ -154,6 +154,10 @@ def _of_the_run(facts: Facts, rules: HealthRules) -> Iterable[tuple[Status, str]
     trouble = published.overall.get("trouble")
     if trouble:
         yield Status.DEGRADED, f"the live run has trouble: {trouble}"
+    for name, said in published.overall.items():  # what the companions say of themselves
+        if isinstance(said, dict) and said.get("trouble"):
+            waiting = f", {said['waiting']} rows wait" if said.get("waiting") else ""
+            yield Status.DEGRADED, f"{name.replace('_', ' ')}: {said['trouble']}{waiting}"
     lag = published.overall.get("lag_p99_ms")
     if lag is not None and lag > rules.lag_degraded * 1000:
         yield Status.DEGRADED, f"one in a hundred trades needs more than {lag / 1000:.1f} s to the table"
