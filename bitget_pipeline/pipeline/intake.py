@@ -19,6 +19,7 @@ from ..market.instrument import Symbol
 from ..market.trade import TradeBatch
 from ..storage.stream import TradeStream
 from ..telemetry import count, get_logger
+from .companion import Companion
 from .continuity import Continuity, Gap
 from .door import Door
 from .live_state import LiveState
@@ -43,7 +44,7 @@ class Intake:
     A feed.connection.Listener.
     """
 
-    def __init__(self, state: LiveState, *, most_trades: int = 200_000) -> None:
+    def __init__(self, state: LiveState, *, most_trades: int = 200_000, companions: Sequence[Companion] = ()) -> None:
         self.items: deque[TradeBatch | Broke] = deque()
         self.trades = 0
         self.arrived = asyncio.Event()
@@ -51,10 +52,17 @@ class Intake:
         self._state = state
         self._most = most_trades
         self._dropping: set[Symbol] = set()
+        self._companions = tuple(companions)
+        self._theirs = {
+            kind: tuple(one.frame for one in companions if kind in one.frames)
+            for kind in {kind for one in companions for kind in one.frames}
+        }
 
     def frame(self, frame: Frame) -> None:
         """Keep the trades of a frame; past the bound, drop them and remember that they are missing."""
         if type(frame) is not TradesFrame:
+            for take in self._theirs.get(type(frame), ()):
+                take(frame)
             return
         batch = frame.batch
         rows = len(batch.trades)
@@ -87,6 +95,8 @@ class Intake:
         symbols = tuple({item.symbol: None for item in subscriptions if item.channel is Channel.TRADE})
         if symbols:
             self.items.append(Broke(symbols))
+        for companion in self._companions:
+            companion.lost(subscriptions)
 
     def connected(self, name: str) -> None:
         """A connection is open."""

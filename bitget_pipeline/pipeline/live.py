@@ -13,12 +13,12 @@ import asyncio
 import functools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from ..errors import LeaseHeld, LeaseLost, PipelineError, StoreUnavailable
-from ..exchange.contract import Exchange, Subscription
+from ..exchange.contract import Channel, Exchange, Subscription
 from ..feed.keeper import Keeper
 from ..feed.session import SessionRules
 from ..feed.shards import plan_connections
@@ -26,6 +26,7 @@ from ..guard.backoff import Backoff
 from ..guard.rate_limit import Priority, RateLimit
 from ..history.client import allowed, heed_cancellation
 from ..telemetry import get_logger
+from .companion import Companion, Writing
 from .continuity import Continuity
 from .door import Door
 from .flush import Flusher
@@ -52,14 +53,19 @@ async def run_live(
     stop: asyncio.Event,
     rng: random.Random | None = None,
     on_stage: Callable[[str], None] | None = None,
+    companions: Sequence[Companion] = (),
 ) -> LiveReport:
     """
-    Collect live trades until told to stop. `clock` is market time (Unix ms); `on_stage` hears of each stage.
+    Collect live trades until told to stop, and let `companions` collect what they want beside them.
+
+    `clock` is market time (Unix ms); `on_stage` hears of each stage.
 
     Raises LeaseHeld when another run holds the lease, LeaseLost when a successor takes it, RegionBlocked and its kin from
     the exchange. An interruption from outside (cancellation, Dagster's termination) passes through after the final flush.
     """
-    run = _LiveRun(plan, stores, exchange, clock=clock, rng=rng or random.Random(), on_stage=on_stage)
+    run = _LiveRun(
+        plan, stores, exchange, clock=clock, rng=rng or random.Random(), on_stage=on_stage, companions=companions
+    )
     async with heeded(run.interrupted):
         return await run.live(stop)
 
@@ -76,6 +82,7 @@ class _LiveRun:
         clock: Callable[[], int],
         rng: random.Random,
         on_stage: Callable[[str], None] | None,
+        companions: Sequence[Companion],
     ) -> None:
         self.plan = plan
         self.stores = stores
@@ -83,7 +90,8 @@ class _LiveRun:
         self.clock = clock
         self.rng = rng
         self.state = LiveState(plan.symbols)
-        self.intake = Intake(self.state, most_trades=plan.most_waiting_trades)
+        self.companions = tuple(companions)
+        self.intake = Intake(self.state, most_trades=plan.most_waiting_trades, companions=companions)
         self.interrupted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.started = time.monotonic()
         self._on_stage = on_stage
@@ -124,7 +132,8 @@ class _LiveRun:
     def _connect(self) -> None:
         """Open the sockets; what they bring is buffered until the lease is ours."""
         self._stage("connecting")
-        wanted = [Subscription(symbol, channel) for symbol in self.plan.symbols for channel in self.plan.channels]
+        channels = dict.fromkeys((Channel.TRADE, *(channel for one in self.companions for channel in one.channels)))
+        wanted = [Subscription(symbol, channel) for symbol in self.plan.symbols for channel in channels]
         for number, subscriptions in enumerate(plan_connections(wanted, rules=self.plan.shard_rules)):
             keeper = Keeper(
                 f"socket-{number}",
@@ -203,6 +212,9 @@ class _LiveRun:
         self._spawn(repairer.run(), "repair")
         self._spawn(self._beat(), "heartbeat")
         self._spawn(self._publish(), "publish")
+        writing = Writing(fence, plan.run_id, plan.source, self.clock)
+        for companion in self.companions:
+            self._spawn(companion.run(writing, plan.symbols), companion.name)
         self._stage("live")
 
     async def _until_the_end(self, stop: asyncio.Event) -> str:
@@ -233,6 +245,8 @@ class _LiveRun:
                 async with asyncio.timeout(self.plan.flush_within):
                     await self._appender.drain()
                     await self._flusher.drain()
+                    for companion in self.companions:
+                        await companion.drain()
             except (TimeoutError, PipelineError) as error:
                 self._left_behind = True
                 log.warning("live.left_in_stream", problem=str(error) or "out of time")
@@ -302,6 +316,7 @@ class _LiveRun:
                 keeper.name: {"opened": keeper.opened, "live": len(keeper.live()), "frames": keeper.frames()}
                 for keeper in self._keepers
             },
+            **{companion.name: companion.published() for companion in self.companions},
         }
         await self.stores.control.publish(overall, self.state.published())
 

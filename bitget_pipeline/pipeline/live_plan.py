@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from ..exchange.contract import Channel
 from ..feed.connection import SocketAddress
 from ..feed.session import SessionRules
 from ..feed.shards import ShardRules
@@ -36,7 +35,6 @@ class LivePlan:
     run_id: str
     generation: str
     socket: SocketAddress
-    channels: tuple[Channel, ...] = (Channel.TRADE,)
     shard_rules: ShardRules = field(default_factory=ShardRules)
     session_rules: SessionRules | None = None  # None: what the exchange says of itself
     flush_rules: FlushRules = field(default_factory=FlushRules)

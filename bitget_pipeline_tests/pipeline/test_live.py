@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import pytest
 
 from bitget_pipeline.errors import LeaseLost
+from bitget_pipeline.exchange.contract import Channel, Frame, Subscription, TickerFrame
 from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.feed.session import SessionRules
 from bitget_pipeline.local.exchange import LocalExchange
@@ -20,6 +21,7 @@ from bitget_pipeline.market.candle import Resolution
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.rollup import rollup
+from bitget_pipeline.pipeline.companion import Companion, Writing
 from bitget_pipeline.pipeline.live import LivePlan, LiveReport, LiveStores, run_live
 from bitget_pipeline.storage.connection import WarehouseAddress
 from bitget_pipeline.storage.overview import Overview
@@ -70,14 +72,25 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def live(
-    where: Where, server: LocalExchange, plan: LivePlan | None = None, *, seen_at: int | None = None
+    where: Where,
+    server: LocalExchange,
+    plan: LivePlan | None = None,
+    *,
+    seen_at: int | None = None,
+    companions: Sequence[Companion] = (),
 ) -> AsyncIterator[Running]:
     """A live run for the length of a block; cancelled at its end if it still runs. Watched through the Redis at `seen_at`."""
     stop, stages = asyncio.Event(), list[str]()
     overview = Overview(connect_sync(RedisAddress("127.0.0.1", seen_at or where.redis_port)), where.prefix, "0")
     async with stores_at(where) as stores:
         walk = run_live(
-            plan or plan_for(where), stores, get("bitget"), clock=server.now_ms, stop=stop, on_stage=stages.append
+            plan or plan_for(where),
+            stores,
+            get("bitget"),
+            clock=server.now_ms,
+            stop=stop,
+            on_stage=stages.append,
+            companions=companions,
         )
         task = asyncio.create_task(walk)
         try:
@@ -111,6 +124,53 @@ async def assert_stored_is_true(
             assert (first, high, low, last, trades) == (bar.first, bar.high, bar.low, bar.last, bar.trades)
             assert base == pytest.approx(bar.base_volume, rel=1e-9)
     return rows
+
+
+@dataclass
+class Tickers:
+    """A companion that counts tickers."""
+
+    name: str = "tickers"
+    channels: tuple[Channel, ...] = (Channel.TICKER,)
+    frames: tuple[type, ...] = (TickerFrame,)
+    seen: list[Symbol] = field(default_factory=list)
+    lost_ones: set[Subscription] = field(default_factory=set)
+    writing: Writing | None = None
+    drained: bool = False
+
+    def frame(self, frame: Frame) -> None:
+        assert isinstance(frame, TickerFrame)
+        self.seen.append(frame.ticker.symbol)
+
+    def lost(self, subscriptions: Sequence[Subscription]) -> None:
+        self.lost_ones.update(subscriptions)
+
+    async def run(self, writing: Writing, symbols: Sequence[Symbol]) -> None:
+        self.writing = writing
+        await asyncio.Event().wait()
+
+    async def drain(self) -> None:
+        self.drained = True
+
+    def published(self) -> dict[str, object]:
+        return {"seen": len(self.seen)}
+
+
+async def test_a_companion_gets_its_frames_and_the_lease_and_is_drained_at_the_end(where, local_exchange):
+    """
+    Channels beside the trades share the connections; their companion writes under the run's fence and is heard of in Redis.
+    """
+    tickers = Tickers()
+    async with live(where, local_exchange, companions=(tickers,)) as run:
+        await until(lambda: set(tickers.seen) == set(SYMBOLS), what="a ticker of every symbol")
+        await until(lambda: tickers.writing is not None, what="the companion may write")
+        await until(
+            lambda: (p := run.overview.published()) is not None and p.overall["tickers"]["seen"], what="published"
+        )
+        assert not tickers.drained
+        await run.end()
+    assert tickers.drained
+    assert (tickers.writing.run_id, tickers.writing.source) == ("run-1", "local")
 
 
 async def test_live_trades_of_a_closed_interval_are_stored_exactly_once(where, local_exchange, warehouse):
