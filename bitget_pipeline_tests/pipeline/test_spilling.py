@@ -204,13 +204,7 @@ async def test_a_run_killed_while_it_drains_the_disk_loses_and_doubles_nothing(w
         before = len(files())
         wire.delay = 0.03
         wire.mend()
-
-        async def some_are_gone() -> bool:
-            while len(files()) > before - 3:
-                await asyncio.sleep(0.002)
-            return True
-
-        await asyncio.wait_for(some_are_gone(), 20)
+        await until(lambda: len(files()) <= before - 3, what="some of them to be drained")
         first.kill()
         await first.wait()
     assert files()
