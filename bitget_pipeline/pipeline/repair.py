@@ -207,7 +207,7 @@ class Repairer:
         failures = 0
         while True:
             try:
-                await self._stream.append([batch], fence=self._fence)
+                await self._stream.append([batch], fence=self._fence, advance=False)
             except (StoreUnavailable, StreamFull, DiskFull):
                 failures += 1
                 await asyncio.sleep(self._lag_waits.delay(failures, self._rng))

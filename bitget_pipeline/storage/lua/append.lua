@@ -1,6 +1,7 @@
 -- Append batches to the stream, advance each symbol's anchor, and note gaps, all or nothing.
 -- KEYS: fence, stream, anchors.
 -- ARGV: fence, capacity, number of batches, then per batch (symbol, newest id, payload), then per gap (symbol, after id, before id).
+-- A newest id of '' advances no anchor.
 -- Ids are text of 20 digits: they exceed what a Lua number can hold, and compare as text.
 -- An anchor is the text 'highest|after|before|opened ms', the last three empty while no gap is open.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
