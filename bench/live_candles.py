@@ -71,7 +71,8 @@ def fill(warehouse: Warehouse, now_ms: int) -> None:
             "INSERT INTO candles_live (market, symbol, resolution, source, open_time, first, high, low, last, "
             "base_volume, quote_volume, trades, version, run_id) "
             "SELECT 'spot', concat('S', toString(intDiv(number, {bars:UInt64})), 'USDT'), {resolution:String}, 'local', "
-            "fromUnixTimestamp64Milli({start:Int64} - (number % {bars:UInt64} + 1) * {length:Int64}, 'UTC'), 100 + number % 7, 107, 100, 100 + number % 5, 1, 100, 3, 3 * 4294967296, 'r' "
+            "fromUnixTimestamp64Milli({start:Int64} - (number % {bars:UInt64} + 1) * {length:Int64}, 'UTC'), "
+            "100 + number % 7, 107, 100, 100 + number % 5, 1, 100, 3, 3 * 4294967296, 'r' "
             "FROM numbers({bars:UInt64} * 60)",
             {
                 "bars": bars,
