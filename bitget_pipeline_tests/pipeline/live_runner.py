@@ -47,6 +47,7 @@ class Where(msgspec.Struct, frozen=True):
     symbols: tuple[str, ...]
     run_id: str
     lease_ttl: float = 1.5
+    ahead_ms: int = 0  # how far market time is ahead of this machine's clock
 
 
 @contextlib.asynccontextmanager
@@ -107,7 +108,7 @@ async def main(where: Where) -> None:
             plan_for(where),
             stores,
             get("bitget"),
-            clock=lambda: round(time.time() * 1000),
+            clock=lambda: round(time.time() * 1000) + where.ahead_ms,
             stop=stop,
             rng=random.Random(1),
             on_stage=lambda stage: print(stage, flush=True),
