@@ -1,7 +1,8 @@
 """
 What the live walk knows of itself, per symbol and overall: written to Redis every second, read by sensors and `status`.
 
-Filled by intake.py and flush.py, published by live.py; watch.py turns it into a verdict. Times are market time, Unix ms.
+Filled by intake.py, append.py, shed.py and flush.py, published by live.py; watch.py turns it into a verdict. Times are
+market time, Unix ms.
 """
 
 from __future__ import annotations
@@ -82,6 +83,9 @@ class LiveState:
         self.appended = 0
         self.stored = 0
         self.trouble = ""
+        self.spilled = 0  # trades that went by way of the disk
+        self.shed: dict[str, str] = {}  # what is not collected now, and why
+        self.disk_free: float | None = None  # share of 1
         self._lags: deque[tuple[int, int]] = deque(maxlen=LAGS_KEPT)
 
     def of(self, symbol: Symbol) -> SymbolState:
@@ -153,6 +157,9 @@ class LiveState:
             "lag_p50_ms": self.lag_ms(0.5),
             "lag_p99_ms": self.lag_ms(0.99),
             "trouble": self.trouble,
+            "spilled": self.spilled,
+            "shed": dict(self.shed),
+            "disk_free": None if self.disk_free is None else round(self.disk_free, 4),
         }
 
     def published(self) -> dict[Symbol, dict[str, Any]]:

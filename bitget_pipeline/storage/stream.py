@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha1
 from typing import Any
 
 import redis.asyncio
@@ -69,7 +70,11 @@ class TradeStream:
         self._fence = shard_key(prefix, shard, "fence")
         self._stream = shard_key(prefix, shard, "trades")
         self._anchors = shard_key(prefix, shard, "anchors")
-        self._append = client.register_script(script("append"))
+        self._append = script("append")
+        self._append_name = sha1(self._append.encode()).hexdigest()  # how Redis calls it
+        self._loaded = False
+        self.doubted = False
+        """Whether Redis was restarted since it was trusted last: nothing is appended until `trust` is called."""
         self._acknowledge = client.register_script(script("acknowledge"))
         self._trim = client.register_script(script("trim"))
 
@@ -88,7 +93,9 @@ class TradeStream:
         held.
 
         Raises LeaseLost, and StreamFull when the bound is reached. After StoreUnavailable it may or may not have
-        happened: append again, a trade that comes twice is stored once.
+        happened: append again, a trade that comes twice is stored once. A Redis that was restarted under our feet may
+        have lost its last second: it is noticed before the first append to it, which then fails, and all others until
+        the anchors were looked at again (`trust`).
         """
         arguments: list[Any] = [fence, self._capacity, 0, 0]
         for batch in batches:
@@ -104,8 +111,30 @@ class TradeStream:
             arguments += (str(symbol), padded(from_id), padded(through_id), fetched)
         if len(arguments) == 4:
             return []
-        ids = await self._run(self._append, [self._fence, self._stream, self._anchors], arguments)
+        ids = await self._run(self._evaluate, [self._fence, self._stream, self._anchors], arguments)
         return [one.decode() for one in ids]
+
+    async def trust(self) -> None:
+        """
+        Append to the Redis that runs now. Read the anchors after this, not before: one that is restarted in between is
+        doubted again.
+        """
+        with translated():
+            await self._redis.script_load(self._append)
+        self.doubted, self._loaded = False, True
+
+    async def _evaluate(self, *, keys: list[str], args: list[Any]) -> Any:
+        """Run the append, by its name alone: a Redis that does not know it any more was restarted."""
+        if self.doubted:
+            raise redis.exceptions.ConnectionError("it was restarted, and its anchors are not read yet")
+        if not self._loaded:
+            await self._redis.script_load(self._append)
+            self._loaded = True
+        try:
+            return await self._redis.evalsha(self._append_name, len(keys), *keys, *args)
+        except redis.exceptions.NoScriptError as error:
+            self.doubted = True
+            raise redis.exceptions.ConnectionError("it was restarted") from error
 
     async def read(self, consumer: str, max_rows: int, block_ms: int | None) -> list[Entry]:
         """
