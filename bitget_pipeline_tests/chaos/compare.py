@@ -83,9 +83,10 @@ async def _compare_symbol(
         if truth[known] != stored[known]:
             found.different += 1
             found.say(f"{symbol} {known}: stored {stored[known]}, traded {truth[known]}")
-    whole = Interval(-(-within.start_ms // MINUTE) * MINUTE, within.end_ms // MINUTE * MINUTE)
-    if whole.end_ms <= whole.start_ms:
+    first, last = -(-within.start_ms // MINUTE) * MINUTE, within.end_ms // MINUTE * MINUTE
+    if last <= first:
         return
+    whole = Interval(first, last)
     bars = await asyncio.to_thread(_live_bars, warehouse, symbol, whole)
     traded = sorted(truth.values(), key=lambda trade: (trade.ts_ms, trade.trade_id))
     for bar in rollup([trade for trade in traded if whole.start_ms <= trade.ts_ms < whole.end_ms], Resolution.M1):

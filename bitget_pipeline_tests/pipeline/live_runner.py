@@ -49,11 +49,11 @@ class Where(msgspec.Struct, frozen=True):
     symbols: tuple[str, ...]
     run_id: str
     lease_ttl: float = 1.5
-    ahead_ms: int = 0  # how far market time is ahead of this machine's clock
     spill: str = ""  # a folder
     spill_file_bytes: int = 8 * 2**20
     spill_most_bytes: int = 2**30
     capacity: int = 2_000_000  # of the stream, in entries
+    ahead_ms: int = 0  # how far market time is ahead of this machine's clock
 
 
 @contextlib.asynccontextmanager
