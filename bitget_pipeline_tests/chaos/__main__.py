@@ -7,6 +7,7 @@ A table on standard output, exit code 0 only if nothing at all differs; the fold
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import sys
 import tempfile
@@ -40,6 +41,7 @@ async def _run(folder: Path, rounds: int, seed: int, only: tuple[str, ...]) -> R
 def main(rounds: int, seed: int, only: tuple[str, ...]) -> None:
     """Kill whatever can be killed, again and again, and compare what is stored with what was traded."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))  # the exchange's own words
+    logging.disable(logging.CRITICAL)  # the ClickHouse client's, of each question to a server that is away
     folder = Path(tempfile.mkdtemp(prefix="bitget-chaos-"))
     began = time.monotonic()
     try:
