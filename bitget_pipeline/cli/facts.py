@@ -52,6 +52,8 @@ class Facts:
     connections: dict[str, dict[str, Any]] = field(default_factory=dict)  # of the live run's sockets, by name
     spill_bytes: int = 0  # trades that wait on local disk
     shed: dict[str, str] = field(default_factory=dict)  # channels given up for want of room, and why
+    gaps_open: int | None = None  # breaks in the trades that are being repaired
+    repair_seconds_left: float | None = None  # at the pace so far
     backlog: int | None = None  # entries of the stream that wait for ClickHouse or for trimming
     budget: list[dict[str, Any]] = field(default_factory=list)  # of each endpoint: requests granted, 429s, pace
     budget_closed_for: float = 0.0  # seconds for which the exchange asked for silence
@@ -152,6 +154,7 @@ class Gatherer:
             facts.stage, facts.trouble = said.get("stage"), str(said.get("trouble") or "")
             facts.connections = dict(said.get("connections") or {})
             facts.spill_bytes, facts.shed = int(said.get("spill_bytes") or 0), dict(said.get("shed") or {})
+            facts.gaps_open, facts.repair_seconds_left = said.get("gaps_open"), said.get("repair_seconds_left")
             facts.lag_p50_ms, facts.lag_p99_ms = said.get("lag_p50_ms"), said.get("lag_p99_ms")
 
     def _judge(self, facts: Facts) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from ..errors import ExchangeUnavailable
-from ..exchange.contract import Exchange, Subscription
+from ..exchange.contract import Subscription, Venue
 from ..telemetry import count, get_logger
 from .connection import Connection, Listener, SocketAddress
 from .session import SessionRules, Stage
@@ -55,7 +55,7 @@ class Keeper:
     def __init__(
         self,
         name: str,
-        exchange: Exchange,
+        exchange: Venue,
         address: SocketAddress,
         subscriptions: Sequence[Subscription],
         listener: Listener,

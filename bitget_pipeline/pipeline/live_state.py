@@ -45,6 +45,7 @@ class SymbolState:
     rate: float = 0.0
     silent: str = ""
     gap: bool = False
+    repair: str = ""
     _fresh_trades: int = 0
     _settled: float = 0.0  # seconds
     _arrivals: int = 0
@@ -78,6 +79,7 @@ class LiveState:
         self.connected: set[str] = set()
         self.set_aside = 0
         self.repaired_trades = 0
+        self.repairs: dict[str, float | int | None] = {}  # how far they are, repair_ledger.Progress
         self.appended = 0
         self.stored = 0
         self.trouble = ""
@@ -148,6 +150,7 @@ class LiveState:
             "appended": self.appended,
             "stored": self.stored,
             "repaired": self.repaired_trades,
+            **self.repairs,
             "reconnects": self.reconnects,
             "connected": len(self.connected),
             "set_aside": self.set_aside,
@@ -172,6 +175,7 @@ class LiveState:
                 "pace": round(state.pace, 6),
                 "silent": state.silent,
                 "gap": state.gap,
+                "repair": state.repair,
             }
             for symbol, state in self.symbols.items()
         }

@@ -26,7 +26,7 @@ from ..telemetry import count, get_logger
 from .companion import Companion
 from .intake import Intake
 from .live_state import LiveState
-from .repair import by_month
+from .repair_ledger import by_month
 
 log = get_logger(__name__)
 

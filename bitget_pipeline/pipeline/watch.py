@@ -206,7 +206,7 @@ def _judge_symbol(
     if said.get("silent"):
         status, reason = Status.DEGRADED, str(said["silent"])
     elif said.get("gap"):
-        status, reason = Status.DEGRADED, "a gap is being repaired"
+        status, reason = Status.DEGRADED, str(said.get("repair") or "a gap is being repaired")
     elif age is None or within is None or uptime < rules.learning:
         status, reason = Status.UNKNOWN, "its own rate is not known yet"
         if heard and uptime < rules.learning:

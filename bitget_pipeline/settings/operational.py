@@ -36,6 +36,9 @@ DEEP_WITH_CREDENTIALS = (
     *(HistoryTarget(None, name, date(2021, 1, 1)) for name in ("BNBUSDT", "ADAUSDT", "DOTUSDT", "LINKUSDT")),
 )
 
+LIVE = (Resolution.M1, Resolution.M5, Resolution.M15, Resolution.H1)
+LIVE_RESOLUTIONS = frozenset({Resolution.S1, Resolution.S5, Resolution.S15, *LIVE})
+
 
 class Tier(StrEnum):
     """What we may use: public data without a key, or more with credentials."""
@@ -64,6 +67,7 @@ TIERS = {
             "markets": (Market.SPOT, Market.USDTM),
             "symbols_per_market": 30,
             "symbols_per_connection": 10,
+            "live_resolutions": LIVE,
             "history_days": 30,
             "history_targets": DEEP,
         },
@@ -77,15 +81,12 @@ TIERS = {
             "markets": tuple(Market),
             "symbols_per_market": 150,
             "symbols_per_connection": 50,
+            "live_resolutions": (Resolution.S1, Resolution.S5, Resolution.S15, *LIVE),
             "history_days": 365,
             "history_targets": DEEP_WITH_CREDENTIALS,
         },
     ),
 }
-
-LIVE_RESOLUTIONS = frozenset(
-    {Resolution.S1, Resolution.S5, Resolution.S15, Resolution.M1, Resolution.M5, Resolution.M15, Resolution.H1}
-)
 
 
 class Operational(BaseModel):
@@ -145,10 +146,11 @@ class Operational(BaseModel):
         le=MAX_CHANNELS_PER_CONNECTION,
     )
     live_resolutions: tuple[Resolution, ...] = setting(
-        (Resolution.M1,),
-        "Resolutions of the candles built from live trades. 1s, 5s and 15s need credentials.",
+        LIVE,
+        "Resolutions of the candles built from live trades; seconds and minutes, of which the others are made, are always "
+        "built. 1s, 5s and 15s need credentials.",
         write="resolutions from 1s, 5s, 15s, 1m, 5m, 15m, 1h, separated by commas",
-        shown="1m",
+        shown="1m,5m,15m,1h (with credentials also 1s,5s,15s)",
         min_length=1,
     )
     history_days: int = setting(

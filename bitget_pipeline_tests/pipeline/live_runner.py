@@ -54,6 +54,7 @@ class Where(msgspec.Struct, frozen=True):
     spill_file_bytes: int = 8 * 2**20
     spill_most_bytes: int = 2**30
     capacity: int = 2_000_000  # of the stream, in entries
+    ahead_ms: int = 0  # how far market time is ahead of this machine's clock
 
 
 @contextlib.asynccontextmanager
@@ -122,7 +123,7 @@ async def main(where: Where) -> None:
             plan_for(where),
             stores,
             get("bitget"),
-            clock=lambda: round(time.time() * 1000),
+            clock=lambda: round(time.time() * 1000) + where.ahead_ms,
             stop=stop,
             rng=random.Random(1),
             stages=Stages(where.run_id, on_stage=lambda stage: print(stage, flush=True), control=stores.control),
