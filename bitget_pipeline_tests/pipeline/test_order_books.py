@@ -325,6 +325,19 @@ async def test_a_broken_book_is_discarded_and_asked_for_anew_ever_more_rarely(li
     assert there.books.published()["broken"] == 0
 
 
+async def test_a_change_of_another_time_leaves_the_followed_book_in_doubt(listening):
+    """
+    It is not applied, so the book is not shown until something proves that nothing is missing: here nothing does.
+    """
+    there = listening(50)
+    there.hear(frame_of(channel="books", seq=None))
+    there.hear(frame_of(channel="books", action="update", seq=None, ts=str(NOW_MS + 10**9)))
+    assert (there.books.published()["usable"], there.books.published()["set_aside"]) == (0, 1)
+    there.hear(frame_of(channel="books", action="update", seq=None))
+    assert "carry no numbers" in there.books.quarantine[1][1]
+    assert there.books.published()["broken"] == 1
+
+
 async def test_an_unchanged_book_is_stored_once_and_kept_alive_in_redis(listening, redis_prefix, redis_address):
     """
     A quiet book makes no rows, and does not vanish from Redis while its connection lives.
