@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Generic, Protocol, TypeAlias, TypeVar
 from urllib.parse import quote
 
-from ..market.candle import Candle, Resolution
+from ..market.candle import Candle, Candles, Resolution
 from ..market.derivatives import FundingRate, OpenInterest, PriceKind
 from ..market.instrument import Instrument, Market, Symbol, Ticker
 from ..market.trade import Trade, TradeBatch
@@ -209,6 +209,16 @@ class Page(list[Row], Generic[Row]):
         self.rejected: list[str] = list(rejected)
 
 
+class CandlePage(Candles):
+    """The bars of one answer, in columns; otherwise as `Page`."""
+
+    __slots__ = ("rejected",)
+
+    def __init__(self, candles: Candles, rejected: Sequence[str] = ()) -> None:
+        super().__init__(candles.open_ms, candles.values)
+        self.rejected: list[str] = list(rejected)
+
+
 @dataclass(slots=True)
 class InstrumentPage:
     """All instruments of a market, and in a line each the rows that were left out because they made no sense."""
@@ -299,7 +309,7 @@ class Venue(Protocol):
     def read_tickers(self, market: Market, status: int, body: bytes) -> Page[Ticker]:
         """The last 24 hours of every instrument, volume in USDT included."""
 
-    def read_candles(self, symbol: Symbol, resolution: Resolution, status: int, body: bytes) -> Page[Candle]:
+    def read_candles(self, symbol: Symbol, resolution: Resolution, status: int, body: bytes) -> CandlePage:
         """Bars, ascending by open time, each once. Raises MalformedPage when two rows contradict each other."""
 
     def read_trades(self, symbol: Symbol, status: int, body: bytes, *, received_ms: int) -> Page[Trade]:

@@ -14,10 +14,10 @@ from itertools import pairwise
 import msgspec
 
 from ...errors import MalformedPage, RequestRefused
-from ...market.candle import Candle, Resolution
+from ...market.candle import Candles, Resolution
 from ...market.instrument import Market, Symbol, Ticker
 from ...market.trade import Trade
-from ..contract import InstrumentPage, Page, Request, Subscription
+from ..contract import CandlePage, InstrumentPage, Page, Request, Subscription
 from ..rows import Rows, each
 from . import answers, commands, normalise, products, requests
 from .frames import AHEAD_MS, Reader
@@ -106,7 +106,7 @@ class Binance:
         answers.settled(tickers, rejected, where=where)
         return Page(tickers, rejected)
 
-    def read_candles(self, symbol: Symbol, resolution: Resolution, status: int, body: bytes) -> Page[Candle]:
+    def read_candles(self, symbol: Symbol, resolution: Resolution, status: int, body: bytes) -> CandlePage:
         where = f"binance {resolution.value} bars of {symbol}"
         found, rejected = answers.rows(_candles, answers.checked(status, body, where=where), where=where)
         candles = each(found, lambda row: normalise.candle(row, resolution), rejected)
@@ -117,7 +117,7 @@ class Binance:
                 raise MalformedPage(
                     f"two different bars open at {later.open_ms} ms", where=where, remedy="the page is asked for again"
                 )
-        return Page(ascending, rejected)
+        return CandlePage(Candles.of(ascending), rejected)
 
     def read_trades(self, symbol: Symbol, status: int, body: bytes, *, received_ms: int) -> Page[Trade]:
         where = f"binance trades of {symbol}"
