@@ -399,8 +399,7 @@ async def test_a_lost_trade_shows_as_a_hole_in_the_ids(binance: BinanceClient):
     async with binance.socket("spot", "/ws/btcusdt@trade") as socket:
         await socket.until(lambda frames: len(frames) > 3)
         with binance.exchange.binance.faulty("lose_trades"):
-            while binance.exchange.binance.counters()["frames_lost"] < 2:
-                await quiet(socket, seconds=0.05)
+            await socket.until(lambda frames: binance.exchange.binance.counters()["frames_lost"] >= 2)
         count = len(socket.frames)
         await socket.until(lambda frames: len(frames) > count + 2)
     numbers = [event["t"] for event in events(socket, "trade")]
