@@ -231,7 +231,7 @@ class _LiveRun:
         self._spawn(self._shedder.run(), "shed")
         self._spawn(self._beat(), "heartbeat")
         self._spawn(self._publish(), "publish")
-        writing = Writing(fence, plan.run_id, plan.source, self.clock)
+        writing = Writing(fence, plan.run_id, plan.source, self.clock, self._again)
         for companion in self.companions:
             self._spawn(companion.run(writing, plan.symbols), companion.name)
         self._stage("live")
@@ -371,6 +371,9 @@ class _LiveRun:
         )
         for task in done:
             task.result()
+
+    def _again(self, subscription: Subscription) -> bool:
+        return any(keeper.again(subscription) for keeper in self._keepers)
 
     async def _permit(self) -> None:
         """Wait for the address's allowance of new connections."""
