@@ -24,11 +24,16 @@ class LiveConfig(dg.Config):
     generation: str = ""
 
 
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 @dg.op(
-    description="Sockets → Redis Streams → ClickHouse → touched one-minute candles → acknowledge, until told to stop."
+    description="Sockets → Redis Streams → ClickHouse → touched one-minute candles → acknowledge, until told to stop; "
+    "order books and tickers beside them."
 )
 def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline: PipelineResource) -> None:
-    """Collect live trades of the selected symbols. Ends well when it is asked to stop, and fails on what it cannot repair."""
+    """Collect live data of the selected symbols. Ends well when it is asked to stop, and fails on what it cannot repair."""
     stages = Stages(context.run.run_id, on_stage=lambda stage: context.log.info(f"stage {stage}"))
 
     async def run() -> LiveReport:
@@ -60,8 +65,9 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                 plan,
                 stores,
                 history.client.exchange,
-                clock=lambda: time.time_ns() // 1_000_000,
+                clock=_now_ms,
                 stop=asyncio.Event(),
+                companions=pipeline.companions(symbols, warehouse, history, clock=_now_ms),
                 stages=stages,
             )
 

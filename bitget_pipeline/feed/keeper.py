@@ -110,6 +110,12 @@ class Keeper:
     def _stages(self) -> list[dict[Subscription, Stage]]:
         return [stages for connection in self._open if (stages := connection.stages())]
 
+    def again(self, subscription: Subscription) -> bool:
+        """Begin one subscription anew on whatever carries it; whether it was asked for."""
+        return subscription in self.subscriptions and any(
+            connection.again(subscription) for connection in reversed(self._open)
+        )
+
     async def run(self) -> None:
         """Keep it open until cancelled. Raises only what repeating cannot help, such as RegionBlocked."""
         failures = 0

@@ -184,7 +184,7 @@ class _LiveRun:
             self._spawn(work, name)
         self._spawn(self._herald.beat(self._writers.appender.check_store), "heartbeat")
         self._spawn(self._herald.publish(), "publish")
-        writing = Writing(self.fence, self.plan.run_id, self.plan.source, self.clock)
+        writing = Writing(self.fence, self.plan.run_id, self.plan.source, self.clock, self._again)
         for companion in self.companions:
             self._spawn(companion.run(writing, self.plan.symbols), companion.name)
 
@@ -285,6 +285,9 @@ class _LiveRun:
         )
         for task in done:
             task.result()
+
+    def _again(self, subscription: Subscription) -> bool:
+        return any(keeper.again(subscription) for keeper in self.keepers)
 
     async def _permit(self) -> None:
         """Wait for the address's allowance of new connections."""
