@@ -67,6 +67,7 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                 history.client.exchange,
                 clock=_now_ms,
                 stop=asyncio.Event(),
+                companions=pipeline.companions(symbols, warehouse, history, clock=_now_ms),
                 stages=stages,
                 companions=pipeline.companions(symbols, warehouse, history, clock=_now_ms),
             )
