@@ -11,6 +11,7 @@ import time
 import dagster as dg
 
 from ..pipeline.live import LivePlan, LiveReport, run_live
+from ..pipeline.reconcile import Reconciler, size_steps
 from .resources import PipelineResource
 
 SHARD = "0"
@@ -23,7 +24,8 @@ class LiveConfig(dg.Config):
 
 
 @dg.op(
-    description="Sockets → Redis Streams → ClickHouse → touched one-minute candles → acknowledge, until told to stop."
+    description="Sockets → Redis Streams → ClickHouse → touched candles → acknowledge, until told to stop; each closed minute is "
+    "held against the exchange's own bar."
 )
 def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline: PipelineResource) -> None:
     """Collect live trades of the selected symbols. Ends well when it is asked to stop, and fails on what it cannot repair."""
@@ -45,12 +47,15 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                     shard_rules=pipeline.shard_rules(),
                     flush_rules=pipeline.flush_rules(),
                 )
+                stores = pipeline.live_stores(warehouse, history, SHARD)
+                reconciler = Reconciler(stores, history.client.exchange, steps=size_steps(warehouse, symbols))
                 return await run_live(
                     plan,
-                    pipeline.live_stores(warehouse, history, SHARD),
+                    stores,
                     history.client.exchange,
                     clock=lambda: time.time_ns() // 1_000_000,
                     stop=asyncio.Event(),
+                    companions=(reconciler,),
                 )
 
         report = asyncio.run(run())

@@ -212,7 +212,13 @@ class _LiveRun:
         self._spawn(repairer.run(), "repair")
         self._spawn(self._beat(), "heartbeat")
         self._spawn(self._publish(), "publish")
-        writing = Writing(fence, plan.run_id, plan.source, self.clock)
+        writing = Writing(
+            fence,
+            plan.run_id,
+            plan.source,
+            self.clock,
+            trades_through=lambda one: self.state.stored_through(one, now_ms=self.clock()),
+        )
         for companion in self.companions:
             self._spawn(companion.run(writing, plan.symbols), companion.name)
         self._stage("live")
