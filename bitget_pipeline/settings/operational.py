@@ -210,11 +210,19 @@ class Operational(BaseModel):
     )
     stream_max_entries: int = setting(
         1_000_000,
-        "How many batches of trades Redis holds while ClickHouse is away. Beyond, trades wait in the live run's memory, and "
-        "what it cannot hold is fetched again from the exchange's history.",
+        "How many batches of trades Redis holds while ClickHouse is away. Beyond, trades wait on local disk.",
         write="a number from 1000 to 100000000",
         ge=1_000,
         le=100_000_000,
+    )
+    spill_max_mib: int = setting(
+        4_096,
+        "How many MiB of trades wait in the home folder while Redis cannot take them. Before it is full, and when the disk "
+        "is (10 % free), order books and then other channels are given up; trades beyond it are fetched again from the "
+        "exchange's history.",
+        write="a number from 16 to 1048576",
+        ge=16,
+        le=1_048_576,
     )
 
     @field_validator("markets", "live_resolutions", mode="before")
