@@ -4,15 +4,34 @@ Minutes that agree with the exchange's, put together to stretches for the ledger
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 
 from ..market.candle import Resolution
+from ..market.coverage import CoverageState, Evidence
 from ..market.instrument import Symbol
 from ..market.interval import Interval
 from ..storage.reconciliation_rows import WHOLE
 from ..storage.warehouse import Agreement
+from .live_plan import LiveStores
 
+STREAM = "trades"
 MINUTE_MS = Resolution.M1.ms
+HOUR_MS = Resolution.H1.ms
+
+
+async def account_for_hour(stores: LiveStores, hour_ms: int, *, source: str, run_id: str) -> None:
+    """Tell the ledger for which minutes of an hour (Unix ms UTC) no trade is missing."""
+    within = Interval(hour_ms, hour_ms + HOUR_MS)
+    found = await asyncio.to_thread(stores.warehouse.reconciled, within, source=source)
+    reason = "the volume of every minute is that of the exchange's own bar"
+    evidence = [
+        Evidence(symbol, STREAM, stretch, CoverageState.COMPLETE, rows=trades, reason=reason)
+        for symbol, stretch, trades in agreed_stretches(found)
+    ]
+    if evidence:
+        version = await stores.versions.next()
+        await asyncio.to_thread(stores.warehouse.store_evidence, evidence, version=version, run_id=run_id)
 
 
 def agreed_stretches(
