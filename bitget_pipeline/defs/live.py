@@ -23,12 +23,16 @@ class LiveConfig(dg.Config):
     generation: str = ""
 
 
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 @dg.op(
-    description="Sockets → Redis Streams → ClickHouse → touched candles → acknowledge, until told to stop; each closed minute is "
-    "held against the exchange's own bar."
+    description="Sockets → Redis Streams → ClickHouse → touched candles → acknowledge, until told to stop; order books and tickers "
+    "beside them, and each closed minute held against the exchange's own bar."
 )
 def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline: PipelineResource) -> None:
-    """Collect live trades of the selected symbols. Ends well when it is asked to stop, and fails on what it cannot repair."""
+    """Collect live data of the selected symbols. Ends well when it is asked to stop, and fails on what it cannot repair."""
     with pipeline.warehouse() as warehouse:
         symbols = tuple(member.symbol for member in warehouse.current_universe())
         if not symbols:
@@ -53,9 +57,9 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                     plan,
                     stores,
                     history.client.exchange,
-                    clock=lambda: time.time_ns() // 1_000_000,
+                    clock=_now_ms,
                     stop=asyncio.Event(),
-                    companions=(reconciler,),
+                    companions=(*pipeline.companions(symbols, warehouse, history, clock=_now_ms), reconciler),
                 )
 
         report = asyncio.run(run())

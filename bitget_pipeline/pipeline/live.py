@@ -236,6 +236,7 @@ class _LiveRun:
             plan.run_id,
             plan.source,
             self.clock,
+            self._again,
             trades_through=lambda one: self.state.stored_through(one, now_ms=self.clock()),
         )
         for companion in self.companions:
@@ -377,6 +378,9 @@ class _LiveRun:
         )
         for task in done:
             task.result()
+
+    def _again(self, subscription: Subscription) -> bool:
+        return any(keeper.again(subscription) for keeper in self._keepers)
 
     async def _permit(self) -> None:
         """Wait for the address's allowance of new connections."""

@@ -92,6 +92,7 @@ def rows(facts: Facts, trades_per_second: float | None) -> list[tuple[str, str]]
         ("history", f"{_number(facts.candle_days)} of {_number(facts.candle_days_wanted)} symbol days"),
         ("candles", _number(facts.candles)),
         ("trades", f"{_number(facts.trades)}{rate}"),
+        *((name.replace("_", " "), _beside(said)) for name, said in sorted(facts.beside.items())),
         ("lag", _lag(facts)),
         ("requests", _requests(facts)),
         ("runs", runs + (f", {facts.backfills} backfills in progress" if facts.backfills else "")),
@@ -242,6 +243,16 @@ def _lag(facts: Facts) -> str:
     if facts.lag_p99_ms is None:
         return newest
     return f"{facts.lag_p50_ms:,.0f} ms half, {facts.lag_p99_ms:,.0f} ms 99 % of them; {newest}; {_number(facts.backlog)} waiting"
+
+
+def _beside(said: Mapping[str, Any]) -> str:
+    """What a companion of the live run collects: how many symbols deliver, what is stored, and what went wrong."""
+    delivering = said.get("usable", said.get("heard"))
+    symbols = "" if delivering is None else f"{delivering} of {said.get('symbols', '?')} symbols, "
+    told = [f"{symbols}{said['stored']:,} rows stored by this run"]
+    words = {"waiting": "waiting", "dropped": "dropped", "broken": "broken", "set_aside": "set aside"}
+    told += [f"{said[key]:,} {word}" for key, word in words.items() if said.get(key)]
+    return ", ".join(told) + (f": {said['trouble']}" if said.get("trouble") else "")
 
 
 def _requests(facts: Facts) -> str:
