@@ -28,8 +28,8 @@ def _now_ms() -> int:
 
 
 @dg.op(
-    description="Sockets → Redis Streams → ClickHouse → touched candles → acknowledge, until told to stop; order books and tickers "
-    "beside them, and each closed minute held against the exchange's own bar."
+    description="Sockets → Redis Streams → ClickHouse → touched candles → acknowledge, until told to stop; order books and "
+    "tickers beside them, and each closed minute held against the exchange's own bar."
 )
 def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline: PipelineResource) -> None:
     """Collect live data of the selected symbols. Ends well when it is asked to stop, and fails on what it cannot repair."""
