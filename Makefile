@@ -57,6 +57,7 @@ test: $(VENV)/.dev
 
 chaos: $(VENV)/.dev
 	$(BIN)/python -m bitget_pipeline_tests.chaos --rounds 200
+	$(BIN)/python -m bitget_pipeline_tests.chaos.live_through_dagster --rounds 20
 	CHAOS_KILLS=60 $(BIN)/python -m pytest -k killed $(ARGS)
 
 bench: $(VENV)/.dev
