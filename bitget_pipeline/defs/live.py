@@ -69,6 +69,7 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                 stop=asyncio.Event(),
                 companions=pipeline.companions(symbols, warehouse, history, clock=_now_ms),
                 stages=stages,
+                companions=pipeline.companions(symbols, warehouse, history, clock=_now_ms),
             )
 
     report = asyncio.run(run())
