@@ -7,7 +7,6 @@ that lacks them too proves nothing.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from dataclasses import dataclass
 from datetime import timedelta
@@ -65,7 +64,7 @@ async def _longer_bars(
     found = {bar.open_ms: bar for bar in page}
     if not all(opened in found for opened in needed):
         return NOBODY
-    minutes = await asyncio.to_thread(
+    minutes = await walkers.ask(
         walkers.warehouse.candles, symbol, walkers.resolution, Interval(start, end), source=walkers.source
     )
     for opened in needed:
