@@ -15,7 +15,7 @@ from ..exchange.contract import Exchange
 from ..guard.rate_limit import Priority
 from ..history.client import HistoryClient, Tally
 from ..history.pages import CandleWalk
-from ..market.candle import Candle, Resolution
+from ..market.candle import Candles, Resolution
 from ..market.coverage import Evidence
 from ..market.instrument import Instrument, Symbol
 from ..market.interval import Interval
@@ -59,6 +59,11 @@ class Walkers:
         """The ledger's name of what is fetched."""
         return f"candles_{self.resolution.value}"
 
+    @property
+    def longest_bounded_ms(self) -> int:
+        """The longest hole that one page can hold with a bar on both sides."""
+        return (self.exchange.max_candles_per_page - 2) * self.resolution.ms
+
 
 @dataclass(slots=True)
 class Walked:
@@ -74,7 +79,7 @@ class Walked:
     tally: Tally
     outside: Sequence[Evidence] = ()
     asked: list[Interval] = field(default_factory=list)
-    fetched: list[Candle] = field(default_factory=list)
+    fetched: Candles = field(default_factory=lambda: Candles.of(()))
     walks: list[CandleWalk] = field(default_factory=list)
     first_answer_ms: int | None = None
     last_answer_ms: int | None = None
