@@ -57,6 +57,7 @@ test: $(VENV)/.dev
 
 chaos: $(VENV)/.dev
 	CHAOS_KILLS=60 $(BIN)/python -m pytest -k killed $(ARGS)
+	$(BIN)/python -m bitget_pipeline_tests.chaos.history_through_dagster
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench.budget

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,7 +12,6 @@ import pytest
 
 from bitget_pipeline.exchange.contract import Exchange
 from bitget_pipeline.history.client import HttpAddress, Patience, opened
-from bitget_pipeline.local import redis as local_redis
 from bitget_pipeline.local.exchange import LocalExchange
 from bitget_pipeline.market.candle import Resolution
 from bitget_pipeline.market.coverage import CoverageState
@@ -25,59 +21,18 @@ from bitget_pipeline.pipeline.backfill import BackfillReport, Key, KeyReport, ba
 from bitget_pipeline.pipeline.discover import discover
 from bitget_pipeline.pipeline.patience import StorePatience
 from bitget_pipeline.storage.budget import Budget
-from bitget_pipeline.storage.connection import WarehouseAddress
 from bitget_pipeline.storage.migrations import migrate
 from bitget_pipeline.storage.page_shelf import PageShelf
-from bitget_pipeline.storage.redis_connection import RedisAddress, connect
+from bitget_pipeline.storage.redis_connection import connect
 from bitget_pipeline.storage.versions import Versions
 from bitget_pipeline.storage.warehouse import Warehouse
 
 from .conftest import true_candles, until
+from .stores import Stores
 
 SYMBOLS = (Symbol(Market.SPOT, "BTCUSDT"), Symbol(Market.USDTM, "ETHUSDT"))
 DAYS = 4
 PREFIX = "outage:"
-
-
-class Stores:
-    """A Redis and a ClickHouse that can be killed, and started again at the same port on the same data."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._redis_config = local_redis.with_port(local_redis.RedisConfig(data=folder / "redis"))
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.warehouse_port = 0
-        self.start("redis")
-        self.start("clickhouse")
-
-    @property
-    def redis_address(self) -> RedisAddress:
-        return RedisAddress(self._redis_config.host, self._redis_config.port)
-
-    @property
-    def warehouse_address(self) -> WarehouseAddress:
-        return WarehouseAddress("127.0.0.1", self.warehouse_port, database="outage")
-
-    def start(self, name: str) -> None:
-        if name == "redis":
-            self._processes[name] = local_redis.start(self._redis_config)
-            return
-        command = [sys.executable, "-m", "bitget_pipeline.local.warehouse", "--data", str(self._folder / "clickhouse")]
-        process = subprocess.Popen([*command, "--port", str(self.warehouse_port)], stdout=subprocess.PIPE)
-        self._processes[name] = process
-        assert process.stdout is not None
-        self.warehouse_port = int(json.loads(process.stdout.readline())["port"])
-
-    def kill(self, name: str) -> None:
-        process = self._processes.pop(name)
-        process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-    def end(self) -> None:
-        for name in list(self._processes):
-            self.kill(name)
 
 
 @pytest.fixture

@@ -43,6 +43,9 @@ async def _run(config: ExchangeConfig) -> None:
 @click.option("--speed", default=1.0, show_default=True, help="Market seconds per second.")
 @click.option("--limits/--no-limits", default=True, show_default=True, help="Enforce rate and socket limits.")
 @click.option("--window", type=click.Choice(["fixed", "sliding"]), default="sliding", show_default=True)
+@click.option(
+    "--listed-days", type=int, default=None, help="Days since the old instruments were listed [default: since 2021]."
+)
 @click.option("--recordings", type=click.Path(path_type=Path), default=None, help="Folder of recorded bars to replay.")
 def main(**settings: Any) -> None:
     """Run the local exchange until interrupted."""
