@@ -72,11 +72,17 @@ class Malformed(PipelineError):
 
 
 class MalformedFrame(Malformed):
-    """A websocket frame that cannot be understood."""
+    """A websocket frame that cannot be understood. `about` is the subscription it belonged to, where that can be told."""
+
+    about: object = None
 
 
 class MalformedPage(Malformed):
     """An HTTP answer whose body cannot be understood, or whose rows contradict each other."""
+
+
+class BookBroken(Malformed):
+    """An order book that cannot be trusted any more: it is discarded, and a new snapshot asked for."""
 
 
 class ForeignGeneration(Malformed):

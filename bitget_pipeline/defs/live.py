@@ -22,11 +22,16 @@ class LiveConfig(dg.Config):
     generation: str = ""
 
 
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 @dg.op(
-    description="Sockets → Redis Streams → ClickHouse → touched one-minute candles → acknowledge, until told to stop."
+    description="Sockets → Redis Streams → ClickHouse → touched one-minute candles → acknowledge, until told to stop; "
+    "order books and tickers beside them."
 )
 def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline: PipelineResource) -> None:
-    """Collect live trades of the selected symbols. Ends well when it is asked to stop, and fails on what it cannot repair."""
+    """Collect live data of the selected symbols. Ends well when it is asked to stop, and fails on what it cannot repair."""
     with pipeline.warehouse() as warehouse:
         symbols = tuple(member.symbol for member in warehouse.current_universe())
         if not symbols:
@@ -49,8 +54,9 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                     plan,
                     pipeline.live_stores(warehouse, history, SHARD),
                     history.client.exchange,
-                    clock=lambda: time.time_ns() // 1_000_000,
+                    clock=_now_ms,
                     stop=asyncio.Event(),
+                    companions=pipeline.companions(symbols, warehouse, history, clock=_now_ms),
                 )
 
         report = asyncio.run(run())

@@ -61,7 +61,7 @@ class Listener(Protocol):
         """A data frame, in the order of its connection."""
 
     def set_aside(self, raw: bytes, error: Malformed, carried: Sequence[Subscription]) -> None:
-        """A frame that could not be understood; it belonged to one of the subscriptions carried, nobody knows which."""
+        """A frame that could not be understood; it belonged to one of the subscriptions carried."""
 
     def silent(self, subscription: Subscription, problem: str) -> None:
         """A subscription that does not deliver."""
@@ -119,6 +119,12 @@ class Connection:
     def close(self) -> None:
         """End it as soon as possible; `run` then returns."""
         self._closing.set()
+
+    def again(self, subscription: Subscription) -> bool:
+        """Begin one subscription anew; whether it was asked for."""
+        asked = self._session is not None and self._session.again(subscription, now=time.monotonic())
+        self._nudge.set()
+        return asked
 
     async def run(self) -> str:
         """
@@ -187,7 +193,9 @@ class Connection:
                 frame = decode(raw, received_ms=clock())
             except Malformed as error:
                 count("feed.frames_set_aside")
-                self._listener.set_aside(raw, error, self._subscriptions)
+                about = getattr(error, "about", None)
+                carried = [one for one in self._subscriptions if about is None or one == about]
+                self._listener.set_aside(raw, error, carried)
                 continue
             if type(frame) is TradesFrame:
                 if waiting and frame.batch.symbol in waiting:

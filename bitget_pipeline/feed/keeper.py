@@ -64,6 +64,12 @@ class Keeper:
         """Frames received by the connections that are open now."""
         return sum(connection.frames for connection in self._open)
 
+    def again(self, subscription: Subscription) -> bool:
+        """Begin one subscription anew on whatever carries it; whether it was asked for."""
+        return subscription in self.subscriptions and any(
+            connection.again(subscription) for connection in reversed(self._open)
+        )
+
     async def run(self) -> None:
         """Keep it open until cancelled. Raises only what repeating cannot help, such as RegionBlocked."""
         failures = 0

@@ -36,6 +36,9 @@ DEEP_WITH_CREDENTIALS = (
     *(HistoryTarget(None, name, date(2021, 1, 1)) for name in ("BNBUSDT", "ADAUSDT", "DOTUSDT", "LINKUSDT")),
 )
 
+LIVE = (Resolution.M1, Resolution.M5, Resolution.M15, Resolution.H1)
+LIVE_RESOLUTIONS = frozenset({Resolution.S1, Resolution.S5, Resolution.S15, *LIVE})
+
 
 class Tier(StrEnum):
     """What we may use: public data without a key, or more with credentials."""
@@ -51,6 +54,7 @@ class TierRules(NamedTuple):
     max_symbols_per_market: int
     max_symbols_per_connection: int
     finest: Resolution
+    max_book_levels: int
     defaults: Mapping[str, Any]
 
 
@@ -60,10 +64,13 @@ TIERS = {
         max_symbols_per_market=30,
         max_symbols_per_connection=10,
         finest=Resolution.M1,
+        max_book_levels=15,
         defaults={
             "markets": (Market.SPOT, Market.USDTM),
             "symbols_per_market": 30,
             "symbols_per_connection": 10,
+            "live_resolutions": LIVE,
+            "book_levels": 15,
             "history_days": 30,
             "history_targets": DEEP,
         },
@@ -73,19 +80,18 @@ TIERS = {
         max_symbols_per_market=150,
         max_symbols_per_connection=100,
         finest=Resolution.S1,
+        max_book_levels=50,
         defaults={
             "markets": tuple(Market),
             "symbols_per_market": 150,
             "symbols_per_connection": 50,
+            "live_resolutions": (Resolution.S1, Resolution.S5, Resolution.S15, *LIVE),
+            "book_levels": 50,
             "history_days": 365,
             "history_targets": DEEP_WITH_CREDENTIALS,
         },
     ),
 }
-
-LIVE_RESOLUTIONS = frozenset(
-    {Resolution.S1, Resolution.S5, Resolution.S15, Resolution.M1, Resolution.M5, Resolution.M15, Resolution.H1}
-)
 
 
 class Operational(BaseModel):
@@ -145,11 +151,32 @@ class Operational(BaseModel):
         le=MAX_CHANNELS_PER_CONNECTION,
     )
     live_resolutions: tuple[Resolution, ...] = setting(
-        (Resolution.M1,),
-        "Resolutions of the candles built from live trades. 1s, 5s and 15s need credentials.",
+        LIVE,
+        "Resolutions of the candles built from live trades; seconds and minutes, of which the others are made, are always "
+        "built. 1s, 5s and 15s need credentials.",
         write="resolutions from 1s, 5s, 15s, 1m, 5m, 15m, 1h, separated by commas",
-        shown="1m",
+        shown="1m,5m,15m,1h (with credentials also 1s,5s,15s)",
         min_length=1,
+    )
+    books: bool = setting(
+        True,
+        "Whether order books are collected: once a second the best levels of every symbol.",
+        write="true or false",
+        shown="true",
+    )
+    book_levels: int = setting(
+        15,
+        "Levels of each side of an order book that are kept. At most 15, or 50 with credentials; above 15 the full book is "
+        "followed change by change.",
+        write="a number from 1 to 15, or to 50 with credentials",
+        shown="15 (50 with credentials)",
+        ge=1,
+    )
+    tickers: bool = setting(
+        True,
+        "Whether tickers are collected live: the newest of every symbol each second in Redis, each minute in the table.",
+        write="true or false",
+        shown="true",
     )
     history_days: int = setting(
         30,
@@ -208,11 +235,19 @@ class Operational(BaseModel):
     )
     stream_max_entries: int = setting(
         1_000_000,
-        "How many batches of trades Redis holds while ClickHouse is away. Beyond, trades wait in the live run's memory, and "
-        "what it cannot hold is fetched again from the exchange's history.",
+        "How many batches of trades Redis holds while ClickHouse is away. Beyond, trades wait on local disk.",
         write="a number from 1000 to 100000000",
         ge=1_000,
         le=100_000_000,
+    )
+    spill_max_mib: int = setting(
+        4_096,
+        "How many MiB of trades wait in the home folder while Redis cannot take them. Before it is full, and when the disk "
+        "is (10 % free), order books and then other channels are given up; trades beyond it are fetched again from the "
+        "exchange's history.",
+        write="a number from 16 to 1048576",
+        ge=16,
+        le=1_048_576,
     )
 
     @field_validator("markets", "live_resolutions", mode="before")
@@ -276,6 +311,7 @@ class Operational(BaseModel):
         for name, most in (
             ("symbols_per_market", rules.max_symbols_per_market),
             ("symbols_per_connection", rules.max_symbols_per_connection),
+            ("book_levels", rules.max_book_levels),
         ):
             value = getattr(self, name)
             if value > most:

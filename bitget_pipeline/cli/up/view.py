@@ -92,10 +92,12 @@ def rows(facts: Facts, trades_per_second: float | None) -> list[tuple[str, str]]
         ("history", f"{_number(facts.candle_days)} of {_number(facts.candle_days_wanted)} symbol days"),
         ("candles", _number(facts.candles)),
         ("trades", f"{_number(facts.trades)}{rate}"),
+        *((name.replace("_", " "), _beside(said)) for name, said in sorted(facts.beside.items())),
         ("lag", _lag(facts)),
         ("requests", _requests(facts)),
         ("runs", runs + (f", {facts.backfills} backfills in progress" if facts.backfills else "")),
         ("live run", live),
+        *([("repairs", _repairs(facts))] if facts.gaps_open else []),
         ("lease", f"{lease['owner']}, renewed {lease['age']:.1f} s ago" if lease else "nobody holds it"),
         ("health", ": ".join(filter(None, [facts.health or "unknown", "; ".join(facts.health_reasons[:2])]))),
     ]
@@ -224,11 +226,33 @@ def headlines(home: Path, addresses: Mapping[str, Any]) -> list[tuple[str, str]]
     ]
 
 
+def _repairs(facts: Facts) -> str:
+    left = facts.repair_seconds_left
+    end = (
+        ""
+        if left is None
+        else f", done in about {left / 60:.0f} min"
+        if left >= 120
+        else f", done in about {left:.0f} s"
+    )
+    return f"{_number(facts.gaps_open)} breaks in the trades are being fetched{end}"
+
+
 def _lag(facts: Facts) -> str:
     newest = "no trade in ten minutes" if facts.age_seconds is None else f"newest trade {facts.age_seconds:.1f} s old"
     if facts.lag_p99_ms is None:
         return newest
     return f"{facts.lag_p50_ms:,.0f} ms half, {facts.lag_p99_ms:,.0f} ms 99 % of them; {newest}; {_number(facts.backlog)} waiting"
+
+
+def _beside(said: Mapping[str, Any]) -> str:
+    """What a companion of the live run collects: how many symbols deliver, what is stored, and what went wrong."""
+    delivering = said.get("usable", said.get("heard"))
+    symbols = "" if delivering is None else f"{delivering} of {said.get('symbols', '?')} symbols, "
+    told = [f"{symbols}{said['stored']:,} rows stored by this run"]
+    words = {"waiting": "waiting", "dropped": "dropped", "broken": "broken", "set_aside": "set aside"}
+    told += [f"{said[key]:,} {word}" for key, word in words.items() if said.get(key)]
+    return ", ".join(told) + (f": {said['trouble']}" if said.get("trouble") else "")
 
 
 def _requests(facts: Facts) -> str:
