@@ -83,7 +83,7 @@ def test_credentials_open_the_wider_tier() -> None:
 
     assert settings.tier is Tier.CREDENTIALED
     assert settings.markets == tuple(Market)
-    assert (settings.symbols_per_market, settings.history_days) == (150, 365)
+    assert (settings.symbols_per_market, settings.history_days, settings.book_levels) == (150, 365, 50)
     assert operational(**KEY, live_resolutions="1s,1m").live_resolutions == (Resolution.S1, Resolution.M1)
 
 
@@ -269,6 +269,14 @@ COMPLAINTS = [
         {**KEY, "BITGET_PIPELINE_SYMBOLS_PER_CONNECTION": "101"},
         "BITGET_PIPELINE_SYMBOLS_PER_CONNECTION is 101, over the maximum of 100 of the credentialed tier — write a number "
         "from 1 to 100",
+    ),
+    (
+        {"BITGET_PIPELINE_BOOK_LEVELS": "50"},
+        "BITGET_PIPELINE_BOOK_LEVELS is 50, over the maximum of 15 of the public tier — write a number from 1 to 15",
+    ),
+    (
+        {"BITGET_PIPELINE_BOOK_LEVELS": "50"},
+        "BITGET_PIPELINE_BOOK_LEVELS is 50, over the maximum of 15 of the public tier — write a number from 1 to 15",
     ),
     (
         {"BITGET_PIPELINE_HISTORICAL_RPS": "120"},
