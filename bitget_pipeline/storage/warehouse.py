@@ -2,8 +2,8 @@
 The warehouse: everything the pipeline asks of ClickHouse, in our own terms.
 
 Input: values of market/, from pipeline/; output: rows in the tables of tables.py, and values read from the views of
-views.py. What it can do is written by subject in connection.py, reference_rows.py, candle_rows.py, derived_rows.py,
-derivative_rows.py, trade_rows.py, live_candle_rows.py, book_rows.py and coverage_rows.py.
+views.py. What it can do is written by subject in connection.py, reference_rows.py, venue_rows.py, candle_rows.py,
+derived_rows.py, derivative_rows.py, trade_rows.py, live_candle_rows.py, book_rows.py and coverage_rows.py.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from .derived_rows import DerivedRows
 from .live_candle_rows import LiveCandleRows
 from .reference_rows import Member, ReferenceRows
 from .trade_rows import TradeRows
+from .venue_rows import VenueRows
 
 __all__ = ["CoverageState", "Evidence", "Member", "Warehouse", "WarehouseAddress"]
 
 
 class Warehouse(
-    ReferenceRows, CandleRows, DerivedRows, DerivativeRows, TradeRows, LiveCandleRows, BookRows, CoverageRows
+    ReferenceRows, VenueRows, CandleRows, DerivedRows, DerivativeRows, TradeRows, LiveCandleRows, BookRows, CoverageRows
 ):
     """
     An open connection to ClickHouse, with all that is kept there; `Warehouse.open(address)` makes one, and it closes

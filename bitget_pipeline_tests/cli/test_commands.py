@@ -20,6 +20,7 @@ from bitget_pipeline.cli.main import main
 from bitget_pipeline.cli.up import dagster_home, folder
 from bitget_pipeline.market.instrument import Instrument, Market, Status, Symbol
 from bitget_pipeline.market.interval import Interval
+from bitget_pipeline.market.stand_in import StandIn, Verdict
 from bitget_pipeline.market.universe import Chosen, Reason
 from bitget_pipeline.storage.redis_connection import RedisAddress
 from bitget_pipeline.storage.warehouse import CoverageState, Evidence, Warehouse
@@ -323,6 +324,36 @@ def test_a_pinned_symbol_is_listed_until_it_is_unpinned(run: Run, stores: dict[s
     assert json.loads(listed.out)["pinned"] == ["spot:BTCUSDT", "usdtm:BTCUSDT"]
     assert "unpinned spot:BTCUSDT; the next selection takes it up" in unpinned.out
     assert json.loads(run("symbols", "list", "--json", **stores).out)["pinned"] == ["usdtm:BTCUSDT"]
+
+
+def test_the_list_says_who_stands_in_and_why_not(run: Run, stores: dict[str, str], warehouse: Warehouse) -> None:
+    """
+    For a person and for a program; what was not decided yet says so.
+    """
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    chosen = [Symbol(Market.SPOT, "BTCUSDT"), Symbol(Market.SPOT, "ETHUSDT"), Symbol(Market.USDTM, "BTCUSDT")]
+    warehouse.store_universe(
+        [Chosen(symbol, rank, 9e6, Reason.VOLUME) for rank, symbol in enumerate(chosen, start=1)],
+        selected_at=at,
+        run_id="t",
+    )
+    decided = [
+        StandIn(chosen[0], Verdict.MATCHED, "1000BTCUSDT", 1000.0, 2.0, 2010.0, 1_767_225_600_000),
+        StandIn(chosen[1], Verdict.APART, "ETHUSDT", 1.0, 100.0, 150.0, 1_767_225_600_000),
+    ]
+    assert warehouse.store_stand_ins(decided, venue="binance", run_id="t") == 2
+    assert warehouse.store_stand_ins(decided, venue="binance", run_id="t") == 0
+
+    shown = run("symbols", "list", "--stand-ins", **stores)
+    rows = json.loads(run("symbols", "list", "--stand-ins", "--json", **stores).out)["stand_ins"]
+
+    assert shown.code == 0
+    assert "undecided" in shown.out
+    assert "apart (ETHUSDT)" in shown.out
+    assert "stands in for 1 of 3" in shown.out
+    assert [row["verdict"] for row in rows] == ["matched", "apart", None]
+    assert (rows[0]["stand_in"], rows[0]["factor"]) == ("1000BTCUSDT", 1000.0)
+    assert rows[0]["apart"] == pytest.approx(0.005)
 
 
 PINS = [
