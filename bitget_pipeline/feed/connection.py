@@ -99,7 +99,7 @@ class Connection:
         self.renewal = asyncio.Event()
         self.opened = asyncio.Event()
         self.frames = 0
-        self.heard_at = 0.0
+        self._opened_at: float | None = None
         self._exchange = exchange
         self._address = address
         self._subscriptions = subscriptions
@@ -112,9 +112,15 @@ class Connection:
 
     def live(self) -> set[Subscription]:
         """The subscriptions that have shown data here."""
-        if self._session is None:
-            return set()
-        return {subscription for subscription, stage in self._session.stages().items() if stage is Stage.LIVE}
+        return {subscription for subscription, stage in self.stages().items() if stage is Stage.LIVE}
+
+    def stages(self) -> dict[Subscription, Stage]:
+        """How far each subscription has come here; none before the connection is open."""
+        return {} if self._session is None else self._session.stages()
+
+    def age(self) -> float | None:
+        """Seconds since it opened, None before."""
+        return None if self._opened_at is None else time.monotonic() - self._opened_at
 
     def close(self) -> None:
         """End it as soon as possible; `run` then returns."""
@@ -134,6 +140,7 @@ class Connection:
         """
         socket = await self._open()
         self._session = Session(self._exchange, self._subscriptions, now=time.monotonic(), rules=self._rules)
+        self._opened_at = time.monotonic()
         self._listener.connected(self.name)
         self.opened.set()
         pump = asyncio.create_task(self._pump(socket, self._session), name=f"{self.name}.pump")
