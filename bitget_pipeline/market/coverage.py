@@ -46,7 +46,8 @@ class Evidence:
 
     A statement about a wider stretch replaces the older ones about stretches within it. No stretch reaches over the end
     of a month. `attempts` counts how often it was asked for in vain; `missed_since` is the first time when an answer
-    had the neighbours of the stretch but not the stretch. `version` is set on what was read.
+    had the neighbours of the stretch but not the stretch, or refused its symbol (then the reason says so). `version` is
+    set on what was read.
     """
 
     symbol: Symbol
@@ -80,9 +81,10 @@ class HoleFacts:
     """
     What is known of missing minutes. Times are Unix ms UTC.
 
-    `bounded`: one answer had bars on both sides. `answered_ms`: when the oldest answer of this walk came.
-    `missed_since_ms`: as in `Evidence`, from an earlier walk. `attempts` includes this walk. `refused`: the exchange
-    says that it does not know the symbol. `problem`: why this walk did not come to its end.
+    `bounded`: one answer had bars on both sides, of minutes, or of longer bars where no page of minutes can.
+    `answered_ms`: when the oldest answer of this walk came. `missed_since_ms`: as in `Evidence`, from an earlier walk
+    that ended as this one. `attempts` includes this walk. `refused`: the exchange says that it does not know the symbol.
+    `problem`: why this walk did not come to its end.
     """
 
     bounded: bool
@@ -95,7 +97,7 @@ class HoleFacts:
 
     @property
     def missed_twice(self) -> bool:
-        """Whether two answers, half an hour apart at least, lacked it."""
+        """Whether two answers, half an hour apart at least, lacked it (or refused its symbol)."""
         return self.missed_since_ms is not None and self.answered_ms - self.missed_since_ms >= ANSWERS_APART_MS
 
     @property
@@ -112,6 +114,10 @@ CONTRADICTIONS_TO_GIVE_UP = 3
 """So many walks in vain over minutes of which a witness says that they traded make them unexplained."""
 
 
+REFUSED = "the exchange says that it does not know the symbol"
+"""How the reason begins while one refusal alone says so."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """When `holds`, the hole is in that state for that reason."""
@@ -124,10 +130,10 @@ class Rule:
 RULES: tuple[Rule, ...] = (
     Rule(
         CoverageState.UNAVAILABLE,
-        "the exchange no longer knows the symbol",
-        lambda hole: hole.refused and hole.attempts >= 2,
+        "two answers half an hour apart say that the exchange no longer knows the symbol",
+        lambda hole: hole.refused and hole.missed_twice,
     ),
-    Rule(CoverageState.UNKNOWN, "the exchange says that it does not know the symbol", lambda hole: hole.refused),
+    Rule(CoverageState.UNKNOWN, REFUSED, lambda hole: hole.refused),
     Rule(CoverageState.UNKNOWN, "it could not be asked for", lambda hole: bool(hole.problem)),
     Rule(
         CoverageState.UNAVAILABLE,

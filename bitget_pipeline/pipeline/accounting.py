@@ -13,8 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date
 
-from ..errors import PipelineError, StoreRefused, UnknownInstrument
+from ..errors import PipelineError, RequestRefused, StoreRefused, UnknownInstrument
 from ..market.coverage import (
+    REFUSED,
     SETTLED,
     CoverageState,
     Evidence,
@@ -23,14 +24,14 @@ from ..market.coverage import (
     next_retry,
     split_at,
 )
-from ..market.instrument import Symbol
+from ..market.instrument import Status, Symbol
 from ..market.interval import Interval, from_ms, gaps_between, to_ms
 from ..storage.digest import candle_digest
 from ..telemetry import count
 from .backfill_report import KeyReport, KeyState
 from .incidents import Incident, Severity, report_incident
 from .walkers import Walked, Walkers
-from .witness import testimony
+from .witness import bounded_by, testimony
 
 STORED = frozenset({CoverageState.COMPLETE, CoverageState.PARTIAL})
 DISPUTED = (
@@ -79,6 +80,7 @@ async def account(walkers: Walkers, walked: Walked, day: date, *, day_is_over: b
 async def account_for_failure(walkers: Walkers, walked: Walked, error: PipelineError) -> None:
     """A walk that did not come to its end: what is missing is listed as unknown, with the reason and the next try."""
     symbol, stretch, every = walked.symbol, walked.stretch, walkers.resolution.ms
+    refused = _refuses_the_symbol(walkers, symbol, error)
     opens = await stored_opens(walkers, symbol, stretch)
     holes: list[Evidence] = []
     for piece, earlier in _pieces(gaps_between(opens, every_ms=every, within=stretch), walked.standing):
@@ -89,11 +91,12 @@ async def account_for_failure(walkers: Walkers, walked: Walked, error: PipelineE
             bounded=False,
             attempts=1 + (earlier.attempts if earlier else 0),
             answered_ms=walkers.now_ms(),
-            refused=isinstance(error, UnknownInstrument),
+            missed_since_ms=_missed_since(earlier, refused=refused),
+            refused=refused,
             problem=str(error),
         )
-        since = earlier.missed_since if earlier else None
-        made = _said(walkers, symbol, piece, facts, since_ms=to_ms(since) if since else None)
+        since = facts.answered_ms if refused and facts.missed_since_ms is None else facts.missed_since_ms
+        made = _said(walkers, symbol, piece, facts, since_ms=since)
         holes.append(replace(made, reason=f"{made.reason}: {error}"))
     if not holes:
         return
@@ -125,22 +128,40 @@ async def _hole(walkers: Walkers, walked: Walked, piece: Interval, earlier: Evid
     if earlier is not None and not walked.was_asked(piece):
         return replace(earlier, interval=piece)
     now = walkers.now_ms()
-    bounded = walked.bounds(piece)
-    since = to_ms(earlier.missed_since) if earlier is not None and earlier.missed_since is not None else None
+    attempts = 1 + (earlier.attempts if earlier else 0)
+    bounded, who = walked.bounds(piece), ""
+    # Minutes cannot bound what is longer than their page, nor, seen from within one day, what lasts over midnight.
+    if not bounded and (attempts > 1 or piece.end_ms - piece.start_ms > walkers.longest_bounded_ms):
+        who = await bounded_by(walkers, walked.symbol, piece, walked.tally)
+        bounded = bool(who)
+    since = _missed_since(earlier)
     facts = HoleFacts(
         bounded=bounded,
-        attempts=1 + (earlier.attempts if earlier else 0),
+        attempts=attempts,
         answered_ms=walked.first_answer_ms or now,
         missed_since_ms=since,
     )
-    who = ""
     if facts.wants_witness:
         heard = await testimony(walkers, walked.symbol, piece, walked.tally, bounded=bounded)
-        facts, who = replace(facts, witness=heard.says), heard.who
+        facts, who = replace(facts, witness=heard.says), heard.who or who
     if since is None and bounded:
         since = walked.last_answer_ms or now
     made = _said(walkers, walked.symbol, piece, facts, since_ms=since)
     return replace(made, reason=f"{made.reason} ({who})") if who else made
+
+
+def _missed_since(earlier: Evidence | None, *, refused: bool = False) -> int | None:
+    """Since when answers lack it, or since when they refuse the symbol: one says nothing of the other."""
+    if earlier is None or earlier.missed_since is None or earlier.reason.startswith(REFUSED) is not refused:
+        return None
+    return to_ms(earlier.missed_since)
+
+
+def _refuses_the_symbol(walkers: Walkers, symbol: Symbol, error: PipelineError) -> bool:
+    """Whether the exchange no longer knows it. Spot calls that a wrong parameter: believed where discovery retired it."""
+    known = walkers.instruments.get(symbol)
+    retired = known is not None and known.status is Status.RETIRED
+    return isinstance(error, UnknownInstrument) or (retired and isinstance(error, RequestRefused))
 
 
 def _said(walkers: Walkers, symbol: Symbol, piece: Interval, facts: HoleFacts, *, since_ms: int | None) -> Evidence:
@@ -193,7 +214,7 @@ async def _withdrawals(walkers: Walkers, walked: Walked) -> list[Evidence]:
     for opened in gone:
         minute = Interval(opened, opened + every)
         ((_, earlier),) = split_at(minute, known)
-        since = to_ms(earlier.missed_since) if earlier is not None and earlier.missed_since is not None else None
+        since = _missed_since(earlier)
         now = walkers.now_ms()
         facts = HoleFacts(
             bounded=True,

@@ -44,6 +44,11 @@ class Walkers:
         """The ledger's name of what is fetched."""
         return f"candles_{self.resolution.value}"
 
+    @property
+    def longest_bounded_ms(self) -> int:
+        """The longest hole that one page can hold with a bar on both sides."""
+        return (self.exchange.max_candles_per_page - 2) * self.resolution.ms
+
 
 @dataclass(slots=True)
 class Walked:

@@ -2,7 +2,8 @@
 The second witness of missing minutes: the exchange's longer bars, or its trade history.
 
 Asked by accounting.py, and only when a decision depends on it. A witness must speak of the minutes themselves: an answer
-that lacks them too proves nothing.
+that lacks them too proves nothing. Longer bars also bound what no page of minutes can: a hole longer than a page, a whole
+day, a halt of many days.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import functools
 from dataclasses import dataclass
 from datetime import timedelta
-from math import isclose
+from math import fsum, isclose
 
 from ..errors import PipelineError
 from ..history.client import Tally
@@ -24,6 +25,8 @@ from .walkers import Walkers
 TRADES_KEPT = timedelta(days=89)
 """The exchange's trade history reaches back 90 days; a day less, so that nothing is at its edge."""
 DAYS_SHOWN = 60
+LONGER = (Resolution.M5, Resolution.H1, Resolution.H4, Resolution.D1)
+"""A full page reaches over 16 hours, 8 days, 33 days and 90 days: the nearest to the minutes is asked first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ async def testimony(walkers: Walkers, symbol: Symbol, hole: Interval, tally: Tal
     try:
         if not bounded:
             return await _beginning(walkers, symbol, hole, tally)
-        for resolution in (Resolution.M5, Resolution.H1):
+        for resolution in LONGER:
             if resolution.ms > walkers.resolution.ms:
                 said = await _longer_bars(walkers, symbol, hole, resolution, tally)
                 if said.says is not Witness.NONE:
@@ -52,14 +55,44 @@ async def testimony(walkers: Walkers, symbol: Symbol, hole: Interval, tally: Tal
         return NOBODY
 
 
+async def bounded_by(walkers: Walkers, symbol: Symbol, hole: Interval, tally: Tally) -> str:
+    """
+    The resolution of which one answer has a bar before the hole and another one after it, "" when there is none.
+
+    For holes that no answer of minutes can bound. Bars that lie over an edge of the hole count for the side on which
+    they reach beyond it.
+    """
+    for resolution in LONGER:
+        most = int(walkers.exchange.candle_window(resolution) / resolution.length)
+        needed = _over(hole, resolution)
+        if resolution.ms <= walkers.resolution.ms or len(needed) > most - 2:
+            continue
+        now = walkers.now_ms()
+        end = min(needed.stop + (most - len(needed)) // 2 * resolution.ms, now - now % resolution.ms)
+        try:
+            page = await _page(walkers, symbol, resolution, end_ms=end, limit=most, tally=tally)
+        except PipelineError:
+            continue
+        if len(page) > 1 and page[0].open_ms < hole.start_ms and page[-1].open_ms + resolution.ms > hole.end_ms:
+            return f"the {resolution.value} bars"
+    return ""
+
+
+def _over(hole: Interval, resolution: Resolution) -> range:
+    """When the longer bars open that have a part in the hole."""
+    return range(
+        hole.start_ms - hole.start_ms % resolution.ms, hole.end_ms + -hole.end_ms % resolution.ms, resolution.ms
+    )
+
+
 async def _longer_bars(
     walkers: Walkers, symbol: Symbol, hole: Interval, resolution: Resolution, tally: Tally
 ) -> Testimony:
     """Is the volume of the longer bars over the hole the sum of the minutes that are there?"""
-    start = hole.start_ms - hole.start_ms % resolution.ms
-    end = hole.end_ms + -hole.end_ms % resolution.ms
-    needed = range(start, end, resolution.ms)
-    if end > walkers.now_ms() or len(needed) > walkers.exchange.max_candles_per_page - 2:
+    needed = _over(hole, resolution)
+    start, end = needed.start, needed.stop
+    most = int(walkers.exchange.candle_window(resolution) / resolution.length)
+    if end > walkers.now_ms() or len(needed) > most - 2:
         return NOBODY
     page = await _page(walkers, symbol, resolution, end_ms=end, limit=len(needed) + 1, tally=tally)
     found = {bar.open_ms: bar for bar in page}
@@ -68,11 +101,18 @@ async def _longer_bars(
     minutes = await asyncio.to_thread(
         walkers.warehouse.candles, symbol, walkers.resolution, Interval(start, end), source=walkers.source
     )
+    who = f"the {resolution.value} bar"
+    says = Witness.SILENT
     for opened in needed:
-        present = sum(bar.base_volume for bar in minutes if opened <= bar.open_ms < opened + resolution.ms)
-        if not isclose(present, found[opened].base_volume, rel_tol=1e-12, abs_tol=1e-12):
-            return Testimony(Witness.TRADED, f"the {resolution.value} bar")
-    return Testimony(Witness.SILENT, f"the {resolution.value} bar")
+        within = Interval(opened, opened + resolution.ms)
+        there = [bar for bar in minutes if bar.open_ms in within]
+        if isclose(fsum(bar.base_volume for bar in there), found[opened].base_volume, rel_tol=1e-12, abs_tol=1e-12):
+            continue
+        missing = min(hole.end_ms, within.end_ms) - max(hole.start_ms, within.start_ms)
+        if len(there) * walkers.resolution.ms + missing == resolution.ms:
+            return Testimony(Witness.TRADED, who)
+        says = Witness.NONE  # other minutes are missing as well: what was traded may have been traded in those
+    return Testimony(says, who)
 
 
 async def _trades(walkers: Walkers, symbol: Symbol, hole: Interval, tally: Tally) -> Testimony:

@@ -16,7 +16,7 @@ from typing import Any
 
 import redis.asyncio
 
-from ..errors import StoreUnavailable
+from ..errors import DiskFull, StoreUnavailable
 from ..guard.rate_limit import FLOORS, BudgetRules, Priority, RateBudget
 from ..telemetry import count, get_logger
 from .keys import egress_key
@@ -83,7 +83,7 @@ class Budget:
             with translated():
                 arguments = budget_arguments(self._line, what, "", endpoint, per_second, priority, value)
                 answer: Any = await self._script(keys=[self._key], args=arguments)
-        except StoreUnavailable as error:
+        except (StoreUnavailable, DiskFull) as error:  # away, or full: a budget must not stop what empties it
             self._retry_redis_at = self._clock() + 2.0
             count("budget.without_redis")
             log.warning("budget.strict_share", processes=self._alone.processes, problem=str(error))

@@ -13,7 +13,7 @@ import dagster as dg
 
 from ...market.instrument import Market
 from ...pipeline.derive import Comparison, DerivedDay, compare_derived, derive_candles
-from ..metadata import KINDS, OWNERS, as_table, described
+from ..metadata import KINDS, OWNERS, add_to_each, as_table, described
 from ..partitions import grid, key_of, slice_of
 from ..resources import PipelineResource
 from .history import GROUP, KEYS_PER_RUN
@@ -73,8 +73,7 @@ def _candles_derived(market: Market, grid_starts: date) -> dg.AssetsDefinition:
 
         with pipeline.warehouse() as warehouse:
             made, sampled = asyncio.run(run())
-        for one in made:
-            context.add_asset_metadata(_of_key(one), partition_key=key_of(one.symbol, one.day))
+        add_to_each(context, {key_of(one.symbol, one.day): _of_key(one) for one in made})
         for line in sampled.failed:
             context.log.warning(f"not compared: {line}")
         return dg.MaterializeResult(metadata=_of_run(made, sampled))

@@ -26,7 +26,7 @@ KINDS: dict[str, str] = {
     "region_block": "REST answers 40000, or with `html` true a page with status 403; new sockets are refused with 403",
     "fills_history_lag": "fills-history does not know the last `lag_seconds` (default 60) yet",
     "clock_skew": "server time and requestTime are `skew_ms` (default 120000) ahead",
-    "missing_bar": "candle pages lack the bars opening at `open_ms`, one or a list (or a share `probability` of all)",
+    "missing_bar": "candle pages (of a `granularity`) lack the bars opening at `open_ms`, one or a list (or a share of them)",
     "changed_bar": "candle pages show a higher high and volume in the bars opening at `open_ms`, one or a list (or a share)",
     "drop": "sockets are cut without a close frame: once, or with `seconds` again and again",
     "refuse_connections": "new sockets are refused",
@@ -39,6 +39,7 @@ KINDS: dict[str, str] = {
     "bad_frame": "socket frames are cut in the middle",
     "listing": "a new symbol `target` (market:SYMBOL) is listed and trades from the next minute",
     "delisting": "the symbol `target` leaves the list and stops trading",
+    "halt": "the symbol `target` traded nothing from `from_ms` to `to_ms`, and has no bars of that time",
     "status": "the symbol `target` shows `status` in the instrument list",
 }
 

@@ -27,7 +27,7 @@ class Levers:
 
         :raises ValueError: an unknown kind, or a target the kind cannot act on.
         """
-        if kind in ("listing", "delisting", "status"):
+        if kind in ("listing", "delisting", "halt", "status"):
             return self._universe(kind, Target.parse(target), params)
         if kind in ("drop", "half_open") and seconds is None:
             struck = self._sockets.strike_once(kind, Target.parse(target))
@@ -51,6 +51,11 @@ class Levers:
             venue.universe.delist_now(instrument, now_ms=now)
             venue.bars.forget(instrument)
             return {"kind": kind, "symbol": instrument.name, "closed_ms": (instrument.closed_minute or 0) * 60_000}
+        if kind == "halt":
+            first, end = (int(params[name]) // 60_000 for name in ("from_ms", "to_ms"))
+            venue.bars.tape.halt(instrument, first, end)
+            venue.bars.forget(instrument)
+            return {"kind": kind, "symbol": instrument.name, "minutes": end - first}
         venue.statuses[instrument.name] = str(params.get("status", ""))
         return {"kind": kind, "symbol": instrument.name, "status": venue.status_of(instrument)}
 

@@ -51,22 +51,26 @@ def retained(bars: list[Bar], granularity: Granularity, now_ms: int) -> list[Bar
     return [bar for bar in bars if bar.open_ms >= oldest]
 
 
-def candle_page(venue: Venue, instrument: Instrument, bars: list[Bar], *, columns: int, path: str) -> list[list[str]]:
+def candle_page(
+    venue: Venue, instrument: Instrument, bars: list[Bar], *, columns: int, path: str, granularity: str
+) -> list[list[str]]:
     """Rows of a page, bent by the levers that hide or change bars."""
     place = {"path": path, "market": instrument.market, "symbol": instrument.symbol}
     rows = []
     for bar in bars:
         hidden = venue.faults.strikes("missing_bar", **place)
-        if hidden and _means(hidden, bar):
+        if hidden and _means(hidden, bar, granularity):
             continue
         changed = venue.faults.strikes("changed_bar", **place)
-        if changed and _means(changed, bar):
+        if changed and _means(changed, bar, granularity):
             bar = bar._replace(high=bar.high + 100 * instrument.tick, volume=bar.volume + 1)
         rows.append(candle_row(instrument, bar, columns=columns))
     return rows
 
 
-def _means(fault: Fault, bar: Bar) -> bool:
+def _means(fault: Fault, bar: Bar, granularity: str) -> bool:
+    if fault.params.get("granularity") not in (None, granularity):
+        return False
     opened = fault.params.get("open_ms")
     if isinstance(opened, list):
         return bar.open_ms in opened

@@ -149,7 +149,7 @@ def candles(venue: Venue, call: Call) -> Any:
     else:
         bars = venue.bars.mark_page(instrument, granularity, end_ms=end, limit=limit)
     bars = [bar for bar in retained(bars, granularity, now) if start is None or bar.open_ms >= start]
-    return candle_page(venue, instrument, bars, columns=7, path=call.path)
+    return candle_page(venue, instrument, bars, columns=7, path=call.path, granularity=call.params["granularity"])
 
 
 def history_candles(venue: Venue, call: Call) -> Any:
@@ -160,7 +160,7 @@ def history_candles(venue: Venue, call: Call) -> Any:
     start, end = _window(call, now)
     bars = venue.bars.page(instrument, granularity, end_ms=end, limit=limit, now_ms=now, closed=True)
     bars = [bar for bar in bars if start is None or bar.open_ms >= start]
-    return candle_page(venue, instrument, bars, columns=7, path=call.path)
+    return candle_page(venue, instrument, bars, columns=7, path=call.path, granularity=call.params["granularity"])
 
 
 def history_mark_candles(venue: Venue, call: Call) -> Any:

@@ -153,7 +153,14 @@ def candles(venue: Venue, call: Call) -> Any:
     now = venue.clock.now_ms()
     end = number(call.params, "endTime", code="400172") or now + 1
     bars = venue.bars.page(instrument, granularity, end_ms=min(end, now + 1), limit=limit, now_ms=now, closed=False)
-    return candle_page(venue, instrument, retained(bars, granularity, now), columns=8, path=call.path)
+    return candle_page(
+        venue,
+        instrument,
+        retained(bars, granularity, now),
+        columns=8,
+        path=call.path,
+        granularity=call.params["granularity"],
+    )
 
 
 def history_candles(venue: Venue, call: Call) -> Any:
@@ -165,7 +172,7 @@ def history_candles(venue: Venue, call: Call) -> Any:
         raise ApiError("400172", "Parameter verification failed")
     now = venue.clock.now_ms()
     bars = venue.bars.page(instrument, granularity, end_ms=min(end, now + 1), limit=limit, now_ms=now, closed=True)
-    return candle_page(venue, instrument, bars, columns=8, path=call.path)
+    return candle_page(venue, instrument, bars, columns=8, path=call.path, granularity=call.params["granularity"])
 
 
 def fills(venue: Venue, call: Call) -> Any:

@@ -24,7 +24,7 @@ _COUNT, _PRICE, _SIZE, _TRADE, _WARP = (np.array([n], dtype=np.int64) for n in (
 
 @dataclass(slots=True)
 class Day:
-    """The minutes of one UTC day of one instrument; arrays of 1,440. `exists` is False before listing and after closing."""
+    """One UTC day of one instrument; arrays of 1,440 minutes. `exists` is False before listing, after closing and in halts."""
 
     first_minute: int
     counts: I64
@@ -45,10 +45,16 @@ class Tape:
         self._recorded = recorded or RecordedMarket({})
         self._days: OrderedDict[tuple[Instrument, int], Day] = OrderedDict()
         self._closes: dict[tuple[Instrument, int], int] = {}
+        self._halts: dict[Instrument, list[tuple[int, int]]] = {}
         self._cached_days = cached_days
 
+    def halt(self, instrument: Instrument, first_minute: int, end_minute: int) -> None:
+        """Let nothing be traded in the epoch minutes [first, end), nor any bar be made of them."""
+        self._halts.setdefault(instrument, []).append((first_minute, end_minute))
+        self.forget(instrument)
+
     def forget(self, instrument: Instrument) -> None:
-        """Drop what is cached of an instrument whose listing or closing time changed."""
+        """Drop what is cached of an instrument whose listing or closing time or halts changed."""
         for key in [key for key in self._days if key[0] is instrument]:
             del self._days[key]
         for key in [key for key in self._closes if key[0] is instrument]:
@@ -117,8 +123,15 @@ class Tape:
         born = instrument.listed_minute - day * DAY_MINUTES
         if 0 <= born < DAY_MINUTES:
             counts[born] = max(1, counts[born])
+        counts[self._halted(instrument, minutes)] = 0
         counts[self._recorded.covered(instrument.name, day)] = 0
         return counts
+
+    def _halted(self, instrument: Instrument, minutes: I64) -> np.typing.NDArray[np.bool_]:
+        halted = np.zeros(len(minutes), dtype=np.bool_)
+        for first, end in self._halts.get(instrument, ()):
+            halted |= (minutes >= first) & (minutes < end)
+        return halted
 
     def _make_day(self, instrument: Instrument, number: int) -> Day:
         minutes = np.arange(number * DAY_MINUTES, (number + 1) * DAY_MINUTES, dtype=np.int64)
@@ -159,6 +172,7 @@ class Tape:
             day.turnover[trading] = (prices * volumes).sum(axis=1)
         if instrument.closed_minute is not None and instrument.status not in ("halt", "maintain"):
             day.exists &= minutes < instrument.closed_minute
+        day.exists &= ~self._halted(instrument, minutes)
         if bars is not None:
             at = bars.minutes
             day.open[at], day.high[at], day.low[at] = bars.open, bars.high, bars.low
