@@ -14,7 +14,7 @@ help:
 	@echo "make smoke   the demo, bounded and headless, compared row by row with what the exchange sent"
 	@echo "make test    every test, the smoke run included"
 	@echo "make chaos   the long form of the tests that kill processes"
-	@echo "make bench   budget, efficiency and overhead, measured on this machine (about twelve minutes)"
+	@echo "make bench   budget, efficiency, front half and overhead, measured on this machine (about twelve minutes)"
 	@echo "make lint    style, types and the layers of the house"
 	@echo "make lock    resolve the dependencies again into the lock files (needs uv)"
 	@echo "make clean   remove the virtual environment and caches (never data)"
@@ -61,6 +61,7 @@ chaos: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench.budget
 	$(BIN)/python -m bench.efficiency
+	$(BIN)/python -m bench.front_half
 	$(BIN)/python -m bench.dagster_overhead
 
 lint: $(VENV)/.dev

@@ -23,12 +23,13 @@ from websockets.asyncio.client import connect as connect_socket
 
 from bitget_pipeline.exchange.contract import Channel, Subscription
 from bitget_pipeline.exchange.registry import get
-from bitget_pipeline.feed.connection import MAX_FRAME_BYTES, QUEUED_FRAMES, Connection, SocketAddress
+from bitget_pipeline.feed.connection import Connection, SocketAddress
 from bitget_pipeline.feed.session import SessionRules
 from bitget_pipeline.market.instrument import Market, Symbol
+from bitget_pipeline.pipeline.append import Appender
 from bitget_pipeline.pipeline.continuity import Continuity
 from bitget_pipeline.pipeline.door import Door
-from bitget_pipeline.pipeline.intake import Appender, Intake
+from bitget_pipeline.pipeline.intake import Intake
 from bitget_pipeline.pipeline.live_state import LiveState
 from bitget_pipeline.storage.lease import Lease
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect, server_identity
@@ -65,8 +66,9 @@ class Meter:
 async def bare(task: Task, meter: Meter) -> int:
     """Receive, and look at nothing."""
     meter.begin()
-    options = {"ping_interval": None, "compression": None, "max_size": MAX_FRAME_BYTES, "max_queue": QUEUED_FRAMES}
-    async with connect_socket(f"ws://127.0.0.1:{task.port}", **options, close_timeout=0.1) as socket:  # type: ignore[arg-type]
+    async with connect_socket(
+        f"ws://127.0.0.1:{task.port}", ping_interval=None, compression=None, max_queue=4096, close_timeout=0.1
+    ) as socket:
         await socket.send("go")
         for _ in range(task.blast.frames):
             await socket.recv(decode=False)
