@@ -29,11 +29,12 @@ from ..contract import (
     TickerFrame,
     TradesFrame,
 )
+from ..rows import Rows, each
 from . import books, normalise
 from .answers import foreign
 from .channels import BY_WIRE_NAME, CHANNELS, FIRST_GENERATION_PRODUCTS, MARKETS
 from .normalise import BUYS
-from .wire import Push, Rows, TradePush, WireArgument, WireCandle, WireTicker, WireTrade
+from .wire import Push, TradePush, WireArgument, WireCandle, WireTicker, WireTrade
 
 AHEAD_MS = 86_400_000
 """A row dated more than a day after now is noise."""
@@ -53,25 +54,29 @@ _EACH = msgspec.json.Decoder(list[msgspec.Raw])
 
 def decode(frame: str | bytes, *, received_ms: int) -> Frame:
     """What the frame says. `received_ms` is the market clock's now; see contract.Exchange.decode."""
+    push: Push | None = None
     try:
         raw = frame.encode() if isinstance(frame, str) else frame
         if raw.find(_TRADE_MARK, 0, _MARKED_WITHIN) >= 0:
             try:
-                push = _trade_push(raw)
+                trades = _trade_push(raw)
             except msgspec.ValidationError:
                 pass  # a bad row, or no trades at all: the careful way below finds out
             else:
-                about = push.arg
+                about = trades.arg
                 symbol = _traded(about.instType, about.channel, about.instId)
                 if symbol is not None:
-                    return _trades_frame(symbol, push.data, 0, push.action == "snapshot", received_ms)
+                    return _trades_frame(symbol, trades.data, 0, trades.action == "snapshot", received_ms)
         elif raw in _SIGNS_OF_LIFE:
             return Pong()
-        return _any(_push(raw), received_ms)
+        push = _push(raw)
+        return _any(push, received_ms)
     except (ValueError, RecursionError) as error:
-        raise MalformedFrame(
+        malformed = MalformedFrame(
             f"a frame that makes no sense: {error}: {frame[:120]!r}", where="bitget websocket", remedy="it is set aside"
-        ) from None
+        )
+        malformed.about = None if push is None else _subscription_if_known(push.arg)
+        raise malformed from None
 
 
 @lru_cache(maxsize=16_384)
@@ -152,7 +157,7 @@ def _read_candles(about: Subscription, push: Push, received_ms: int) -> Frame:
             raise ValueError(f"a bar of the future: {candle.open_ms} ms")
         return candle
 
-    candles = normalise.each(rows, bar, rejected)
+    candles = each(rows, bar, rejected)
     if rejected and not candles:
         raise ValueError(f"none of its bars makes sense; {rejected[0]}")
     latest_of_each = {candle.open_ms: candle for candle in candles}
