@@ -56,7 +56,7 @@ class Door:
             seen = self._seen.get(symbol)
             if seen is None:
                 seen = self._seen[symbol] = array("q")
-            seen.extend(ids)
+            seen.fromlist(ids)
             if len(seen) > 2 * self._remembered:
                 del seen[: -self._remembered]
             self._highest[symbol] = max(self._highest.get(symbol, 0), max(ids))
