@@ -101,7 +101,7 @@ class TradeStream:
         for batch in batches:
             trades = batch.trades
             if trades:
-                newest = trades[-1].trade_id if len(trades) == 1 else max(trade[0] for trade in trades)
+                newest = max(trades).trade_id  # its first field
                 arguments += (str(batch.symbol), padded(newest) if advance else "", encode_batch(batch))
         arguments[2] = (len(arguments) - 4) // 3
         for symbol, after_id, before_id in gaps:
