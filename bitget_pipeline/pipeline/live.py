@@ -192,8 +192,8 @@ class _LiveRun:
             self.plan.run_id,
             self.plan.source,
             self.clock,
-            again=self._again,
-            trades_through=lambda symbol: self.state.stored_through(symbol, now_ms=self.clock()),
+            self._again,
+            lambda symbol: self.state.stored_through(symbol, now_ms=self.clock()),
         )
         for companion in self.companions:
             self._spawn(companion.run(writing, self.plan.symbols), companion.name)
