@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -21,8 +22,11 @@ from bitget_pipeline.cli.up import dagster_home, folder
 from bitget_pipeline.market.instrument import Instrument, Market, Status, Symbol
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.stand_in import StandIn, Verdict
+from bitget_pipeline.market.trade import Trade, TradeBatch
 from bitget_pipeline.market.universe import Chosen, Reason
-from bitget_pipeline.storage.redis_connection import RedisAddress
+from bitget_pipeline.storage.lease import Lease
+from bitget_pipeline.storage.redis_connection import RedisAddress, connect
+from bitget_pipeline.storage.stream import TradeStream
 from bitget_pipeline.storage.warehouse import CoverageState, Evidence, Warehouse
 
 from .running import free_port
@@ -494,3 +498,38 @@ def test_a_dry_run_says_what_it_would_cost(run: Run, stores: dict[str, str]) -> 
     assert told["partitions"] == {"candles_1m": 2, "candles_1m_archive": 1}
     assert (told["requests"], told["rows"], told["bytes"] > 0) == (33 * 8, 33 * 1440, True)
     assert told["minutes"] == round(33 * 8 / 18 / 60, 1)
+
+
+def test_flush_brings_in_what_waits_and_says_so(
+    run: Run, warehouse: Warehouse, redis_address: RedisAddress, redis_prefix: str, tmp_path: Path
+) -> None:
+    """
+    No live run: the command itself writes what lies in Redis, and a second call finds nothing. JSON for programs.
+    """
+    environ = {
+        "BITGET_PIPELINE_EXCHANGE": "local",
+        "BITGET_PIPELINE_HOME": str(tmp_path),
+        "BITGET_PIPELINE_REDIS_PREFIX": redis_prefix,
+        "REDIS_HOST": redis_address.host,
+        "REDIS_PORT": str(redis_address.port),
+        "CLICKHOUSE_HOST": "127.0.0.1",
+        "CLICKHOUSE_PORT": str(warehouse.address.port),
+        "CLICKHOUSE_DATABASE": warehouse.address.database,
+    }
+    symbol = Symbol(Market.SPOT, "BTCUSDT")
+
+    async def put() -> None:
+        client = connect(redis_address)
+        fence = await Lease(client, redis_prefix, "0").take("run", 0.001)
+        batch = TradeBatch(symbol, [Trade(7, 1_790_000_000_000, 1.0, 2.0, True)], 1_790_000_000_000)
+        await TradeStream(client, redis_prefix, "0").append([batch], fence=fence)
+        await client.aclose()
+
+    asyncio.run(put())
+    first = run("flush", "--json", **environ)
+    assert (first.code, json.loads(first.out)["entries"], json.loads(first.out)["rows"]) == (0, 1, 1)
+    within = Interval(1_789_999_999_000, 1_790_000_001_000)
+    assert [trade.trade_id for trade in warehouse.trades(symbol, within, source="local")] == [7]
+    second = run("flush", **environ)
+    assert second.code == 0
+    assert "nothing waits" in second.out
