@@ -3,7 +3,7 @@ The warehouse: everything the pipeline asks of ClickHouse, in our own terms.
 
 Input: values of market/, from pipeline/; output: rows in the tables of tables.py, and values read from the views of
 views.py. What it can do is written by subject in connection.py, reference_rows.py, candle_rows.py, derived_rows.py,
-derivative_rows.py, trade_rows.py and coverage_rows.py.
+derivative_rows.py, trade_rows.py, coverage_rows.py and incident_rows.py.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from .connection import WarehouseAddress
 from .coverage_rows import CoverageRows
 from .derivative_rows import DerivativeRows
 from .derived_rows import DerivedRows
+from .incident_rows import IncidentRows
 from .reference_rows import Member, ReferenceRows
 from .trade_rows import TradeRows
 
 __all__ = ["CoverageState", "Evidence", "Member", "Warehouse", "WarehouseAddress"]
 
 
-class Warehouse(ReferenceRows, CandleRows, DerivedRows, DerivativeRows, TradeRows, CoverageRows):
+class Warehouse(ReferenceRows, CandleRows, DerivedRows, DerivativeRows, TradeRows, CoverageRows, IncidentRows):
     """
     An open connection to ClickHouse, with all that is kept there; `Warehouse.open(address)` makes one, and it closes
     itself as a context.

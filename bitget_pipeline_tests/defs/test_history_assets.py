@@ -14,13 +14,14 @@ from bitget_pipeline.defs.checks import CHECKS
 from bitget_pipeline.defs.history_launcher import derivations
 from bitget_pipeline.defs.partitions import RANGE_END, RANGE_START
 from bitget_pipeline.defs.resources import PipelineResource, boot
-from bitget_pipeline.defs.sensors import derivation_launchers
+from bitget_pipeline.defs.sensors import archive_derivation_launchers, derivation_launchers
 from bitget_pipeline.local.exchange import ExchangeConfig, LocalExchange, running
 from bitget_pipeline.market.candle import Candle, Resolution
 from bitget_pipeline.market.derivatives import FundingRate, OpenInterest, PriceKind
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.universe import Chosen, Reason
+from bitget_pipeline.pipeline.backfill import backfill_candles
 from bitget_pipeline.pipeline.discover import discover
 from bitget_pipeline.storage.stamp import stamp_database
 
@@ -105,6 +106,35 @@ async def test_empty_answers_turn_no_day_green_and_take_nothing_from_the_others(
 
     assert not failed.success
     assert [event.partition_key for event in events.records] == 2 * [f"{yesterday}|BTCUSDT"]
+
+
+async def test_the_months_of_the_archive_get_longer_candles_too(placed, warehouse):
+    """
+    Two days on both sides of a month's border, stored long ago: the sensor asks for both months, one run makes their bars
+    and finds them equal to the exchange's.
+    """
+    await _known_instruments(warehouse)
+    await _stored_days(placed, warehouse, [date(2025, 9, 30), date(2025, 10, 1)])
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("usdtm_symbols", ["BTCUSDT"])
+        launcher = archive_derivation_launchers(MARKETS, grid_starts=GRID)[1]
+
+        def tick():
+            return launcher(dg.build_sensor_context(instance), pipeline=PipelineResource())
+
+        (request,) = tick().run_requests
+        assert request.tags == {RANGE_START: "2025-09-01|BTCUSDT", RANGE_END: "2025-10-01|BTCUSDT"}
+        result = await materialized(instance, "candles_derived_archive", day="2025-09-01", until="2025-10-01")
+        events = {event.partition: event.metadata for event in result.asset_materializations_for_node(
+            "usdtm__candles_derived_archive"
+        )}  # fmt: skip
+        assert tick().skip_message == "nothing is missing"
+
+    assert set(events) == {"2025-09-01|BTCUSDT", "2025-10-01|BTCUSDT"}
+    for metadata in events.values():
+        assert metadata["dagster/partition_row_count"].value == 415
+        assert (metadata["candles stored"].value, metadata["differences"].value) == (830, 0)
+        assert metadata["bars compared with the exchange's"].value > 0
 
 
 async def test_every_asset_of_a_futures_market_fills_its_table(placed, warehouse):
@@ -195,3 +225,19 @@ async def _known_instruments(warehouse) -> None:
             run_id="test",
             now_ms=lambda: int(datetime.now(UTC).timestamp() * 1000),
         )
+
+
+async def _stored_days(server: LocalExchange, warehouse, days) -> None:
+    """What the archive's runs would have stored of BTC."""
+    async with PipelineResource().history(warehouse) as history:
+        report = await backfill_candles(
+            history.client,
+            history.client.exchange,
+            warehouse,
+            history.versions,
+            [(BTC, day) for day in days],
+            source="local",
+            run_id="test",
+            now_ms=server.now_ms,
+        )
+    assert report.rows == 1440 * len(days)
