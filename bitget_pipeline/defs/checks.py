@@ -70,6 +70,17 @@ CHECKS = (
         columns=("at", "severity", "what"),
     ),
     Check(
+        asset="coverage",
+        name="stored_bars_still_agree",
+        sentence="Of the complete days that were fetched again in the last two nights, the exchange had changed no bar.",
+        offenders=(
+            "SELECT market, symbol, toString(opened_at), what, details FROM incidents_final "
+            "WHERE kind = 'bars_changed' AND opened_at > now() - INTERVAL 2 DAY ORDER BY opened_at DESC"
+        ),
+        columns=("market", "symbol", "found at", "what", "bars before and now"),
+        severity=dg.AssetCheckSeverity.WARN,
+    ),
+    Check(
         asset="*/candles_derived",
         name="derived_bars_agree",
         sentence="No sampled bar made from our minutes differs from the exchange's own.",
