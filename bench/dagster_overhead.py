@@ -21,6 +21,7 @@ os.environ.setdefault("DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS", "true")
 import dagster as dg
 
 from bitget_pipeline.defs.assets.history import of_keys
+from bitget_pipeline.defs.metadata import add_to_each
 from bitget_pipeline.defs.partitions import grid, key_of, rectangles, slice_of, symbol_partitions
 from bitget_pipeline.market.instrument import Market
 from bitget_pipeline.pipeline.backfill import KeyReport, KeyState
@@ -36,9 +37,9 @@ SYMBOLS = 20
 )
 def candles_1m(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     """The events of a backfill, without the backfill."""
-    for symbol, day in slice_of(context, Market.SPOT):
-        done = KeyReport(symbol, day, KeyState.COMPLETE, 1440, 1440, 1440, (), 8, 0.5)
-        context.add_asset_metadata(of_keys([done]), partition_key=key_of(symbol, day))
+    keys = slice_of(context, Market.SPOT)
+    done = [KeyReport(symbol, day, KeyState.COMPLETE, 1440, 1440, 1440, (), 8, 0.5) for symbol, day in keys]
+    add_to_each(context, {key_of(one.symbol, one.day): of_keys([one]) for one in done})
     return dg.MaterializeResult(metadata={"candles stored": 0})
 
 

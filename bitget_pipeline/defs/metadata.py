@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 from ..storage.tables import BY_NAME
+from .partitions import Grid
 
 OWNERS = ["team:market-data"]
 KINDS = {"clickhouse"}
@@ -22,6 +23,15 @@ def described(table: str) -> dict[str, Any]:
         "dagster/table_name": f"trading.{table}",
         "dagster/column_schema": dg.TableSchema(columns=columns),
     }
+
+
+def add_to_each(context: dg.AssetExecutionContext, metadata: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give each of these partitions of the run its own metadata."""
+    partitions = context.assets_def.partitions_def
+    assert isinstance(partitions, Grid), f"{context.asset_key.to_user_string()} is not partitioned by a grid"
+    with partitions.resolved_once():
+        for key, its_own in metadata.items():
+            context.add_asset_metadata(its_own, partition_key=key)
 
 
 def as_table(rows: Iterable[Mapping[str, Any]], *, columns: Sequence[str]) -> dg.MetadataValue:

@@ -6,9 +6,11 @@ their order of insertion, so a deletion would shift the ranges of runs that wait
 covers other symbols, or none, and is green).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -25,22 +27,54 @@ MOST_KEYS = 100_000
 """Dagster's advice for one asset: beyond it its pages become slow."""
 
 
+class Grid(dg.MultiPartitionsDefinition):
+    """
+    Time × symbol, whose ranges can be resolved once for a run.
+
+    Dagster resolves the range of a run again for every key that is given metadata, with three questions to its database
+    each time: 12 ms a key in a run of 1,000, and more the longer the run is (`python -m bench.dagster_overhead`).
+    """
+
+    _resolved: dict[dg.PartitionKeyRange, Sequence[Any]] | None = None
+
+    @contextmanager
+    def resolved_once(self) -> Iterator[None]:
+        """Within this block a range keeps the keys it had when it was first asked for."""
+        self._resolved = {}
+        try:
+            yield
+        finally:
+            self._resolved = None
+
+    def get_partition_keys_in_range(
+        self,
+        partition_key_range: dg.PartitionKeyRange,
+        dynamic_partitions_store: Any = None,
+    ) -> Sequence[Any]:
+        """As of any partitions definition."""
+        resolved = self._resolved
+        if resolved is not None and partition_key_range in resolved:
+            return resolved[partition_key_range]
+        keys = super().get_partition_keys_in_range(partition_key_range, dynamic_partitions_store)
+        if resolved is not None:
+            resolved[partition_key_range] = keys
+        return keys
+
+
 def symbol_partitions(market: Market) -> dg.DynamicPartitionsDefinition:
     """The symbols of a market that were ever selected."""
     return dg.DynamicPartitionsDefinition(name=f"{market}_symbols")
 
 
-def grid(market: Market, *, starts: date) -> dg.MultiPartitionsDefinition:
+def grid(market: Market, *, starts: date) -> Grid:
     """Day × symbol of a market, from the UTC day `starts` to yesterday."""
-    return dg.MultiPartitionsDefinition(
-        {DAY: dg.DailyPartitionsDefinition(start_date=starts.isoformat()), SYMBOL: symbol_partitions(market)}
-    )
+    return Grid({DAY: dg.DailyPartitionsDefinition(start_date=starts.isoformat()), SYMBOL: symbol_partitions(market)})
 
 
-def archive_grid(market: Market, *, ends: date) -> dg.MultiPartitionsDefinition:
+def archive_grid(market: Market, *, ends: date) -> Grid:
     """Month × symbol of a market, for what is older than the day-by-symbol grid, which begins on the first of month `ends`."""
     months = dg.MonthlyPartitionsDefinition(start_date=EARLIEST_MONTH.isoformat(), end_date=ends.isoformat())
-    return dg.MultiPartitionsDefinition({MONTH: months, SYMBOL: symbol_partitions(market)})
+    return Grid({MONTH: months, SYMBOL: symbol_partitions(market)})
 
 
 def admissible(names: Iterable[str]) -> tuple[list[str], list[str]]:

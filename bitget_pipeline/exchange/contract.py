@@ -1,9 +1,10 @@
 """
 What every exchange must offer, and the values that cross the border.
 
-Implemented by exchange/<name>/adapter.py and found by exchange/registry.py; used by feed/, history/ and pipeline/.
-An exchange here is pure: it builds requests and frames, and turns received bytes into our values. Whoever calls it does
-the sending.
+Three circles: a `Venue` can be asked and listened to; a `Substitute` can stand in for another while that is dark; an
+`Exchange` is one whose whole market data we keep. Implemented by exchange/<name>/adapter.py and found by
+exchange/registry.py; used by feed/, history/ and pipeline/. All of it is pure: it builds requests and frames, and turns
+received bytes into our values. Whoever calls it does the sending.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from enum import StrEnum
 from typing import Generic, Protocol, TypeAlias, TypeVar
 from urllib.parse import quote
 
-from ..market.candle import Candle, Resolution
+from ..market.candle import Candle, Candles, Resolution
 from ..market.derivatives import FundingRate, OpenInterest, PriceKind
 from ..market.instrument import Instrument, Market, Symbol, Ticker
 from ..market.trade import Trade, TradeBatch
@@ -80,7 +81,11 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class SocketLimits:
-    """What the exchange bears on its public sockets. Times in seconds."""
+    """
+    What the exchange bears on its public sockets. Times in seconds.
+
+    `first_data_within` is how long a subscription may stay without data: short where each begins with a snapshot.
+    """
 
     max_channels: int
     messages_per_second: int
@@ -90,6 +95,7 @@ class SocketLimits:
     pong_within: float
     lifetime: float
     connects_per_5min: int
+    first_data_within: float = 10.0
 
 
 # ---------------------------------------------------------------- what a frame can be
@@ -112,7 +118,8 @@ class CandlesFrame:
     """
     Bars of one symbol, oldest first; the last one may still be forming (its end lies after the market clock's now).
 
-    A later frame with the same open time replaces the bar. `rejected` counts rows left out.
+    A later frame with the same open time replaces the bar. `rejected` counts rows left out. `final` says whether the
+    last bar will not change any more, None where the exchange does not say.
     """
 
     symbol: Symbol
@@ -121,6 +128,7 @@ class CandlesFrame:
     snapshot: bool
     received_ms: int
     rejected: int = 0
+    final: bool | None = None
 
 
 @dataclass(slots=True)
@@ -152,9 +160,13 @@ class BookFrame:
 
 @dataclass(slots=True)
 class Acknowledged:
-    """The exchange confirms a subscription or its end. It proves nothing: only a data frame does."""
+    """
+    The exchange confirms a subscription or its end. It proves nothing: only a data frame does.
 
-    subscription: Subscription
+    `subscription` is None where the exchange confirms a whole frame of ours and does not say what was in it.
+    """
+
+    subscription: Subscription | None
     subscribed: bool
 
 
@@ -172,7 +184,14 @@ class Pong:
     """A sign of life from the server."""
 
 
-Frame: TypeAlias = TradesFrame | CandlesFrame | TickerFrame | BookFrame | Acknowledged | SubscriptionRefused | Pong
+@dataclass(slots=True)
+class Ending:
+    """The server will close this connection soon: its successor is wanted now."""
+
+
+Frame: TypeAlias = (
+    TradesFrame | CandlesFrame | TickerFrame | BookFrame | Acknowledged | SubscriptionRefused | Pong | Ending
+)
 
 
 # ---------------------------------------------------------------- what an answer can be
@@ -187,6 +206,16 @@ class Page(list[Row], Generic[Row]):
 
     def __init__(self, rows: Iterable[Row] = (), rejected: Sequence[str] = ()) -> None:
         super().__init__(rows)
+        self.rejected: list[str] = list(rejected)
+
+
+class CandlePage(Candles):
+    """The bars of one answer, in columns; otherwise as `Page`."""
+
+    __slots__ = ("rejected",)
+
+    def __init__(self, candles: Candles, rejected: Sequence[str] = ()) -> None:
+        super().__init__(candles.open_ms, candles.values)
         self.rejected: list[str] = list(rejected)
 
 
@@ -230,8 +259,8 @@ class KeyVerdict:
     family: Family
 
 
-class Exchange(Protocol):
-    """One exchange: requests out, answers and frames in, all in our words."""
+class Venue(Protocol):
+    """A place where things are traded: requests out, answers and frames in, all in our words."""
 
     name: str
     rest_url: str
@@ -240,7 +269,6 @@ class Exchange(Protocol):
     limits: SocketLimits
     max_candles_per_page: int
     max_trades_per_page: int
-    max_funding_per_page: int
 
     # ---- requests
 
@@ -257,7 +285,8 @@ class Exchange(Protocol):
         """
         Ask for the closed bars that open before `end_ms` (Unix ms UTC, exclusive, aligned), newest `limit` of them.
 
-        The answer may hold a bar that opens at `end_ms` itself: the caller keeps what it asked for.
+        The answer may hold a bar that opens at `end_ms` itself, or, where `end_ms` lies ahead of the exchange's clock,
+        one that is still forming: the caller keeps what it asked for.
         """
 
     def candle_window(self, resolution: Resolution) -> timedelta:
@@ -268,22 +297,6 @@ class Exchange(Protocol):
 
     def trade_page(self, symbol: Symbol, *, before_id: int | None = None, limit: int | None = None) -> Request:
         """Ask for the trades with ids below `before_id`, newest `limit` of them; without it the newest of all."""
-
-    def book(self, symbol: Symbol) -> Request:
-        """Ask for the order book now."""
-
-    def price_page(
-        self, symbol: Symbol, kind: PriceKind, resolution: Resolution, *, end_ms: int, limit: int | None = None
-    ) -> Request:
-        """
-        Ask for closed bars of a future's mark or index price, like `candle_page`; `read_candles` reads the answer.
-        """
-
-    def funding_page(self, symbol: Symbol, *, page: int) -> Request:
-        """Ask for settled funding of a future: page 1 holds the newest `max_funding_per_page` settlements."""
-
-    def open_interest(self, symbol: Symbol) -> Request:
-        """Ask for the contracts of a future that are outstanding now."""
 
     # ---- answers: HTTP status and body in, our values out; they raise the error tree
 
@@ -296,23 +309,14 @@ class Exchange(Protocol):
     def read_tickers(self, market: Market, status: int, body: bytes) -> Page[Ticker]:
         """The last 24 hours of every instrument, volume in USDT included."""
 
-    def read_candles(self, symbol: Symbol, resolution: Resolution, status: int, body: bytes) -> Page[Candle]:
+    def read_candles(self, symbol: Symbol, resolution: Resolution, status: int, body: bytes) -> CandlePage:
         """Bars, ascending by open time, each once. Raises MalformedPage when two rows contradict each other."""
 
     def read_trades(self, symbol: Symbol, status: int, body: bytes, *, received_ms: int) -> Page[Trade]:
         """Trades, oldest first, each once."""
 
-    def read_book(self, symbol: Symbol, status: int, body: bytes) -> BookFrame:
-        """The order book, always a snapshot."""
-
-    def read_funding(self, symbol: Symbol, status: int, body: bytes) -> Page[FundingRate]:
-        """Settled funding, oldest first, each settlement once."""
-
-    def read_open_interest(self, symbol: Symbol, status: int, body: bytes) -> OpenInterest | None:
-        """The contracts outstanding, None when the answer does not name the symbol."""
-
     def read_headers(self, headers: Mapping[str, str]) -> int | None:
-        """How many requests of this endpoint are left in this second, when the answer says so."""
+        """How many requests of this endpoint are left in this second, when the answer says so; 0 asks for a pause."""
 
     # ---- websocket
 
@@ -331,6 +335,57 @@ class Exchange(Protocol):
 
         Raises MalformedFrame when nothing of it can be understood, ForeignGeneration when it is V1 or V3.
         """
+
+
+class Substitute(Venue, Protocol):
+    """
+    A venue that can stand in for one market of another while that is dark: its rows carry a `source` of their own.
+
+    Its trade ids grow by one for each trade of a symbol, so that a loss shows.
+    """
+
+    source: str
+
+    def first_trade_since(self, symbol: Symbol, *, since_ms: int) -> Request:
+        """Ask for the first trade at or after a moment (Unix ms UTC), within the hour that follows it."""
+
+    def read_first_trade(self, symbol: Symbol, status: int, body: bytes) -> int | None:
+        """The id of that trade, None when there was none in that hour."""
+
+
+class Exchange(Venue, Protocol):
+    """An exchange whose whole public market data we keep, and that may know us by a key."""
+
+    max_funding_per_page: int
+
+    # ---- requests
+
+    def book(self, symbol: Symbol) -> Request:
+        """Ask for the order book now."""
+
+    def price_page(
+        self, symbol: Symbol, kind: PriceKind, resolution: Resolution, *, end_ms: int, limit: int | None = None
+    ) -> Request:
+        """
+        Ask for closed bars of a future's mark or index price, like `candle_page`; `read_candles` reads the answer.
+        """
+
+    def funding_page(self, symbol: Symbol, *, page: int) -> Request:
+        """Ask for settled funding of a future: page 1 holds the newest `max_funding_per_page` settlements."""
+
+    def open_interest(self, symbol: Symbol) -> Request:
+        """Ask for the contracts of a future that are outstanding now."""
+
+    # ---- answers
+
+    def read_book(self, symbol: Symbol, status: int, body: bytes) -> BookFrame:
+        """The order book, always a snapshot."""
+
+    def read_funding(self, symbol: Symbol, status: int, body: bytes) -> Page[FundingRate]:
+        """Settled funding, oldest first, each settlement once."""
+
+    def read_open_interest(self, symbol: Symbol, status: int, body: bytes) -> OpenInterest | None:
+        """The contracts outstanding, None when the answer does not name the symbol."""
 
     # ---- trade ids
 

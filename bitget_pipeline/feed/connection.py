@@ -23,13 +23,14 @@ from ..exchange.contract import (
     BookFrame,
     CandlesFrame,
     Channel,
-    Exchange,
+    Ending,
     Frame,
     Pong,
     Subscription,
     SubscriptionRefused,
     TickerFrame,
     TradesFrame,
+    Venue,
 )
 from ..telemetry import count, get_logger
 from .session import Reconnect, Renew, Report, Send, Session, SessionRules, Stage
@@ -85,7 +86,7 @@ class Connection:
     def __init__(
         self,
         name: str,
-        exchange: Exchange,
+        exchange: Venue,
         address: SocketAddress,
         subscriptions: Sequence[Subscription],
         listener: Listener,
@@ -207,6 +208,9 @@ class Connection:
             count("feed.subscriptions_refused")
             session.refused(frame.subscription, f"refused with code {frame.code}: {frame.message}")
             self._nudge.set()
+        elif isinstance(frame, Ending):
+            log.info("feed.renewal_due", connection=self.name, reason="the exchange announces its end")
+            self.renewal.set()
         elif not isinstance(frame, TradesFrame):
             self._first_data(session, _subscription_of(frame))
             self._listener.frame(frame)

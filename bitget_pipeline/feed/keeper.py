@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from ..errors import ExchangeUnavailable
-from ..exchange.contract import Exchange, Subscription
+from ..exchange.contract import Subscription, Venue
 from ..telemetry import count, get_logger
 from .connection import Connection, Listener, SocketAddress
 from .session import SessionRules
@@ -32,7 +32,7 @@ class Keeper:
     def __init__(
         self,
         name: str,
-        exchange: Exchange,
+        exchange: Venue,
         address: SocketAddress,
         subscriptions: Sequence[Subscription],
         listener: Listener,

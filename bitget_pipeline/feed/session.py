@@ -54,6 +54,7 @@ class SessionRules:
             subscribes_per_hour=limits.subscribes_per_hour,
             ping_every=limits.ping_every,
             pong_within=limits.pong_within,
+            first_data_within=limits.first_data_within,
             renew_after=max(limits.lifetime - RENEW_BEFORE, limits.lifetime / 2),
         )
 
@@ -139,11 +140,12 @@ class Session:
 
     # ------------------------------------------------------------ what happened
 
-    def acknowledged(self, subscription: Subscription) -> None:
-        """The exchange confirmed a subscription."""
-        standing = self._standing.get(subscription)
-        if standing is not None and standing.stage is Stage.ASKED:
-            standing.stage = Stage.ACKNOWLEDGED
+    def acknowledged(self, subscription: Subscription | None) -> None:
+        """The exchange confirmed a subscription; None: a frame of ours, so that all that were asked count as confirmed."""
+        confirmed = self._standing.values() if subscription is None else (self._standing.get(subscription),)
+        for standing in confirmed:
+            if standing is not None and standing.stage is Stage.ASKED:
+                standing.stage = Stage.ACKNOWLEDGED
 
     def refused(self, subscription: Subscription | None, problem: str) -> None:
         """The exchange refused one subscription for good; the others of the connection go on."""

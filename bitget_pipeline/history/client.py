@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -21,7 +21,7 @@ from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, Prox
 from yarl import URL
 
 from ..errors import ExchangeBusy, ExchangeUnavailable, MalformedPage, Refused, RegionBlocked, Transient
-from ..exchange.contract import Exchange, Request
+from ..exchange.contract import Exchange, Request, Venue
 from ..guard.breaker import Breaker
 from ..guard.rate_limit import Priority
 from ..telemetry import count, get_logger
@@ -89,12 +89,12 @@ class Tally:
 
 
 @dataclass(slots=True)
-class HistoryClient:
+class VenueClient:
     """
-    Asks the exchange. Open it with `opened`, which closes it too; one per event loop.
+    Asks a venue. Open it with `opened_for`, which closes it too; one per event loop.
     """
 
-    exchange: Exchange
+    exchange: Venue
     address: HttpAddress
     budget: RateBudget
     session: aiohttp.ClientSession
@@ -154,12 +154,14 @@ class HistoryClient:
             )
         await allowed(self.budget, request.endpoint, request.per_second, priority)
         tally.requests += 1
+        headers: dict[str, str] = {}
         try:
             status, headers, body = await self._send(request, bulk=bulk)
             answer = read(status, body)
         except ExchangeBusy as busy:
             breaker.succeeded(now=time.monotonic())  # it is there; the budget deals with the rest
             count("history.busy")
+            busy.retry_after = told_to_wait(headers) or busy.retry_after
             seconds = busy.retry_after or min(30.0, 2.0 ** (tries - 1))
             self._busy.add(request.endpoint)
             await self.budget.penalise(request.endpoint, request.per_second, seconds)
@@ -211,6 +213,23 @@ class HistoryClient:
             raise ExchangeUnavailable(
                 f"the exchange cannot be reached: {_cause(error)}", where=f"{self.address.url}, {request.endpoint}"
             ) from error
+
+
+@dataclass(slots=True)
+class HistoryClient(VenueClient):
+    """
+    Asks the exchange whose whole market data we keep. Open it with `opened`, which closes it too; one per event loop.
+    """
+
+    exchange: Exchange
+
+
+def told_to_wait(headers: Mapping[str, str]) -> float:
+    """The seconds of a `Retry-After` header; 0.0 without one that can be read (RFC 9110 also allows a date)."""
+    for name, value in headers.items():
+        if name.lower() == "retry-after" and value.strip().isascii() and value.strip().isdecimal():
+            return float(value)
+    return 0.0
 
 
 async def allowed(budget: RateBudget, endpoint: str, per_second: float, priority: Priority) -> None:
@@ -269,10 +288,23 @@ async def opened(
     exchange: Exchange, address: HttpAddress, budget: RateBudget, *, patience: Patience | None = None
 ) -> AsyncIterator[HistoryClient]:
     """A client that can be used until the end of the block."""
+    async with _session(address) as session:
+        yield HistoryClient(exchange, address, budget, session, patience or Patience())
+
+
+@contextlib.asynccontextmanager
+async def opened_for(
+    venue: Venue, address: HttpAddress, budget: RateBudget, *, patience: Patience | None = None
+) -> AsyncIterator[VenueClient]:
+    """The same for a venue that is no exchange of ours, such as one that stands in for it; its budget is its own."""
+    async with _session(address) as session:
+        yield VenueClient(venue, address, budget, session, patience or Patience())
+
+
+def _session(address: HttpAddress) -> aiohttp.ClientSession:
     tls = address.tls if address.tls is not None else True
     if address.proxy and address.proxy.startswith("socks"):
         connector: aiohttp.BaseConnector = ProxyConnector.from_url(address.proxy, ssl=tls, limit=32)
     else:
         connector = aiohttp.TCPConnector(ssl=tls, limit=32)
-    async with aiohttp.ClientSession(connector=connector, headers={"User-Agent": "bitget-pipeline"}) as session:
-        yield HistoryClient(exchange, address, budget, session, patience or Patience())
+    return aiohttp.ClientSession(connector=connector, headers={"User-Agent": "bitget-pipeline"})

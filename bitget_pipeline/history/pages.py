@@ -11,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import MalformedPage
-from ..market.candle import Candle
+from ..market.candle import Candle, Candles
 from ..market.interval import Interval, from_ms, gaps_between
 
 
@@ -50,7 +53,7 @@ class CandleWalk:
         self._limit = page_size
         self._empty_answers = empty_answers
         self._closed_end = closed_end
-        self._bars: dict[int, Candle] = {}
+        self._bars = Candles.of(())  # ascending, each once
         self._cursor = min(self.wanted.end_ms + every_ms, closed_end)
         self._oldest: int | None = None
         self._fruitless = 0
@@ -67,7 +70,7 @@ class CandleWalk:
 
     def take(self, page: Sequence[Candle]) -> bool:
         """
-        Note the answer to `ask`: bars in ascending order. Returns whether it brought a bar that was not known.
+        Note the answer to `ask`: bars in ascending order, each once. Returns whether it brought a bar that was not known.
 
         Raises MalformedPage, and keeps nothing of the page, when a bar is not on the grid or contradicts what an
         earlier page said about the same minute.
@@ -75,25 +78,36 @@ class CandleWalk:
         ask = self.ask
         if ask is None:
             raise ValueError("the walk is over")
-        bars = [bar for bar in page if bar.open_ms < ask.end_ms and bar.open_ms + self._every <= self._closed_end]
-        for bar in bars:
-            if bar.open_ms % self._every:
-                raise MalformedPage(f"a bar opens at {from_ms(bar.open_ms)}, which is not on the grid")
-            known = self._bars.get(bar.open_ms)
-            if known is not None and known != bar:
-                raise MalformedPage(f"two pages disagree about the bar at {from_ms(bar.open_ms)}")
+        bars = Candles.of(page)
+        bars = bars.where((bars.open_ms < ask.end_ms) & (bars.open_ms + self._every <= self._closed_end))
+        fresh = bars.where(self._unknown(bars))
         if bars:
-            self._answers.append((bars[0].open_ms, bars[-1].open_ms))
-        fresh = [bar for bar in bars if bar.open_ms not in self._bars]
+            self._answers.append((int(bars.open_ms[0]), int(bars.open_ms[-1])))
         if not fresh:
             self._look_further(ask)
             return False
         self._fruitless = 0
-        self._bars.update((bar.open_ms, bar) for bar in fresh)
-        reached = fresh[0].open_ms
+        self._bars = _ascending(Candles.joined([fresh, self._bars]))
+        reached = int(fresh.open_ms[0])
         self._oldest = reached if self._oldest is None else min(self._oldest, reached)
         self._cursor = self._oldest + self._every
         return True
+
+    def _unknown(self, bars: Candles) -> NDArray[np.bool_]:
+        """Which bars no earlier page had. Raises MalformedPage for the first that cannot stand beside them."""
+        off_grid = bars.open_ms % self._every != 0
+        places = np.searchsorted(self._bars.open_ms, bars.open_ms)
+        fresh: NDArray[np.bool_] = np.append(self._bars.open_ms, -1)[places] != bars.open_ms
+        known = self._bars.where(places[~fresh])
+        differs = off_grid.copy()
+        differs[~fresh] |= (known.values != bars.values[:, ~fresh]).any(axis=0)
+        if differs.any():
+            first = int(np.argmax(differs))
+            at = from_ms(int(bars.open_ms[first]))
+            if off_grid[first]:
+                raise MalformedPage(f"a bar opens at {at}, which is not on the grid")
+            raise MalformedPage(f"two pages disagree about the bar at {at}")
+        return fresh
 
     def _look_further(self, ask: PageAsk) -> None:
         """Nothing new: ask the same once more, then go on below the silent stretch; it stays a hole, not an empty one."""
@@ -102,13 +116,14 @@ class CandleWalk:
             self._fruitless = 0
             self._cursor = ask.end_ms - (self._limit - 1) * self._every
 
-    def candles(self) -> list[Candle]:
+    def candles(self) -> Candles:
         """The bars of the wanted stretch so far, ascending, each once."""
-        return [self._bars[open_ms] for open_ms in sorted(self._bars) if open_ms in self.wanted]
+        start, end = np.searchsorted(self._bars.open_ms, (self.wanted.start_ms, self.wanted.end_ms))
+        return self._bars[start:end]
 
     def holes(self) -> list[Interval]:
         """The stretches of the wanted time that no bar covers."""
-        return gaps_between(self._bars, every_ms=self._every, within=self.wanted)
+        return gaps_between(self._bars.open_ms, every_ms=self._every, within=self.wanted)
 
     def bounds(self, hole: Interval) -> bool:
         """Whether one answer had bars on both sides of the hole, so that it was not merely cut off there."""
@@ -118,6 +133,12 @@ class CandleWalk:
     def expected(self) -> int:
         """How many bars the wanted stretch has."""
         return (self.wanted.end_ms - self.wanted.start_ms) // self._every
+
+
+def _ascending(bars: Candles) -> Candles:
+    """By open time; a walk backward joins them in that order nearly always."""
+    in_order = (np.diff(bars.open_ms) > 0).all()
+    return bars if in_order else bars.where(np.argsort(bars.open_ms))
 
 
 def joined(stretches: Sequence[Interval], *, reach_ms: int) -> list[Interval]:

@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Interval:
@@ -49,21 +52,18 @@ def from_ms(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, tz=UTC)
 
 
-def gaps_between(opens: Iterable[int], *, every_ms: int, within: Interval) -> list[Interval]:
+def gaps_between(opens: Iterable[int] | NDArray[np.int64], *, every_ms: int, within: Interval) -> list[Interval]:
     """
     The stretches of `within` that have no bar, given the bars' open times in any order.
 
     A bar that opens at t covers [t, t + every_ms). Opens outside `within` are ignored.
     """
-    gaps: list[Interval] = []
-    cursor = within.start_ms
-    for opened in sorted({ms for ms in opens if ms in within}):
-        if opened > cursor:
-            gaps.append(Interval(cursor, opened))
-        cursor = max(cursor, opened + every_ms)
-    if cursor < within.end_ms:
-        gaps.append(Interval(cursor, within.end_ms))
-    return gaps
+    known = opens if isinstance(opens, np.ndarray) else np.fromiter(opens, np.int64)
+    known = np.unique(known[(known >= within.start_ms) & (known < within.end_ms)])
+    covered_until = np.concatenate(([within.start_ms], known + every_ms))
+    covered_from = np.concatenate((known, [within.end_ms]))
+    gaps = covered_until < covered_from
+    return [Interval(*gap) for gap in zip(covered_until[gaps].tolist(), covered_from[gaps].tolist(), strict=True)]
 
 
 def days_of_month(month: date) -> list[date]:

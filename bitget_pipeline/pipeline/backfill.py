@@ -20,7 +20,7 @@ from ..exchange.contract import Exchange
 from ..guard.rate_limit import Priority
 from ..history.client import HistoryClient, Tally
 from ..history.pages import CandleWalk, joined
-from ..market.candle import Candle, Resolution
+from ..market.candle import Candles, Resolution
 from ..market.coverage import NOTHING_TO_FETCH, SETTLED, CoverageState, Evidence
 from ..market.instrument import Instrument, Status, Symbol
 from ..market.interval import Interval, gaps_between, to_ms
@@ -189,7 +189,8 @@ async def _walk(walkers: Walkers, walked: Walked, *, closed_before_ms: int) -> N
     every = walkers.resolution.ms
     reach = walkers.exchange.max_candles_per_page * every
     for stretch in joined(_to_ask(walkers, walked), reach_ms=reach):
-        walked.fetched += await _fetch(walkers, walked, stretch, closed_before_ms=closed_before_ms)
+        came = await _fetch(walkers, walked, stretch, closed_before_ms=closed_before_ms)
+        walked.fetched = Candles.joined([walked.fetched, came])
         walked.asked.append(stretch)
 
 
@@ -208,7 +209,7 @@ def _to_ask(walkers: Walkers, walked: Walked) -> list[Interval]:
     return gaps_between(at_rest, every_ms=every, within=stretch)
 
 
-async def _fetch(walkers: Walkers, walked: Walked, stretch: Interval, *, closed_before_ms: int) -> list[Candle]:
+async def _fetch(walkers: Walkers, walked: Walked, stretch: Interval, *, closed_before_ms: int) -> Candles:
     """Walk over one stretch, page by page, and store its bars; what a failing walk brought is stored too."""
     symbol = walked.symbol
     for tries in range(CONTRADICTIONS_BORNE):
@@ -262,7 +263,7 @@ async def _follow(walkers: Walkers, walked: Walked, walk: CandleWalk) -> None:
         if walk.take(page) and shelf is not None and walk.ask is not None:  # after the last page all is stored at once
             with contextlib.suppress(Transient):
                 await shelf.put(
-                    symbol, walkers.resolution, walk.wanted, end_ms=ask.end_ms, page=ShelvedPage(answered, list(page))
+                    symbol, walkers.resolution, walk.wanted, end_ms=ask.end_ms, page=ShelvedPage(answered, page)
                 )
 
 
@@ -272,7 +273,7 @@ async def _clear(walkers: Walkers, symbol: Symbol, stretch: Interval) -> None:
             await walkers.shelf.clear(symbol, walkers.resolution, stretch)
 
 
-async def _store(walkers: Walkers, symbol: Symbol, candles: list[Candle]) -> None:
+async def _store(walkers: Walkers, symbol: Symbol, candles: Candles) -> None:
     if not candles:
         return
     version = await walkers.versions.next()

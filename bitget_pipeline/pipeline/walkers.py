@@ -13,7 +13,7 @@ from ..exchange.contract import Exchange
 from ..guard.rate_limit import Priority
 from ..history.client import HistoryClient, Tally
 from ..history.pages import CandleWalk
-from ..market.candle import Candle, Resolution
+from ..market.candle import Candles, Resolution
 from ..market.coverage import Evidence
 from ..market.instrument import Instrument, Symbol
 from ..market.interval import Interval
@@ -64,7 +64,7 @@ class Walked:
     tally: Tally
     outside: Sequence[Evidence] = ()
     asked: list[Interval] = field(default_factory=list)
-    fetched: list[Candle] = field(default_factory=list)
+    fetched: Candles = field(default_factory=lambda: Candles.of(()))
     walks: list[CandleWalk] = field(default_factory=list)
     first_answer_ms: int | None = None
     last_answer_ms: int | None = None

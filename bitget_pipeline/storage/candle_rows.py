@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..market.candle import Candle, Resolution
+from ..market.candle import Candle, Candles, Resolution
 from ..market.instrument import Market, Symbol
 from ..market.interval import Interval
 from .connection import Connection
@@ -50,17 +50,16 @@ class CandleRows(Connection):
         """
         if not candles:
             return 0
-        count = len(candles)
-        opens, *values = zip(*candles, strict=True)
+        bars = Candles.of(candles)
+        count = len(bars)
         columns: dict[str, Any] = {
             "market": _same(symbol.market.value, count),
             "symbol": _same(symbol.name, count),
             "resolution": _same(resolution.value, count),
             "source": _same(source, count),
-            "open_time": pa.array(opens, pa.int64()).cast(_TIME),
+            "open_time": pa.array(bars.open_ms).cast(_TIME),
         }
-        for name, column in zip(("open", "high", "low", "close", "base_volume", "quote_volume"), values, strict=True):
-            columns[name] = pa.array(column, pa.float64())
+        columns.update((name, pa.array(column)) for name, column in zip(Candles.VALUES, bars.values, strict=True))
         columns["version"] = pa.array(np.full(count, version, dtype=np.uint64))
         columns["is_deleted"] = pa.array(np.full(count, int(deleted), dtype=np.uint8))
         columns["run_id"] = _same(run_id, count)

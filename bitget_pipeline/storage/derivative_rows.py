@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..market.candle import Candle, Resolution
+from ..market.candle import Candle, Candles, Resolution
 from ..market.derivatives import FundingRate, OpenInterest, PriceKind
 from ..market.instrument import Symbol
 from ..market.interval import Interval
@@ -55,12 +55,13 @@ class DerivativeRows(Connection):
         source: str,
     ) -> int:
         """Add bars of a mark or index price; returns how many. Those of a greater version replace."""
-        count = len(candles)
+        bars = Candles.of(candles)
+        count = len(bars)
         words = [symbol.market.value, symbol.name, kind.value, resolution.value, source]
-        prices = [[bar[place] for bar in candles] for place in range(5)]
         columns: list[Sequence[object]] = [
             *([word] * count for word in words),
-            *prices,
+            bars.open_ms.tolist(),
+            *bars.values[:4].tolist(),
             [version] * count,
             [run_id] * count,
         ]

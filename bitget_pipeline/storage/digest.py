@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..market.candle import Candle
+from ..market.candle import Candle, Candles
 
 # Odd numbers without pattern: the first words of splitmix64's stream, made odd.
 _FACTORS = (
@@ -24,28 +24,24 @@ _FACTORS = (
     0x2C829ABE1F4532E1,
 )
 _STIR = 0xC584133AC916AB3D
-_VALUES = ("open", "high", "low", "close", "base_volume", "quote_volume")
 
 
 def candle_digest(candles: Sequence[Candle]) -> tuple[int, int]:
     """How many bars, and their digest."""
-    if not candles:
-        return 0, 0
-    opens, *values = zip(*candles, strict=True)
-    words = [np.array(opens, dtype=np.int64).view(np.uint64)]
-    words += [np.array(column, dtype=np.float64).view(np.uint64) for column in values]
+    bars = Candles.of(candles)
+    words = [bars.open_ms.view(np.uint64), *bars.values.view(np.uint64)]
     with np.errstate(over="ignore"):
-        mixed = np.zeros(len(candles), dtype=np.uint64)
+        mixed = np.zeros(len(bars), dtype=np.uint64)
         for word, factor in zip(words, _FACTORS, strict=True):
             mixed += word * np.uint64(factor)
         mixed ^= mixed >> np.uint64(32)
         mixed *= np.uint64(_STIR)
-        return len(candles), int(mixed.sum(dtype=np.uint64))
+        return len(bars), int(mixed.sum(dtype=np.uint64))
 
 
 def digest_sql() -> str:
     """The same over the columns of `candles`, as an aggregate of ClickHouse (UInt64 arithmetic wraps there too)."""
     words = ["reinterpretAsUInt64(toUnixTimestamp64Milli(open_time))"]
-    words += [f"reinterpretAsUInt64({name})" for name in _VALUES]
+    words += [f"reinterpretAsUInt64({name})" for name in Candles.VALUES]
     mixed = " + ".join(f"{word} * toUInt64({factor})" for word, factor in zip(words, _FACTORS, strict=True))
     return f"sumWithOverflow(bitXor({mixed} AS mixed, bitShiftRight(mixed, 32)) * toUInt64({_STIR}))"

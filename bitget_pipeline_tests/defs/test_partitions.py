@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bitget_pipeline.defs.metadata import add_to_each
 from bitget_pipeline.defs.partitions import RANGE_END, RANGE_START, Rectangle, admissible, grid, rectangles
 from bitget_pipeline.market.instrument import Market
 
@@ -76,3 +77,30 @@ def test_dagster_resolves_a_rectangle_to_the_same_keys(days):
         probe(context)
 
     assert {str(key) for key in seen} == {f"{day.isoformat()}|{name}" for name, day in wanted}
+
+
+def test_a_run_resolves_its_range_once_and_gives_each_key_its_own_metadata():
+    """The keys of a range stay what they were while their metadata are added; afterwards new symbols count again."""
+    days = grid(Market.SPOT, starts=FIRST_DAY)
+
+    @dg.asset(partitions_def=days, backfill_policy=dg.BackfillPolicy.multi_run(9))
+    def probe(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        add_to_each(context, {str(key): {"key": str(key)} for key in context.partition_keys})
+        return dg.MaterializeResult(metadata={"of the run": 1})
+
+    wanted = [(name, FIRST_DAY + timedelta(days=n)) for name in ORDER[:2] for n in range(3)]
+    (rectangle,) = rectangles(wanted, order=ORDER)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("spot_symbols", ORDER[:2])
+        done = dg.materialize([probe], instance=instance, tags=rectangle.tags)
+        events = done.asset_materializations_for_node("probe")
+
+        every = dg.PartitionKeyRange(rectangle.tags[RANGE_START], rectangle.tags[RANGE_END])
+        with days.resolved_once():
+            resolved = days.get_partition_keys_in_range(every, dynamic_partitions_store=instance)
+            assert days.get_partition_keys_in_range(every, dynamic_partitions_store=instance) is resolved
+        assert days.get_partition_keys_in_range(every, dynamic_partitions_store=instance) is not resolved
+
+    assert {event.partition: event.metadata["key"].value for event in events} == {key: key for key in resolved}
+    assert len(resolved) == len(events) == 6
+    assert all(event.metadata["of the run"].value == 1 for event in events)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitget_pipeline.exchange.contract import Channel, Subscription
-from bitget_pipeline.exchange.registry import get
+from bitget_pipeline.exchange.registry import get, substitute
 from bitget_pipeline.feed.session import Reconnect, Renew, Report, Send, Session, SessionRules, Stage
 from bitget_pipeline.market.instrument import Market, Symbol
 
@@ -68,6 +68,26 @@ def test_an_acknowledged_subscription_without_data_is_asked_again_and_then_repor
     assert [at for at, _ in reports] == [30]
     assert session.stages() == {quiet: Stage.SILENT}
     assert session.settled
+
+
+def test_a_confirmation_without_a_name_confirms_all_that_were_asked():
+    """
+    Some exchanges confirm a whole frame: what stays silent then reads acknowledged, and not as never heard of.
+    """
+    session = Session(PlainSpelling(), trades_of("A", "B"), now=0.0)
+    session.tick(now=0.0)
+    session.acknowledged(None)
+    assert set(session.stages().values()) == {Stage.ACKNOWLEDGED}
+
+
+def test_the_rules_of_an_exchange_are_those_of_its_limits():
+    """
+    Where no snapshot comes, a subscription may stay silent for longer before it is asked again.
+    """
+    substitute_for_spot = substitute(Market.SPOT)
+    assert substitute_for_spot is not None
+    assert SessionRules.within(get("bitget").limits).first_data_within == 10.0
+    assert SessionRules.within(substitute_for_spot.limits).first_data_within == 30.0
 
 
 def test_a_silent_subscription_is_tried_again_later_and_may_come_alive():

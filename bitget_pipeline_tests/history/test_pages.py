@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bitget_pipeline.errors import MalformedPage
 from bitget_pipeline.history.pages import CandleWalk, joined
 from bitget_pipeline.market.candle import Candle
-from bitget_pipeline.market.interval import Interval
+from bitget_pipeline.market.interval import Interval, from_ms, gaps_between
 
 MINUTE = 60_000
 
@@ -130,3 +130,55 @@ def test_holes_that_one_page_can_cover_are_asked_for_together():
     together = joined(holes, reach_ms=10 * MINUTE)
 
     assert together == [Interval(1 * MINUTE, 9 * MINUTE), holes[3]]
+
+
+class RowWalk:
+    """The bookkeeping of a walk over single bars: what it means that pages fit together."""
+
+    def __init__(self, wanted: Interval, closed_end: int) -> None:
+        self.wanted, self.closed_end = wanted, closed_end
+        self.bars: dict[int, Candle] = {}
+
+    def take(self, page: list[Candle], end_ms: int) -> bool | str:
+        bars = [bar for bar in page if bar.open_ms < end_ms and bar.open_ms + MINUTE <= self.closed_end]
+        for one in bars:
+            if one.open_ms % MINUTE:
+                return f"a bar opens at {from_ms(one.open_ms)}, which is not on the grid"
+            if self.bars.get(one.open_ms, one) != one:
+                return f"two pages disagree about the bar at {from_ms(one.open_ms)}"
+        fresh = any(one.open_ms not in self.bars for one in bars)
+        self.bars.update((one.open_ms, one) for one in bars)
+        return fresh
+
+    def candles(self) -> list[Candle]:
+        return [self.bars[ms] for ms in sorted(self.bars) if ms in self.wanted]
+
+
+ANSWER = st.lists(
+    st.tuples(st.integers(-3, 25), st.sampled_from([1.0, 1.0, 1.0, 2.0]), st.sampled_from([0, 0, 0, 0, 0, 0, 500])),
+    max_size=12,
+    unique_by=lambda one: (one[0], one[2]),
+)
+
+
+@given(
+    st.integers(0, 8), st.integers(1, 12), st.integers(0, 25), st.integers(2, 6), st.lists(ANSWER, max_size=8)
+)  # fmt: skip
+def test_pages_fit_together_as_single_bars_do(start, minutes, closed, page_size, answers):
+    """
+    Whatever pages come, overlapping, contradicting or from elsewhere: the same bars are kept and the same page refused.
+    """
+    wanted = Interval(start * MINUTE, (start + minutes) * MINUTE)
+    walk = CandleWalk(wanted, every_ms=MINUTE, page_size=page_size, closed_before_ms=closed * MINUTE)
+    model = RowWalk(walk.wanted, closed * MINUTE)
+    for answer in answers:
+        if (ask := walk.ask) is None:
+            break
+        page = sorted(bar(minute * MINUTE + beside, price) for minute, price, beside in answer)
+        try:
+            said: bool | str = walk.take(page)
+        except MalformedPage as error:
+            said = error.what
+        assert said == model.take(page, ask.end_ms)
+        assert walk.candles() == model.candles()
+        assert walk.holes() == gaps_between(model.bars, every_ms=MINUTE, within=walk.wanted)

@@ -5,8 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 BITGET = Path(__file__).parent / "bitget"
+BINANCE = Path(__file__).parent / "binance"
 
 
 def bitget(name: str) -> bytes:
     """One message of Bitget's, byte for byte."""
     return (BITGET / name).read_bytes()
+
+
+def binance(name: str) -> bytes:
+    """One message of Binance's, byte for byte."""
+    return (BINANCE / name).read_bytes()

@@ -19,7 +19,7 @@ from ...pipeline.funding import FundingReport, collect_funding
 from ...pipeline.open_interest import OpenInterestReport, snapshot_open_interest
 from ...pipeline.price_candles import backfill_prices
 from ...storage.warehouse import Warehouse
-from ..metadata import KINDS, OWNERS, as_table, described
+from ..metadata import KINDS, OWNERS, add_to_each, as_table, described
 from ..partitions import grid, key_of, slice_of
 from ..resources import PipelineResource
 from .history import GROUP, KEYS_PER_RUN, CandlesConfig
@@ -180,14 +180,18 @@ def _price_candles(market: Market, kind: PriceKind, grid_starts: date) -> dg.Ass
 
         with pipeline.warehouse() as warehouse:
             report = asyncio.run(run())
-        for (symbol, day), done in report.keys.items():
-            metadata = {
-                "dagster/partition_row_count": done.rows,
-                "state": done.state.value,
-                "holes": len(done.holes),
-                "requests": done.requests,
-            }
-            context.add_asset_metadata(metadata, partition_key=key_of(symbol, day))
+        add_to_each(
+            context,
+            {
+                key_of(symbol, day): {
+                    "dagster/partition_row_count": done.rows,
+                    "state": done.state.value,
+                    "holes": len(done.holes),
+                    "requests": done.requests,
+                }
+                for (symbol, day), done in report.keys.items()
+            },
+        )
         if report.failed:
             first = report.failed[0]
             raise dg.Failure(

@@ -15,7 +15,7 @@ from ...market.instrument import Market
 from ...market.interval import days_of_month
 from ...pipeline.comparison import Comparison, compare_derived
 from ...pipeline.derive import DerivedDay, Key, derive_candles
-from ..metadata import KINDS, OWNERS, as_table, described
+from ..metadata import KINDS, OWNERS, add_to_each, as_table, described
 from ..partitions import archive_grid, archive_slice_of, grid, key_of, slice_of
 from ..resources import PipelineResource
 from .history import GROUP, KEYS_PER_RUN
@@ -59,8 +59,7 @@ def _candles_derived(market: Market, grid_starts: date) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: DerivedConfig, pipeline: PipelineResource
     ) -> dg.MaterializeResult:
         made, sampled = _derive(context, config, pipeline, slice_of(context, market))
-        for one in made:
-            context.add_asset_metadata(_of_keys([one]), partition_key=key_of(one.symbol, one.day))
+        add_to_each(context, {key_of(one.symbol, one.day): _of_keys([one]) for one in made})
         return dg.MaterializeResult(metadata=_of_run(made, sampled))
 
     return candles_derived
@@ -88,10 +87,10 @@ def _candles_derived_archive(market: Market, grid_starts: date) -> dg.AssetsDefi
         keys = [(symbol, day) for symbol, month in months for day in days_of_month(month)]
         made, sampled = _derive(context, config, pipeline, keys)
         by_key = {(one.symbol, one.day): one for one in made}
-        for (symbol, month), key in months.items():
-            context.add_asset_metadata(
-                _of_keys([by_key[symbol, day] for day in days_of_month(month)]), partition_key=key
-            )
+        partitions = {
+            key: [by_key[symbol, day] for day in days_of_month(month)] for (symbol, month), key in months.items()
+        }
+        add_to_each(context, {key: _of_keys(days) for key, days in partitions.items()})
         return dg.MaterializeResult(metadata=_of_run(made, sampled))
 
     return candles_derived_archive

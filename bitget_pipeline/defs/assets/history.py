@@ -13,7 +13,7 @@ import dagster as dg
 
 from ...market.instrument import Market
 from ...pipeline.backfill import BackfillReport, Key, KeyReport, KeyState, Progress, backfill_candles
-from ..metadata import KINDS, OWNERS, as_table, described
+from ..metadata import KINDS, OWNERS, add_to_each, as_table, described
 from ..partitions import grid, key_of, slice_of
 from ..resources import PipelineResource
 from .reference import universe
@@ -101,8 +101,7 @@ def told(
     """
     vain = {key for key, done in partitions.items() if any(in_vain(one) for one in done)}
     if not vain:
-        for key, done in partitions.items():
-            context.add_asset_metadata(of_keys(done), partition_key=key)
+        add_to_each(context, {key: of_keys(done) for key, done in partitions.items()})
         return dg.MaterializeResult(metadata=of_run(report))
     for key, done in partitions.items():
         if key not in vain:

@@ -13,7 +13,7 @@ import dagster as dg
 
 from ...market.instrument import Market
 from ...pipeline.trades_history import DayOfTrades, TradesReport, backfill_trades
-from ..metadata import KINDS, OWNERS, as_table, described
+from ..metadata import KINDS, OWNERS, add_to_each, as_table, described
 from ..partitions import grid, key_of, slice_of
 from ..resources import PipelineResource
 from .history import GROUP
@@ -74,8 +74,7 @@ def _trades_history(market: Market, grid_starts: date) -> dg.AssetsDefinition:
 
         with pipeline.warehouse() as warehouse:
             report = asyncio.run(run())
-        for (symbol, day), done in report.keys.items():
-            context.add_asset_metadata(_of_key(done), partition_key=key_of(symbol, day))
+        add_to_each(context, {key_of(symbol, day): _of_key(done) for (symbol, day), done in report.keys.items()})
         if report.failed:
             raise _failure(report)
         days = report.keys.values()

@@ -11,14 +11,16 @@ from datetime import timedelta
 from itertools import pairwise
 
 import msgspec
+import numpy as np
 
 from ...errors import MalformedPage
-from ...market.candle import Candle, Resolution
+from ...market.candle import Candles, Resolution
 from ...market.derivatives import FundingRate, OpenInterest, PriceKind
 from ...market.instrument import Market, Symbol, Ticker
 from ...market.trade import Trade
 from ..contract import (
     BookFrame,
+    CandlePage,
     Credentials,
     Family,
     InstrumentPage,
@@ -50,6 +52,20 @@ _candles: Rows[list[float]] = Rows(WireCandle)
 _trades: Rows[WireTrade] = Rows(WireTrade)
 _funding: Rows[WireFunding] = Rows(WireFunding)
 _open_interest = msgspec.json.Decoder(WireOpenInterest, strict=False)
+
+
+def _each_once(candles: Candles, *, where: str) -> Candles:
+    """Ascending by open time. Raises MalformedPage when two rows contradict each other."""
+    ascending = candles.where(np.argsort(candles.open_ms, kind="stable"))
+    if (np.diff(ascending.open_ms) > 0).all():
+        return ascending
+    once = sorted(set(ascending))
+    for earlier, later in pairwise(once):
+        if earlier.open_ms == later.open_ms:
+            raise MalformedPage(
+                f"two different bars open at {later.open_ms} ms", where=where, remedy="the page is asked for again"
+            )
+    return Candles.of(once)
 
 
 class WireTime(msgspec.Struct):
@@ -149,18 +165,12 @@ class Bitget:
         answers.settled(tickers, rejected, where=where)
         return Page(tickers, rejected)
 
-    def read_candles(self, symbol: Symbol, resolution: Resolution, status: int, body: bytes) -> Page[Candle]:
+    def read_candles(self, symbol: Symbol, resolution: Resolution, status: int, body: bytes) -> CandlePage:
         where = f"bitget {resolution.value} bars of {symbol}"
         found, rejected = answers.rows(_candles, answers.data(status, body, where=where), where=where)
-        candles = normalise.each(found, lambda row: normalise.candle(row, symbol.market, resolution), rejected)
+        candles = normalise.candles(found, symbol.market, resolution, rejected)
         answers.settled(candles, rejected, where=where)
-        ascending = sorted(set(candles))
-        for earlier, later in pairwise(ascending):
-            if earlier.open_ms == later.open_ms:
-                raise MalformedPage(
-                    f"two different bars open at {later.open_ms} ms", where=where, remedy="the page is asked for again"
-                )
-        return Page(ascending, rejected)
+        return CandlePage(_each_once(candles, where=where), rejected)
 
     def read_trades(self, symbol: Symbol, status: int, body: bytes, *, received_ms: int) -> Page[Trade]:
         where = f"bitget trades of {symbol}"

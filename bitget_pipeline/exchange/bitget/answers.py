@@ -7,6 +7,8 @@ breaks off) counts as the exchange being unavailable. Used by adapter.py; error 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from msgspec import Raw
 
@@ -77,7 +79,7 @@ def rows(reader: Rows[Wire], raw: Raw | None, *, where: str) -> tuple[list[Wire]
     return good, rejected
 
 
-def settled(good: list[Wire], rejected: list[str], *, where: str) -> None:
+def settled(good: Sequence[object], rejected: list[str], *, where: str) -> None:
     """Count what was set aside. Raises MalformedPage when nothing was left of an answer that held rows."""
     if not rejected:
         return

@@ -8,13 +8,16 @@ here; the callers set it aside and keep the others.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
+from itertools import chain
 from typing import TypeVar
 
-from ...market.candle import Candle, Resolution
+import numpy as np
+
+from ...market.candle import Candle, Candles, Numbers, Resolution
 from ...market.derivatives import FundingRate
 from ...market.instrument import FORBIDDEN_IN_SYMBOLS, Instrument, Market, Status, Symbol, Ticker
 from ...market.interval import from_ms
@@ -118,6 +121,47 @@ def _volumes(row: list[float], market: Market) -> tuple[float, float]:
         readings.append((row[5], row[7]))
     fitting = (reading for reading in readings if least * reading[0] <= reading[1] <= most * reading[0])
     return next(fitting, readings[0])
+
+
+def candles(rows: Sequence[list[float]], market: Market, resolution: Resolution, rejected: list[str]) -> Candles:
+    """
+    The rows of a page that can be true, in their order; why others cannot is added to `rejected`.
+
+    What `candle` checks of a row is checked here of whole columns. Where one check fails, each row is looked at by
+    itself: it says which one it is and why.
+    """
+    columns = _columns(rows)
+    if columns is None or not _possible(columns, resolution):
+        return Candles.of(each(rows, lambda row: candle(row, market, resolution), rejected))
+    values = np.empty((len(Candles.VALUES), len(rows)))
+    values[:4] = columns[1:5]
+    base, quote = values[4:]
+    base[:], quote[:] = (columns[6], columns[5]) if market is Market.COINM else (columns[5], columns[6])
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond the greatest float is infinity, as for one number
+        least, most = columns[3] * (1 - VOLUME_TOLERANCE), columns[2] * (1 + VOLUME_TOLERANCE)
+        fits = (least * base <= quote) & (quote <= most * base)
+    for place in np.flatnonzero(~fits).tolist():
+        base[place], quote[place] = _volumes(rows[place], market)
+    return Candles(columns[0].astype(np.int64), values)
+
+
+def _columns(rows: Sequence[list[float]]) -> Numbers | None:
+    """Rows of equal length, turned; None where they have no such form."""
+    lengths = set(map(len, rows))
+    if len(lengths) != 1 or lengths.isdisjoint((7, 8)):
+        return None
+    (length,) = lengths
+    flat = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * length)
+    return np.ascontiguousarray(flat.reshape(len(rows), length).T)
+
+
+def _possible(columns: Numbers, resolution: Resolution) -> bool:
+    """Whether every bar can be true, by the rules of `candle`."""
+    moments, opened, high, low, close = columns[:5]
+    if moments.min() < TRADE_ID_EPOCH_MS or moments.max() >= LATEST_MS:
+        return False
+    aligned = not (moments.astype(np.int64) % resolution.ms).any()
+    return bool(aligned and min(opened.min(), low.min(), close.min()) > 0 and (high >= low).all())
 
 
 def ticker(row: WireTicker, market: Market) -> Ticker:
