@@ -177,6 +177,16 @@ CHECKS = (
         columns=("market", "symbol", "minute", "counted", "stored"),
     ),
     Check(
+        asset="instruments",
+        name="lists_are_believed",
+        sentence="No market's list of instruments is refused for having lost more than 5 %.",
+        offenders=(
+            "SELECT market, toString(opened_at), what FROM incidents_final WHERE kind = 'shrunk_list' AND closed_at IS NULL"
+        ),
+        columns=("market", "since", "what"),
+        severity=dg.AssetCheckSeverity.WARN,
+    ),
+    Check(
         asset="universe",
         name="selection_can_be_traded",
         sentence="Something is selected, and all of it can be traded.",
