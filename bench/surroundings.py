@@ -69,8 +69,8 @@ def surroundings(*exchange_options: str) -> Iterator[Surroundings]:
     """Everything, for the length of a block, with the instruments discovered."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bitget-bench-")))
-        exchange = _server(stack, "exchange", *SMALL, *exchange_options)
-        warehouse = _server(stack, "warehouse", "--data", str(folder / "warehouse"))
+        exchange = server(stack, "exchange", *SMALL, *exchange_options)
+        warehouse = server(stack, "warehouse", "--data", str(folder / "warehouse"))
         config = local_redis.with_port(local_redis.RedisConfig(data=folder / "redis"))
         process = local_redis.start(config)
         stack.callback(local_redis.stop, process)
@@ -81,7 +81,8 @@ def surroundings(*exchange_options: str) -> Iterator[Surroundings]:
         yield found
 
 
-def _server(stack: contextlib.ExitStack, name: str, *arguments: str) -> dict[str, Any]:
+def server(stack: contextlib.ExitStack, name: str, *arguments: str) -> dict[str, Any]:
+    """A program of `bitget_pipeline.local`, ended with the stack; what it says when it is ready, and its process id."""
     command = [sys.executable, "-m", f"bitget_pipeline.local.{name}", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
 
@@ -96,7 +97,7 @@ def _server(stack: contextlib.ExitStack, name: str, *arguments: str) -> dict[str
     stack.callback(stop)
     assert process.stdout is not None
     said: dict[str, Any] = json.loads(process.stdout.readline())
-    return said
+    return said | {"pid": process.pid}
 
 
 async def _discover(where: Surroundings) -> None:

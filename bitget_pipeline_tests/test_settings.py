@@ -65,7 +65,7 @@ def test_nothing_has_to_be_set(tmp_path: Path) -> None:
     assert settings.tier is Tier.PUBLIC
     assert settings.markets == (Market.SPOT, Market.USDTM)
     assert (settings.symbols_per_market, settings.symbols_per_connection, settings.history_days) == (30, 10, 30)
-    assert settings.live_resolutions == (Resolution.M1,)
+    assert settings.live_resolutions == (Resolution.M1, Resolution.M5, Resolution.M15, Resolution.H1)
 
 
 def test_the_local_exchange_has_a_home_of_its_own(tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ class Facts:
     lag_p50_ms: float | None = None  # from a trade's arrival to its row in ClickHouse
     lag_p99_ms: float | None = None
     trouble: str = ""  # the live run's, in its words
+    gaps_open: int | None = None  # breaks in the trades that are being repaired
+    repair_seconds_left: float | None = None  # at the pace so far
     backlog: int | None = None  # entries of the stream that wait for ClickHouse or for trimming
     budget: list[dict[str, Any]] = field(default_factory=list)  # of each endpoint: requests granted, 429s, pace
     budget_closed_for: float = 0.0  # seconds for which the exchange asked for silence
@@ -144,6 +146,7 @@ class Gatherer:
         if published is not None and lease is not None:  # without a lease these are the words of a run that is over
             said = published.overall
             facts.stage, facts.trouble = said.get("stage"), str(said.get("trouble") or "")
+            facts.gaps_open, facts.repair_seconds_left = said.get("gaps_open"), said.get("repair_seconds_left")
             facts.lag_p50_ms, facts.lag_p99_ms = said.get("lag_p50_ms"), said.get("lag_p99_ms")
 
     def _judge(self, facts: Facts) -> None:

@@ -41,6 +41,7 @@ from ..storage.lease import Lease
 from ..storage.overview import Overview, budget_use
 from ..storage.page_shelf import PageShelf
 from ..storage.redis_connection import connect, connect_sync, server_identity
+from ..storage.spill import Spill
 from ..storage.stamp import stamp_database, stamp_prefix
 from ..storage.stream import TradeStream
 from ..storage.versions import Versions
@@ -136,6 +137,7 @@ class PipelineResource(dg.ConfigurableResource):
             versions=history.versions,
             client=history.client,
             identity=lambda: server_identity(history.redis),
+            spill=Spill(boot().home / "spill" / f"live-{shard}", most_bytes=settings.spill_max_mib * 2**20),
         )
 
     def socket_address(self) -> SocketAddress:

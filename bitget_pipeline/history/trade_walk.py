@@ -49,6 +49,7 @@ class TradeWalk:
         self.after_id = after_id
         self.reached = before_id
         self.outcome = Outcome.WALKING
+        self.at_bottom = False
         self._recent = recent_first
         self._patience = patience
         self._fruitless = 0
@@ -73,6 +74,7 @@ class TradeWalk:
             patience_lost = 0  # that it does not reach back far enough is no sign of trouble
         else:
             patience_lost = 1
+        self.at_bottom = False
         if not any(trade.trade_id == self.reached for trade in trades):
             return self._nothing_new(patience_lost)
         oldest = min(trade.trade_id for trade in trades)
@@ -83,6 +85,7 @@ class TradeWalk:
             self.reached = self.after_id
             return fresh
         if oldest == self.reached:
+            self.at_bottom = True  # the answer knows where we are, and nothing older
             return self._nothing_new(patience_lost)
         self._fruitless = 0
         self.reached = oldest

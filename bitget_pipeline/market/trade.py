@@ -6,9 +6,10 @@ Made by exchange/<name>/normalise.py, carried through Redis in batches, stored i
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from .instrument import Symbol
 
@@ -50,3 +51,28 @@ class TradeBatch:
     received_ms: int
     snapshot: bool = False
     rejected: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Broke:
+    """
+    A mark among trades in their order of arrival: what these symbols bring next has to prove that nothing is missing
+    before it.
+    """
+
+    symbols: tuple[Symbol, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Follows:
+    """
+    A mark among trades in their order of arrival: they follow directly on what made these ids the newest of each symbol;
+    but `broken` symbols have to prove so.
+    """
+
+    newest: Mapping[Symbol, int]
+    broken: Set[Symbol]
+
+
+Arrived: TypeAlias = TradeBatch | Broke | Follows
+"""What can stand in the queue between the sockets and the stream, in order."""

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple
 
 from ..market.instrument import Symbol
-from ..market.trade import TradeBatch
+from ..market.trade import Follows, TradeBatch
 
 
 class Gap(NamedTuple):
@@ -48,6 +48,31 @@ class Continuity:
     def broke(self, symbols: Iterable[Symbol]) -> None:
         """These symbols were cut off."""
         self._broken.update(symbols)
+
+    def everything(self) -> set[Symbol]:
+        """Every symbol known so far."""
+        return self._broken | self._newest.keys()
+
+    def mark(self) -> Follows:
+        """Where it stands now; what comes next follows on this."""
+        return Follows(dict(self._newest), set(self._broken))
+
+    def restore(self, mark: Follows) -> None:
+        """Back to where it stood: what came since was not stored."""
+        self._newest, self._broken = dict(mark.newest), set(mark.broken)
+
+    def follow(self, mark: Follows) -> None:
+        """
+        What comes next followed on `mark` when it arrived. A symbol of which we hold at least that much needs no proof;
+        the others do.
+        """
+        newest = self._newest
+        self._broken |= mark.broken
+        for symbol, held in mark.newest.items():
+            if symbol not in mark.broken and newest.get(symbol, -1) >= held:
+                self._broken.discard(symbol)
+            else:
+                self._broken.add(symbol)
 
     def rewind(self, newest: Mapping[Symbol, int]) -> None:
         """The store may have lost its last moments: believe these ids instead of our own, and prove everything again."""

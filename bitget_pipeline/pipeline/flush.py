@@ -16,7 +16,6 @@ from typing import TypeVar
 
 from ..errors import DiskFull, StoreUnavailable
 from ..market.candle import Resolution
-from ..market.instrument import Symbol
 from ..storage.stream import Entry, TradeStream
 from ..storage.warehouse import Warehouse
 from ..telemetry import count, get_logger
@@ -26,13 +25,13 @@ log = get_logger(__name__)
 
 Result = TypeVar("Result")
 
-MINUTE_MS = 60_000
-
 
 @dataclass(frozen=True, slots=True)
 class FlushRules:
     """
     When to write. An insert costs 10 to 25 ms whatever its size (measured), so rows are gathered for up to `max_wait` seconds.
+
+    `resolutions`: the bars that are built beside those of a second and a minute.
 
     `claim_idle_ms`: entries that another consumer holds this long without acknowledging are taken over.
     """
@@ -43,7 +42,7 @@ class FlushRules:
     claim_idle_ms: int = 30_000
     claim_every: float = 15.0
     trim_every: float = 5.0
-    resolutions: tuple[Resolution, ...] = (Resolution.M1,)
+    resolutions: tuple[Resolution, ...] = ()
 
 
 class Flusher:
@@ -157,12 +156,7 @@ class Flusher:
         """The blocking part, in a thread of its own."""
         batches = [entry.batch for entry in entries]
         self._warehouse.store_trades(batches, source=self._source, run_id=self._run_id)
-        touched: set[tuple[Symbol, int]] = {
-            (batch.symbol, minute) for batch in batches for minute in {trade[1] // MINUTE_MS for trade in batch.trades}
-        }
-        self._warehouse.recompute_candles(
-            [(symbol, minute * MINUTE_MS) for symbol, minute in touched], self._rules.resolutions, run_id=self._run_id
-        )
+        self._warehouse.build_candles(batches, self._rules.resolutions, run_id=self._run_id, now_ms=self._clock())
 
     async def _patiently(self, act: Callable[[], Awaitable[Result]]) -> Result:
         """Do it; when a store cannot be reached or has no room, wait and repeat: Redis holds what is not acknowledged."""

@@ -24,7 +24,7 @@ from ..market.interval import Interval
 from ..storage.versions import Versions
 from ..storage.warehouse import CoverageState, Evidence, Warehouse
 from ..telemetry import count, get_logger
-from .repair import by_month
+from .repair_ledger import by_month
 
 log = get_logger(__name__)
 

@@ -13,11 +13,11 @@ import asyncio
 import functools
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from ..errors import LeaseHeld, LeaseLost, PipelineError, StoreUnavailable
+from ..errors import DiskFull, LeaseHeld, LeaseLost, PipelineError, StoreUnavailable
 from ..exchange.contract import Channel, Exchange, Subscription
 from ..feed.keeper import Keeper
 from ..feed.session import SessionRules
@@ -26,15 +26,17 @@ from ..guard.backoff import Backoff
 from ..guard.rate_limit import Priority, RateLimit
 from ..history.client import allowed, heed_cancellation
 from ..telemetry import get_logger
+from .append import Appender
 from .companion import Companion, Writing
 from .continuity import Continuity
 from .door import Door
 from .flush import Flusher
-from .intake import Appender, Intake
+from .intake import Intake
 from .interruptions import heeded
 from .live_plan import LivePlan, LiveReport, LiveStores
 from .live_state import LiveState
 from .repair import Repairer
+from .shed import Shedder
 
 __all__ = ["LivePlan", "LiveReport", "LiveStores", "run_live"]
 
@@ -98,6 +100,7 @@ class _LiveRun:
         self._tasks: dict[asyncio.Task[Any], str] = {}
         self._appender: Appender | None = None
         self._flusher: Flusher | None = None
+        self._shedder: Shedder | None = None
         self._keepers: list[Keeper] = []
         self._fence = 0
         most = exchange.limits.connects_per_5min
@@ -125,6 +128,7 @@ class _LiveRun:
             self.state.repaired_trades,
             self.state.reconnects,
             self._left_behind,
+            self.state.spilled,
         )
 
     # ------------------------------------------------------------ the stages
@@ -167,6 +171,7 @@ class _LiveRun:
         """From here on we are the only writer of this shard: read the anchors, then append, flush, repair."""
         self._stage("starting to write")
         plan, stores, fence = self.plan, self.stores, self._fence
+        await stores.stream.trust()
         anchors = await stores.stream.anchors()
         repairer = Repairer(
             stores.client,
@@ -189,6 +194,7 @@ class _LiveRun:
             fence=fence,
             store_identity=stores.identity,
             on_gap=lambda gap: repairer.wanted(gap.symbol, before_id=gap.before_id),
+            spill=stores.spill,
             pause=self._pause(plan.store_retries),
         )
         self._flusher = Flusher(
@@ -203,6 +209,18 @@ class _LiveRun:
             rules=plan.flush_rules,
             state=self.state,
         )
+        self._shedder = Shedder(
+            self.intake,
+            self.companions,
+            plan.symbols,
+            self.state,
+            stores.spill,
+            stores.warehouse,
+            stores.versions,
+            run_id=plan.run_id,
+            clock=self.clock,
+            rules=plan.shed_rules,
+        )
         for symbol, anchor in anchors.items():
             if anchor.gap is not None:
                 self.state.of(symbol).gap = True
@@ -210,6 +228,7 @@ class _LiveRun:
         self._spawn(self._appender.run(), "append")
         self._spawn(self._flusher.run(), "flush")
         self._spawn(repairer.run(), "repair")
+        self._spawn(self._shedder.run(), "shed")
         self._spawn(self._beat(), "heartbeat")
         self._spawn(self._publish(), "publish")
         writing = Writing(fence, plan.run_id, plan.source, self.clock)
@@ -241,20 +260,30 @@ class _LiveRun:
             task.done() and not task.cancelled() and isinstance(task.exception(), LeaseLost) for task in self._tasks
         )
         if self._appender is not None and self._flusher is not None and not self._lost:
-            try:
+            last = [self._appender.drain, self._flusher.drain, *(one.drain for one in self.companions)]
+            if self._shedder is not None:
+                last.append(self._shedder.settle)
+            with suppress(TimeoutError):
                 async with asyncio.timeout(self.plan.flush_within):
-                    await self._appender.drain()
-                    await self._flusher.drain()
-                    for companion in self.companions:
-                        await companion.drain()
-            except (TimeoutError, PipelineError) as error:
+                    for write in last:
+                        await self._finally(write)
+                    last.clear()
+            if last:
                 self._left_behind = True
-                log.warning("live.left_in_stream", problem=str(error) or "out of time")
+                log.warning("live.left_in_stream", problem="out of time")
         with suppress(PipelineError, TimeoutError):
             async with asyncio.timeout(1.0):
                 await self.stores.lease.release()
                 await self._publish_once()
         self._stage("stopped")
+
+    async def _finally(self, write: Callable[[], Awaitable[object]]) -> None:
+        """One last write; one that fails does not keep the others from theirs."""
+        try:
+            await write()
+        except PipelineError as error:
+            self._left_behind = True
+            log.warning("live.left_behind", problem=str(error))
 
     async def _cancel_tasks(self) -> None:
         """
@@ -284,7 +313,7 @@ class _LiveRun:
                 last = time.monotonic()
                 if self._appender is not None:
                     await self._appender.check_store()
-            except StoreUnavailable as error:
+            except (StoreUnavailable, DiskFull) as error:
                 self.state.trouble = str(error)
                 log.warning("live.heartbeat_failed", problem=str(error), silent=round(time.monotonic() - last, 1))
             await asyncio.sleep(every)
@@ -297,8 +326,9 @@ class _LiveRun:
             now = time.monotonic()
             self.state.settle_rates(seconds=now - before)
             before = now
-            with suppress(StoreUnavailable):
+            with suppress(StoreUnavailable, DiskFull):
                 await self._publish_once()
+            with suppress(StoreUnavailable):
                 request = await self.stores.control.stop_request(self.plan.run_id)
                 if request is not None:
                     log.info("live.asked_to_stop", because=request.because)
@@ -312,6 +342,7 @@ class _LiveRun:
             "fence": self._fence,
             "uptime": round(time.monotonic() - self.started, 1),
             "waiting": self.intake.trades,
+            "spill_bytes": 0 if self.stores.spill is None else self.stores.spill.state().bytes,
             "connections": {
                 keeper.name: {"opened": keeper.opened, "live": len(keeper.live()), "frames": keeper.frames()}
                 for keeper in self._keepers

@@ -15,10 +15,12 @@ from ..history.client import HistoryClient
 from ..market.instrument import Symbol
 from ..storage.control import LiveControl
 from ..storage.lease import Lease
+from ..storage.spill import Spill
 from ..storage.stream import TradeStream
 from ..storage.versions import Versions
 from ..storage.warehouse import Warehouse
 from .flush import FlushRules
+from .shed import ShedRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class LivePlan:
     shard_rules: ShardRules = field(default_factory=ShardRules)
     session_rules: SessionRules | None = None  # None: what the exchange says of itself
     flush_rules: FlushRules = field(default_factory=FlushRules)
+    shed_rules: ShedRules = field(default_factory=ShedRules)
     reconnects: Backoff = field(default_factory=lambda: Backoff(base=0.5, ceiling=30.0))
     store_retries: Backoff = field(default_factory=lambda: Backoff(base=0.2, ceiling=5.0))
     lease_ttl: float = 15.0
@@ -53,7 +56,7 @@ class LiveStores:
     The open stores of one live run; whoever opened them closes them.
 
     `identity` names the running Redis process (storage.redis_connection.server_identity): another name means that it was
-    restarted.
+    restarted. Without a `spill`, what Redis cannot take waits in memory alone.
     """
 
     stream: TradeStream
@@ -63,11 +66,12 @@ class LiveStores:
     versions: Versions
     client: HistoryClient
     identity: Callable[[], Awaitable[str]]
+    spill: Spill | None = None
 
 
 @dataclass(slots=True)
 class LiveReport:
-    """How a live run ended. `because` is one line for a person; `appended` and `stored` count trades."""
+    """How a live run ended. `because` is one line for a person; `appended`, `stored` and `spilled` count trades."""
 
     because: str
     seconds: float
@@ -76,3 +80,4 @@ class LiveReport:
     repaired: int
     reconnects: int
     left_in_stream: bool
+    spilled: int = 0

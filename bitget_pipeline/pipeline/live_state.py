@@ -1,7 +1,8 @@
 """
 What the live walk knows of itself, per symbol and overall: written to Redis every second, read by sensors and `status`.
 
-Filled by intake.py and flush.py, published by live.py; watch.py turns it into a verdict. Times are market time, Unix ms.
+Filled by intake.py, append.py, shed.py and flush.py, published by live.py; watch.py turns it into a verdict. Times are
+market time, Unix ms.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class SymbolState:
     rate: float = 0.0
     silent: str = ""
     gap: bool = False
+    repair: str = ""
     _fresh_trades: int = 0
     _settled: float = 0.0  # seconds
     _arrivals: int = 0
@@ -77,9 +79,13 @@ class LiveState:
         self.connected: set[str] = set()
         self.set_aside = 0
         self.repaired_trades = 0
+        self.repairs: dict[str, float | int | None] = {}  # how far they are, repair_ledger.Progress
         self.appended = 0
         self.stored = 0
         self.trouble = ""
+        self.spilled = 0  # trades that went by way of the disk
+        self.shed: dict[str, str] = {}  # what is not collected now, and why
+        self.disk_free: float | None = None  # share of 1
         self._lags: deque[tuple[int, int]] = deque(maxlen=LAGS_KEPT)
 
     def of(self, symbol: Symbol) -> SymbolState:
@@ -144,12 +150,16 @@ class LiveState:
             "appended": self.appended,
             "stored": self.stored,
             "repaired": self.repaired_trades,
+            **self.repairs,
             "reconnects": self.reconnects,
             "connected": len(self.connected),
             "set_aside": self.set_aside,
             "lag_p50_ms": self.lag_ms(0.5),
             "lag_p99_ms": self.lag_ms(0.99),
             "trouble": self.trouble,
+            "spilled": self.spilled,
+            "shed": dict(self.shed),
+            "disk_free": None if self.disk_free is None else round(self.disk_free, 4),
         }
 
     def published(self) -> dict[Symbol, dict[str, Any]]:
@@ -165,6 +175,7 @@ class LiveState:
                 "pace": round(state.pace, 6),
                 "silent": state.silent,
                 "gap": state.gap,
+                "repair": state.repair,
             }
             for symbol, state in self.symbols.items()
         }

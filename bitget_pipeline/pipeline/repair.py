@@ -1,66 +1,74 @@
 """
 Repair of gaps in the trades: what a break made us miss is fetched over HTTP, by trade id.
 
-Gaps come from intake.py (and, after a restart, from the anchors in Redis); pages from `fills` and `fills-history`; repaired
-trades go through the same stream as live ones, around the door, so that the flusher stores them and recomputes their
-candles. Only after that is the gap closed, and its outcome written to the coverage ledger. Whatever fails on the way is
-done again: every step may be repeated.
+Gaps come from intake.py (and, after a restart, from the anchors in Redis); pages from `fills` and `fills-history`, newest
+first; repaired trades go through the same stream as live ones, around the door, so that the flusher stores them and
+recomputes their candles. Each page moves the gap's end down in the same Redis call that appends it: whatever happens on
+the way, the next attempt goes on there, and claims no more than is held. The outcome is written to the coverage ledger
+(repair_ledger.py).
+
+One page is one turn, and each turn goes to the newest gap: a break of a second does not wait for one of a week.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import heapq
 import itertools
 import random
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from ..errors import DiskFull, LeaseLost, PipelineError, StoreUnavailable, StreamFull, Transient
 from ..exchange.contract import Exchange
 from ..guard.backoff import Backoff
-from ..guard.rate_limit import Priority
-from ..history.client import HistoryClient, Tally
+from ..guard.rate_limit import Priority, RateLimit
+from ..history.client import HistoryClient
 from ..history.trade_walk import Outcome, RecentTrades, TradeWalk
 from ..market.instrument import Symbol
-from ..market.interval import Interval, from_ms, to_ms
-from ..market.trade import TradeBatch
-from ..storage.anchors import OpenGap
+from ..market.trade import Trade, TradeBatch
+from ..storage.anchors import Held, OpenGap
 from ..storage.stream import TradeStream
 from ..storage.versions import Versions
-from ..storage.warehouse import CoverageState, Evidence, Warehouse
+from ..storage.warehouse import CoverageState, Warehouse
 from ..telemetry import count, get_logger
 from .live_state import LiveState
+from .repair_ledger import STREAM, Progress, RepairLedger
+
+__all__ = ["STREAM", "TRADE_HISTORY", "Repairer"]
 
 log = get_logger(__name__)
 
-STREAM = "trades"
 LAG_WAITS = Backoff(base=1.0, ceiling=4.0)
 LATER = Backoff(base=5.0, ceiling=300.0)
 TRADE_HISTORY = timedelta(days=90)
 """How far back `fills-history` reaches (reference 3.9)."""
+PAGES_BETWEEN_NOTES = 50
+SHARE = 0.45
+"""Of an endpoint's published limit: half of the 90 % that are planned with. The rest is for everybody else."""
 
 
-@dataclass(frozen=True, slots=True)
-class RepairReport:
-    """How one attempt at a gap went. `trades` were fetched for it, `closed` says whether no gap is left."""
+@dataclass(slots=True)
+class _Work:
+    """What is known of a gap under repair beside what Redis knows. `not_before` is on the loop's clock."""
 
-    symbol: Symbol
-    gap: OpenGap
-    outcome: Outcome
-    trades: int
-    requests: int
-    closed: bool
-    retry_in: float | None = None
+    walk: TradeWalk
+    pages: int = 0
+    failures: int = 0
+    fruitless: int = 0
+    not_before: float = 0.0
 
 
 class Repairer:
     """
-    Closes gaps, newest first, a few at once. `wanted(symbol)` puts a symbol on the list; `run` works until cancelled.
+    Closes gaps, newest first, two pages at once. `wanted(symbol)` puts a symbol on the list; `run` works until cancelled.
 
-    `lag_waits` are the seconds between questions that bring nothing new (the trade history may lag behind the socket);
-    `later` tells when a gap that could not be closed is tried again.
+    `share` is the part of each endpoint's limit that repairs may use. `lag_waits` are the seconds between questions that
+    bring nothing new (the trade history may lag behind the socket); `later` tells when a gap that could not be closed
+    is tried again.
     """
 
     def __init__(
@@ -77,33 +85,41 @@ class Repairer:
         clock: Callable[[], int],
         rng: random.Random,
         workers: int = 2,
+        share: float = SHARE,
         lag_waits: Backoff = LAG_WAITS,
         later: Backoff = LATER,
     ) -> None:
         self._client = client
         self._exchange = exchange
         self._stream = stream
-        self._warehouse = warehouse
-        self._versions = versions
         self._state = state
         self._fence = fence
-        self._run_id = run_id
         self._clock = clock
         self._rng = rng
         self._workers = workers
+        self._share = share
         self._lag_waits = lag_waits
         self._later = later
-        self._queue: asyncio.PriorityQueue[tuple[int, int, Symbol]] = asyncio.PriorityQueue()
+        self._ledger = RepairLedger(exchange, warehouse, versions, run_id=run_id, clock=clock)
+        self._progress = Progress(exchange)
+        self._waiting: list[tuple[int, int, Symbol]] = []  # a heap: the newest gap first
         self._order = itertools.count()
-        self._listed: set[Symbol] = set()
-        self._attempts: dict[Symbol, int] = {}
+        self._listed: dict[Symbol, int] = {}  # what of the heap still counts
+        self._busy: set[Symbol] = set()
+        self._arrived = asyncio.Condition()
+        self._works: dict[tuple[Symbol, int], _Work] = {}
+        self._paces: dict[str, RateLimit] = {}
         self._alarms: set[asyncio.TimerHandle] = set()
+        self._calls: set[asyncio.Task[None]] = set()
 
     def wanted(self, symbol: Symbol, *, before_id: int) -> None:
         """This symbol has a gap that ends at `before_id`."""
-        if symbol not in self._listed:
-            self._listed.add(symbol)
-            self._queue.put_nowait((-before_id, next(self._order), symbol))
+        if self._listed.get(symbol, -1) < before_id:
+            self._listed[symbol] = before_id
+            heapq.heappush(self._waiting, (-before_id, next(self._order), symbol))
+            call = asyncio.ensure_future(self._call())
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
 
     async def run(self) -> None:
         """Close gaps until cancelled. Raises LeaseLost."""
@@ -117,145 +133,195 @@ class Repairer:
             for alarm in self._alarms:
                 alarm.cancel()
 
+    # ------------------------------------------------------------ whose turn it is
+
     async def _work(self) -> None:
         while True:
-            _, _, symbol = await self._queue.get()
-            self._listed.discard(symbol)
+            symbol = await self._next()
             try:
-                report = await self.close(symbol)
-            except LeaseLost:
-                raise
-            except PipelineError as error:
-                self._try_again(symbol, str(error))
-                continue
-            if report is None:
-                continue
-            if report.closed:
-                self._attempts.pop(symbol, None)
-                self._state.of(symbol).gap = False
-            else:
-                self._try_again(symbol, f"the answers so far are {report.outcome.value}")
+                await self._turn(symbol)
+            finally:
+                self._busy.discard(symbol)
+                await self._call()
 
-    def _try_again(self, symbol: Symbol, problem: str) -> None:
-        attempts = self._attempts[symbol] = self._attempts.get(symbol, 0) + 1
-        delay = self._later.delay(attempts, self._rng)
-        log.warning("repair.postponed", symbol=str(symbol), problem=problem, seconds=round(delay, 1))
+    async def _next(self) -> Symbol:
+        """The symbol with the newest gap that nobody works on."""
+        async with self._arrived:
+            while True:
+                passed_over: list[tuple[int, int, Symbol]] = []
+                found: Symbol | None = None
+                while self._waiting and found is None:
+                    entry = heapq.heappop(self._waiting)
+                    symbol = entry[2]
+                    if self._listed.get(symbol) != -entry[0]:
+                        continue  # it was listed again since, with a newer gap
+                    if symbol in self._busy:
+                        passed_over.append(entry)
+                    else:
+                        found = symbol
+                for entry in passed_over:
+                    heapq.heappush(self._waiting, entry)
+                if found is not None:
+                    del self._listed[found]
+                    self._busy.add(found)
+                    return found
+                await self._arrived.wait()
+
+    async def _call(self) -> None:
+        async with self._arrived:
+            self._arrived.notify_all()
+
+    async def _turn(self, symbol: Symbol) -> None:
+        """One page of the newest gap of a symbol that is due."""
+        try:
+            anchor = await self._stream.anchor(symbol)
+        except StoreUnavailable:
+            self._again(symbol, self._lag_waits.delay(1, self._rng))
+            return
+        gaps = anchor.gaps if anchor is not None else ()
+        self._state.of(symbol).gap = bool(gaps)
+        self._seen(symbol, gaps)
+        now = asyncio.get_running_loop().time()
+        works = [(gap, self._work_of(symbol, gap)) for gap in reversed(gaps)]
+        due = next(((gap, work) for gap, work in works if work.not_before <= now), None)
+        if due is None:
+            if works:
+                self._again(symbol, min(work.not_before for _, work in works) - now)
+            return
+        gap, work = due
+        try:
+            await self._page(symbol, gap, work)
+            work.failures = 0
+        except LeaseLost:
+            raise
+        except PipelineError as error:
+            await self._postpone(symbol, gap, work, str(error))
+        self._again(symbol, 0.0, before_id=gap.before_id)
+
+    def _work_of(self, symbol: Symbol, gap: OpenGap) -> _Work:
+        """What we know of a gap; begun anew when it is not where we left it."""
+        work = self._works.get((symbol, gap.after_id))
+        if work is None or work.walk.reached != gap.before_id:
+            untouched = gap.before_id == gap.top_id
+            walk = TradeWalk(after_id=gap.after_id, before_id=gap.before_id, recent_first=untouched)
+            work = self._works[symbol, gap.after_id] = _Work(walk)
+        return work
+
+    def _again(self, symbol: Symbol, seconds: float, *, before_id: int = 0) -> None:
+        """Put the symbol on the list, later if `seconds` says so."""
+        if seconds <= 0:
+            self.wanted(symbol, before_id=before_id)
+            return
         loop = asyncio.get_running_loop()
 
         def due() -> None:
             self._alarms.discard(alarm)
-            self.wanted(symbol, before_id=0)
+            self.wanted(symbol, before_id=before_id)
 
-        alarm = loop.call_later(delay, due)
+        alarm = loop.call_later(seconds, due)
         self._alarms.add(alarm)
 
-    async def close(self, symbol: Symbol) -> RepairReport | None:
-        """One attempt at the open gap of a symbol; None when it has none."""
-        anchor = (await self._stream.anchors()).get(symbol)
-        if anchor is None or anchor.gap is None:
-            return None
-        gap = anchor.gap
-        walk = TradeWalk(after_id=gap.after_id, before_id=gap.before_id)
-        tally = Tally()
-        trades = await self._follow(symbol, walk, tally)
-        closed, retry_in = False, None
-        if walk.outcome in (Outcome.BRIDGED, Outcome.PASSED) or self._out_of_reach(gap):
-            closed = await self._stream.close_gap(symbol, gap.before_id, fence=self._fence)
-        else:
-            retry_in = self._later.delay(self._attempts.get(symbol, 0) + 1, self._rng)
-        await self._note(symbol, gap, walk, trades, retry_in)
+    def _seen(self, symbol: Symbol, gaps: tuple[OpenGap, ...]) -> None:
+        now = time.monotonic()
+        self._progress.seen(symbol, gaps, now=now)
+        self._state.repairs = self._progress.published(now=now)
+        self._state.of(symbol).repair = self._progress.told(gaps[-1], now=now) if gaps else ""
+
+    async def _postpone(self, symbol: Symbol, gap: OpenGap, work: _Work, problem: str) -> None:
+        """Nothing can be done now: later, and the ledger says so."""
+        work.failures += 1
+        delay = self._later.delay(work.failures, self._rng)
+        log.warning("repair.postponed", symbol=str(symbol), problem=problem, seconds=round(delay, 1))
+        fresh = TradeWalk(after_id=gap.after_id, before_id=gap.before_id, recent_first=gap.before_id == gap.top_id)
+        loop = asyncio.get_running_loop()
+        self._works[symbol, gap.after_id] = _Work(fresh, failures=work.failures, not_before=loop.time() + delay)
+        reason = f"a break that is not repaired yet: {problem}"
+        try:
+            await self._ledger.missing(symbol, gap, CoverageState.UNKNOWN, reason, retry_in=delay)
+        except PipelineError as error:
+            log.warning("repair.not_noted", symbol=str(symbol), problem=str(error))
+
+    # ------------------------------------------------------------ one page
+
+    async def _page(self, symbol: Symbol, gap: OpenGap, work: _Work) -> None:
+        """Ask, append what is new and move the gap's end with it, note what came of it."""
+        walk = work.walk
+        if self._gone(gap.before_id):
+            await self._give_up(symbol, gap)
+            return
+        page = await self._ask(symbol, walk)
+        fresh = [trade for trade in walk.take(page) if trade.trade_id != gap.before_id]
+        work.pages += 1
+        if walk.reached != gap.before_id:
+            work.fruitless = 0
+            gap = await self._advance(symbol, gap, walk.reached, fresh)
+        elif walk.outcome is Outcome.WALKING:
+            work.fruitless += 1
+            work.not_before = asyncio.get_running_loop().time() + (
+                self._lag_waits.delay(work.fruitless, self._rng) if work.pages > 1 else 0.0
+            )
         count(f"repair.{walk.outcome.value}")
-        log.info(
-            "repair.attempted",
-            symbol=str(symbol),
-            after=gap.after_id,
-            before=gap.before_id,
-            outcome=walk.outcome.value,
-            trades=trades,
-            requests=tally.requests,
-        )
-        return RepairReport(symbol, gap, walk.outcome, trades, tally.requests, closed, retry_in)
-
-    async def _follow(self, symbol: Symbol, walk: TradeWalk, tally: Tally) -> int:
-        """Ask, append what is new, ask on; the number of trades appended."""
-        trades = 0
-        fruitless = 0
-        while (ask := walk.ask) is not None:
-            recent = isinstance(ask, RecentTrades)
-            if isinstance(ask, RecentTrades):
-                request = self._exchange.recent_trades(symbol)
+        if walk.outcome is Outcome.BRIDGED:
+            await self._close(symbol, gap, CoverageState.COMPLETE, "a break, bridged by trade ids at both ends")
+        elif walk.outcome is Outcome.PASSED:
+            reason = f"a break, refetched by trade id; the exchange no longer knows our trade {gap.after_id}"
+            await self._close(symbol, gap, CoverageState.UNEXPLAINED, reason)
+        elif walk.outcome is Outcome.STUCK:
+            if walk.at_bottom and self._gone(gap.after_id):
+                await self._give_up(symbol, gap)
             else:
-                request = self._exchange.trade_page(symbol, before_id=ask.before_id)
-            received_ms = self._clock()
-            read = functools.partial(self._exchange.read_trades, symbol, received_ms=received_ms)
-            page = await self._client.fetch(request, read, priority=Priority.LIVE_REPAIR, tally=tally)
-            if page.rejected:
-                count("repair.rows_set_aside", len(page.rejected))
-                raise Transient(f"{len(page.rejected)} unreadable trades: {page.rejected[0]}", where=str(symbol))
-            fresh = walk.take(page)
-            if fresh:
-                fruitless = 0
-                trades += len(fresh)
-                self._state.repaired_trades += len(fresh)
-                await self._append(TradeBatch(symbol, fresh, received_ms, snapshot=True))
-            elif not recent and walk.ask is not None:
-                fruitless += 1
-                await asyncio.sleep(self._lag_waits.delay(fruitless, self._rng))
-        return trades
+                await self._postpone(symbol, gap, work, "the answers bring nothing older")
+        elif gap.fetched and work.pages % PAGES_BETWEEN_NOTES == 1:
+            told = self._progress.told(gap, now=time.monotonic())
+            await self._ledger.missing(symbol, gap, CoverageState.UNKNOWN, told, retry_in=0.0)
 
-    async def _append(self, batch: TradeBatch) -> None:
+    async def _ask(self, symbol: Symbol, walk: TradeWalk) -> list[Trade]:
+        ask = walk.ask
+        assert ask is not None
+        if isinstance(ask, RecentTrades):
+            request = self._exchange.recent_trades(symbol)
+        else:
+            request = self._exchange.trade_page(symbol, before_id=ask.before_id)
+        now = time.monotonic()
+        pace = self._paces.get(request.endpoint)
+        if pace is None:
+            pace = self._paces[request.endpoint] = RateLimit(request.per_second * self._share, burst=2, now=now)
+        await asyncio.sleep(pace.reserve(now))
+        read = functools.partial(self._exchange.read_trades, symbol, received_ms=self._clock())
+        page = await self._client.fetch(request, read, priority=Priority.LIVE_REPAIR)
+        if page.rejected:
+            count("repair.rows_set_aside", len(page.rejected))
+            raise Transient(f"{len(page.rejected)} unreadable trades: {page.rejected[0]}", where=str(symbol))
+        return page
+
+    async def _advance(self, symbol: Symbol, gap: OpenGap, reached: int, fresh: list[Trade]) -> OpenGap:
+        """Append what was fetched; the gap ends where it begins. Waits out a stream that is full or cannot be reached."""
+        batches = [TradeBatch(symbol, fresh, self._clock(), snapshot=True)] if fresh else []
+        held = [Held(symbol, reached, gap.before_id, len(fresh))]
         failures = 0
         while True:
             try:
-                await self._stream.append([batch], fence=self._fence)
+                await self._stream.append(batches, fence=self._fence, held=held, advance=False)
+                break
             except (StoreUnavailable, StreamFull, DiskFull):
                 failures += 1
                 await asyncio.sleep(self._lag_waits.delay(failures, self._rng))
-            else:
-                return
+        self._state.repaired_trades += len(fresh)
+        self._progress.fetched(gap.before_id, reached)
+        return replace(gap, before_id=reached, fetched=gap.fetched + len(fresh))
 
-    def _out_of_reach(self, gap: OpenGap) -> bool:
-        """Whether the exchange does not serve the gap's beginning any more."""
-        began = self._exchange.trade_time_ms(gap.after_id)
-        return self._clock() - began > TRADE_HISTORY / timedelta(milliseconds=1)
+    async def _close(self, symbol: Symbol, gap: OpenGap, state: CoverageState, reason: str) -> None:
+        self._works.pop((symbol, gap.after_id), None)
+        log.info("repair.closed", symbol=str(symbol), after=gap.after_id, trades=gap.fetched, state=state.value)
+        await self._ledger.closed(symbol, gap, state, reason)
 
-    async def _note(self, symbol: Symbol, gap: OpenGap, walk: TradeWalk, trades: int, retry_in: float | None) -> None:
-        """The outcome, as evidence: trades are in the stream by now, which loses nothing."""
-        time_of = self._exchange.trade_time_ms
-        after, before, reached = time_of(gap.after_id), time_of(gap.before_id) + 1, time_of(walk.reached)
-        retry_at = None if retry_in is None else from_ms(self._clock() + round(retry_in * 1000))
-        found: list[tuple[Interval, CoverageState, str]] = []
-        if walk.outcome is Outcome.BRIDGED:
-            found.append(
-                (Interval(after, before), CoverageState.COMPLETE, "a break, bridged by trade ids at both ends")
-            )
-        elif walk.outcome is Outcome.PASSED:
-            reason = f"a break, refetched by trade id; the exchange no longer knows our trade {gap.after_id}"
-            found.append((Interval(after, before), CoverageState.UNEXPLAINED, reason))
-        else:
-            if reached < before:
-                found.append((Interval(reached, before), CoverageState.COMPLETE, "a break, refetched by trade id"))
-            gone = self._out_of_reach(gap)
-            state = CoverageState.UNAVAILABLE if gone else CoverageState.UNKNOWN
-            reason = "older than the exchange's trade history" if gone else "a break; the answers bring nothing older"
-            found.append((Interval(after, max(reached, after + 1)), state, reason))
-        evidence = [
-            Evidence(symbol, STREAM, part, state, rows=trades, reason=reason, retry_at=retry_at)
-            for interval, state, reason in found
-            for part in by_month(interval)
-        ]
-        version = await self._versions.next()
-        await asyncio.to_thread(self._warehouse.store_evidence, evidence, version=version, run_id=self._run_id)
+    async def _give_up(self, symbol: Symbol, gap: OpenGap) -> None:
+        """What is left of the gap is older than what the exchange serves: say so, and repair it no more."""
+        reason = f"older than the {TRADE_HISTORY.days} days of the exchange's trade history"
+        await self._ledger.not_repairable(symbol, gap, reason)
+        await self._advance(symbol, gap, gap.after_id, [])
+        self._works.pop((symbol, gap.after_id), None)
 
-
-def by_month(interval: Interval) -> list[Interval]:
-    """The interval cut at the beginnings of months (UTC): no evidence reaches over one."""
-    parts: list[Interval] = []
-    start = interval.start_ms
-    while start < interval.end_ms:
-        day = from_ms(start)
-        following = datetime(day.year + day.month // 12, day.month % 12 + 1, 1, tzinfo=day.tzinfo)
-        end = min(interval.end_ms, to_ms(following))
-        parts.append(Interval(start, end))
-        start = end
-    return parts
+    def _gone(self, trade_id: int) -> bool:
+        """Whether the exchange does not serve a trade of that age any more."""
+        return self._clock() - self._exchange.trade_time_ms(trade_id) > TRADE_HISTORY / timedelta(milliseconds=1)

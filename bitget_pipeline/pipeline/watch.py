@@ -154,6 +154,11 @@ def _of_the_run(facts: Facts, rules: HealthRules) -> Iterable[tuple[Status, str]
     trouble = published.overall.get("trouble")
     if trouble:
         yield Status.DEGRADED, f"the live run has trouble: {trouble}"
+    spilled = int(published.overall.get("spill_bytes") or 0)
+    if spilled:
+        yield Status.DEGRADED, f"trades wait on local disk ({spilled / 2**20:,.1f} MiB): Redis does not take them"
+    for channel, why in (published.overall.get("shed") or {}).items():
+        yield Status.DEGRADED, f"{channel} are not collected: {why}"
     lag = published.overall.get("lag_p99_ms")
     if lag is not None and lag > rules.lag_degraded * 1000:
         yield Status.DEGRADED, f"one in a hundred trades needs more than {lag / 1000:.1f} s to the table"
@@ -201,7 +206,7 @@ def _judge_symbol(
     if said.get("silent"):
         status, reason = Status.DEGRADED, str(said["silent"])
     elif said.get("gap"):
-        status, reason = Status.DEGRADED, "a gap is being repaired"
+        status, reason = Status.DEGRADED, str(said.get("repair") or "a gap is being repaired")
     elif age is None or within is None or uptime < rules.learning:
         status, reason = Status.UNKNOWN, "its own rate is not known yet"
         if heard and uptime < rules.learning:

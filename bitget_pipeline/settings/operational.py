@@ -36,6 +36,9 @@ DEEP_WITH_CREDENTIALS = (
     *(HistoryTarget(None, name, date(2021, 1, 1)) for name in ("BNBUSDT", "ADAUSDT", "DOTUSDT", "LINKUSDT")),
 )
 
+LIVE = (Resolution.M1, Resolution.M5, Resolution.M15, Resolution.H1)
+LIVE_RESOLUTIONS = frozenset({Resolution.S1, Resolution.S5, Resolution.S15, *LIVE})
+
 
 class Tier(StrEnum):
     """What we may use: public data without a key, or more with credentials."""
@@ -64,6 +67,7 @@ TIERS = {
             "markets": (Market.SPOT, Market.USDTM),
             "symbols_per_market": 30,
             "symbols_per_connection": 10,
+            "live_resolutions": LIVE,
             "history_days": 30,
             "history_targets": DEEP,
         },
@@ -77,15 +81,12 @@ TIERS = {
             "markets": tuple(Market),
             "symbols_per_market": 150,
             "symbols_per_connection": 50,
+            "live_resolutions": (Resolution.S1, Resolution.S5, Resolution.S15, *LIVE),
             "history_days": 365,
             "history_targets": DEEP_WITH_CREDENTIALS,
         },
     ),
 }
-
-LIVE_RESOLUTIONS = frozenset(
-    {Resolution.S1, Resolution.S5, Resolution.S15, Resolution.M1, Resolution.M5, Resolution.M15, Resolution.H1}
-)
 
 
 class Operational(BaseModel):
@@ -145,10 +146,11 @@ class Operational(BaseModel):
         le=MAX_CHANNELS_PER_CONNECTION,
     )
     live_resolutions: tuple[Resolution, ...] = setting(
-        (Resolution.M1,),
-        "Resolutions of the candles built from live trades. 1s, 5s and 15s need credentials.",
+        LIVE,
+        "Resolutions of the candles built from live trades; seconds and minutes, of which the others are made, are always "
+        "built. 1s, 5s and 15s need credentials.",
         write="resolutions from 1s, 5s, 15s, 1m, 5m, 15m, 1h, separated by commas",
-        shown="1m",
+        shown="1m,5m,15m,1h (with credentials also 1s,5s,15s)",
         min_length=1,
     )
     history_days: int = setting(
@@ -208,11 +210,19 @@ class Operational(BaseModel):
     )
     stream_max_entries: int = setting(
         1_000_000,
-        "How many batches of trades Redis holds while ClickHouse is away. Beyond, trades wait in the live run's memory, and "
-        "what it cannot hold is fetched again from the exchange's history.",
+        "How many batches of trades Redis holds while ClickHouse is away. Beyond, trades wait on local disk.",
         write="a number from 1000 to 100000000",
         ge=1_000,
         le=100_000_000,
+    )
+    spill_max_mib: int = setting(
+        4_096,
+        "How many MiB of trades wait in the home folder while Redis cannot take them. Before it is full, and when the disk "
+        "is (10 % free), order books and then other channels are given up; trades beyond it are fetched again from the "
+        "exchange's history.",
+        write="a number from 16 to 1048576",
+        ge=16,
+        le=1_048_576,
     )
 
     @field_validator("markets", "live_resolutions", mode="before")

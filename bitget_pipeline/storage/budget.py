@@ -16,7 +16,7 @@ from typing import Any
 
 import redis.asyncio
 
-from ..errors import StoreUnavailable
+from ..errors import DiskFull, StoreUnavailable
 from ..guard.rate_limit import FLOORS, BudgetRules, Priority, RateBudget
 from ..telemetry import count, get_logger
 from .keys import egress_key
@@ -46,6 +46,7 @@ class Budget:
     ) -> None:
         self._key = egress_key(prefix, egress, "budget")
         self._rules = rules or BudgetRules()
+        self._line = in_one_line(self._rules)
         self._script = client.register_script(script("budget"))
         self._alone = StrictShare(self._rules, most_processes, clock)
         self._clock = clock
@@ -80,9 +81,9 @@ class Budget:
             return None
         try:
             with translated():
-                arguments = budget_arguments(self._rules, what, "", endpoint, per_second, priority, value)
+                arguments = budget_arguments(self._line, what, "", endpoint, per_second, priority, value)
                 answer: Any = await self._script(keys=[self._key], args=arguments)
-        except StoreUnavailable as error:
+        except (StoreUnavailable, DiskFull) as error:  # away, or full: a budget must not stop what empties it
             self._retry_redis_at = self._clock() + 2.0
             count("budget.without_redis")
             log.warning("budget.strict_share", processes=self._alone.processes, problem=str(error))
@@ -146,28 +147,32 @@ class EndpointUse:
 
 
 def budget_arguments(
-    rules: BudgetRules,
+    rules: str,
     what: str,
     now: float | str,
     endpoint: str,
     per_second: float,
     priority: Priority,
     value: float,
-) -> list[Any]:
-    """What lua/budget.lua wants, in its order. `now` is '' for the server's clock."""
+) -> list[str]:
+    """
+    What lua/budget.lua wants, in its order. `now` is '' for the server's clock; `rules` are those of `in_one_line`.
+
+    Texts, and few of them: redis-py takes its time over every argument, and over every number in particular.
+    """
+    moment = now if isinstance(now, str) else repr(now)
+    backfill = "1" if priority is Priority.BACKFILL else "0"
+    return [what, moment, endpoint, repr(float(per_second)), repr(FLOORS[priority]), backfill, repr(value), rules]
+
+
+def in_one_line(rules: BudgetRules) -> str:
+    """The rules as lua/budget.lua reads them."""
     ceiling = rules.backfill_per_second
-    return [
-        what,
-        now if isinstance(now, str) else repr(now),
-        endpoint,
-        repr(float(per_second)),
+    numbers = (
         rules.share,
         rules.burst,
         rules.per_minute,
         rules.global_burst,
-        "" if ceiling is None else ceiling,
-        FLOORS[priority],
-        int(priority is Priority.BACKFILL),
         rules.slow_down,
         rules.slowest,
         rules.recover_by,
@@ -175,8 +180,8 @@ def budget_arguments(
         rules.persistent_after,
         rules.same_run_within,
         rules.global_closure,
-        value,
-    ]
+    )
+    return "|".join([*(repr(float(one)) for one in numbers), "none" if ceiling is None else repr(float(ceiling))])
 
 
 def parse_use(fields: Mapping[bytes, bytes], now: float) -> tuple[list[EndpointUse], float]:

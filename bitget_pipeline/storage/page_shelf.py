@@ -20,6 +20,7 @@ from ..market.instrument import Symbol
 from ..market.interval import Interval
 from .keys import shelf_key
 from .redis_errors import translated
+from .scripts import script
 
 KEPT_SECONDS = 3600
 
@@ -60,6 +61,7 @@ class PageShelf:
         self._redis = client
         self._prefix = prefix
         self._kept = kept_seconds
+        self._put = client.register_script(script("shelf_put"))
 
     async def put(
         self, symbol: Symbol, resolution: Resolution, stretch: Interval, *, end_ms: int, page: ShelvedPage
@@ -67,10 +69,7 @@ class PageShelf:
         """Lay down the answer to the question for the bars before `end_ms`."""
         key = self._key(symbol, resolution, stretch)
         with translated():
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.hset(key, str(end_ms), cast(str, _encode(page)))
-                pipe.expire(key, self._kept)
-                await pipe.execute()
+            await self._put(keys=[key], args=[str(end_ms), _encode(page), str(self._kept)])
 
     async def pages(self, symbol: Symbol, resolution: Resolution, stretch: Interval) -> dict[int, ShelvedPage]:
         """What lies there of a stretch, by the moment before which it was asked for. Unreadable pages are left out."""

@@ -65,6 +65,7 @@ class Table:
     version: str = ""
     is_deleted: str = ""
     ttl: str = ""
+    settings: str = ""
     shard_by: str = "rand()"
 
     def column(self, name: str) -> Column:
@@ -88,6 +89,7 @@ class Table:
             f"PARTITION BY {self.partition_by}" if self.partition_by else "",
             f"ORDER BY {self.order_by}",
             f"TTL {self.ttl}" if self.ttl else "",
+            f"SETTINGS {self.settings}" if self.settings else "",
             f"COMMENT {quoted(self.about)}",
         ]
         statements = ["\n".join(line for line in lines if line)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha1
 from typing import Any
 
 import redis.asyncio
@@ -22,7 +23,7 @@ from ..errors import LeaseLost, PipelineError, StreamFull
 from ..market.instrument import Symbol
 from ..market.trade import TradeBatch
 from ..telemetry import count
-from .anchors import Anchor, padded, parse_anchor
+from .anchors import Anchor, Held, padded, parse_anchor
 from .keys import shard_key
 from .payload import decode_batch, encode_batch
 from .redis_connection import LONGEST_BLOCK_MS
@@ -69,34 +70,71 @@ class TradeStream:
         self._fence = shard_key(prefix, shard, "fence")
         self._stream = shard_key(prefix, shard, "trades")
         self._anchors = shard_key(prefix, shard, "anchors")
-        self._append = client.register_script(script("append"))
+        self._append = script("append")
+        self._append_name = sha1(self._append.encode()).hexdigest()  # how Redis calls it
+        self._loaded = False
+        self.doubted = False
+        """Whether Redis was restarted since it was trusted last: nothing is appended until `trust` is called."""
         self._acknowledge = client.register_script(script("acknowledge"))
-        self._close_gap = client.register_script(script("close_gap"))
         self._trim = client.register_script(script("trim"))
 
     async def append(
-        self, batches: Sequence[TradeBatch], *, fence: int, gaps: Iterable[tuple[Symbol, int, int]] = ()
+        self,
+        batches: Sequence[TradeBatch],
+        *,
+        fence: int,
+        gaps: Iterable[tuple[Symbol, int, int]] = (),
+        held: Iterable[Held] = (),
+        advance: bool = True,
     ) -> list[str]:
         """
-        Append batches (empty ones are left out), advance the anchors and note gaps, all or nothing; returns the
-        entries' ids.
+        Append batches (empty ones are left out), advance the anchors, note gaps and what a repair has closed of them, all
+        or nothing; returns the entries' ids. Repairs do not `advance` anchors: what they bring does not follow on what is
+        held.
 
         Raises LeaseLost, and StreamFull when the bound is reached. After StoreUnavailable it may or may not have
-        happened: append again, a trade that comes twice is stored once.
+        happened: append again, a trade that comes twice is stored once. A Redis that was restarted under our feet may
+        have lost its last second: it is noticed before the first append to it, which then fails, and all others until
+        the anchors were looked at again (`trust`).
         """
-        arguments: list[Any] = [fence, self._capacity, 0]
+        arguments: list[Any] = [fence, self._capacity, 0, 0]
         for batch in batches:
             trades = batch.trades
             if trades:
                 newest = trades[-1].trade_id if len(trades) == 1 else max(trade[0] for trade in trades)
-                arguments += (str(batch.symbol), padded(newest), encode_batch(batch))
-        arguments[2] = (len(arguments) - 3) // 3
+                arguments += (str(batch.symbol), padded(newest) if advance else "", encode_batch(batch))
+        arguments[2] = (len(arguments) - 4) // 3
         for symbol, after_id, before_id in gaps:
             arguments += (str(symbol), padded(after_id), padded(before_id))
-        if len(arguments) == 3:
+            arguments[3] += 1
+        for symbol, from_id, through_id, fetched in held:
+            arguments += (str(symbol), padded(from_id), padded(through_id), fetched)
+        if len(arguments) == 4:
             return []
-        ids = await self._run(self._append, [self._fence, self._stream, self._anchors], arguments)
+        ids = await self._run(self._evaluate, [self._fence, self._stream, self._anchors], arguments)
         return [one.decode() for one in ids]
+
+    async def trust(self) -> None:
+        """
+        Append to the Redis that runs now. Read the anchors after this, not before: one that is restarted in between is
+        doubted again.
+        """
+        with translated():
+            await self._redis.script_load(self._append)
+        self.doubted, self._loaded = False, True
+
+    async def _evaluate(self, *, keys: list[str], args: list[Any]) -> Any:
+        """Run the append, by its name alone: a Redis that does not know it any more was restarted."""
+        if self.doubted:
+            raise redis.exceptions.ConnectionError("it was restarted, and its anchors are not read yet")
+        if not self._loaded:
+            await self._redis.script_load(self._append)
+            self._loaded = True
+        try:
+            return await self._redis.evalsha(self._append_name, len(keys), *keys, *args)
+        except redis.exceptions.NoScriptError as error:
+            self.doubted = True
+            raise redis.exceptions.ConnectionError("it was restarted") from error
 
     async def read(self, consumer: str, max_rows: int, block_ms: int | None) -> list[Entry]:
         """
@@ -182,14 +220,21 @@ class TradeStream:
             found: Any = await self._redis.hgetall(self._anchors)
         return {Symbol.parse(name.decode()): parse_anchor(text.decode()) for name, text in found.items()}
 
+    async def anchor(self, symbol: Symbol) -> Anchor | None:
+        """How far one symbol's trades are held without a hole; None while nothing of it was appended."""
+        with translated():
+            found: Any = await self._redis.hget(self._anchors, str(symbol))
+        return None if found is None else parse_anchor(found.decode())
+
     async def close_gap(self, symbol: Symbol, through_id: int, *, fence: int) -> bool:
         """
         Everything of the symbol up to and including `through_id` is held now (with what was appended before the call).
 
-        Returns whether no gap is left open: a break during the repair may have widened it. Raises LeaseLost.
+        Returns whether no gap is left open. Raises LeaseLost.
         """
-        arguments = [fence, str(symbol), padded(through_id)]
-        return bool(await self._run(self._close_gap, [self._fence, self._anchors], arguments))
+        await self.append([], fence=fence, held=[Held(symbol, 0, through_id)])
+        anchor = await self.anchor(symbol)
+        return anchor is None or not anchor.gaps
 
     async def _read_group(self, consumer: str, wanted: int, block: int | None) -> list[Any]:
         answer = await self._in_group(

@@ -3,7 +3,7 @@ The warehouse: everything the pipeline asks of ClickHouse, in our own terms.
 
 Input: values of market/, from pipeline/; output: rows in the tables of tables.py, and values read from the views of
 views.py. What it can do is written by subject in connection.py, reference_rows.py, candle_rows.py, derived_rows.py,
-derivative_rows.py, trade_rows.py, coverage_rows.py and incident_rows.py.
+derivative_rows.py, trade_rows.py, live_candle_rows.py, coverage_rows.py and incident_rows.py.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from .coverage_rows import CoverageRows
 from .derivative_rows import DerivativeRows
 from .derived_rows import DerivedRows
 from .incident_rows import IncidentRows
+from .live_candle_rows import LiveCandleRows
 from .reference_rows import Member, ReferenceRows
 from .trade_rows import TradeRows
 
 __all__ = ["CoverageState", "Evidence", "Member", "Warehouse", "WarehouseAddress"]
 
 
-class Warehouse(ReferenceRows, CandleRows, DerivedRows, DerivativeRows, TradeRows, CoverageRows, IncidentRows):
+class Warehouse(
+    ReferenceRows, CandleRows, DerivedRows, DerivativeRows, TradeRows, LiveCandleRows, CoverageRows, IncidentRows
+):
     """
     An open connection to ClickHouse, with all that is kept there; `Warehouse.open(address)` makes one, and it closes
     itself as a context.

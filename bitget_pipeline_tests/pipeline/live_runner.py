@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import msgspec
 
@@ -30,6 +31,7 @@ from bitget_pipeline.storage.connection import WarehouseAddress
 from bitget_pipeline.storage.control import LiveControl
 from bitget_pipeline.storage.lease import Lease
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect, server_identity
+from bitget_pipeline.storage.spill import Spill
 from bitget_pipeline.storage.stream import TradeStream
 from bitget_pipeline.storage.versions import Versions
 from bitget_pipeline.storage.warehouse import Warehouse
@@ -47,6 +49,11 @@ class Where(msgspec.Struct, frozen=True):
     symbols: tuple[str, ...]
     run_id: str
     lease_ttl: float = 1.5
+    spill: str = ""  # a folder
+    spill_file_bytes: int = 8 * 2**20
+    spill_most_bytes: int = 2**30
+    capacity: int = 2_000_000  # of the stream, in entries
+    ahead_ms: int = 0  # how far market time is ahead of this machine's clock
 
 
 @contextlib.asynccontextmanager
@@ -59,17 +66,25 @@ async def stores_at(where: Where) -> AsyncIterator[LiveStores]:
     try:
         async with opened(get("bitget"), HttpAddress(where.rest_url), budget, patience=patience) as http:
             yield LiveStores(
-                stream=TradeStream(client, where.prefix, "0"),
+                stream=TradeStream(client, where.prefix, "0", capacity=where.capacity),
                 lease=Lease(client, where.prefix, "0"),
                 control=LiveControl(client, where.prefix, "0"),
                 warehouse=warehouse,
                 versions=Versions(client, where.prefix, floor=0),
                 client=http,
                 identity=functools.partial(server_identity, client),
+                spill=spill_of(where),
             )
     finally:
         await client.aclose()
         warehouse.close()
+
+
+def spill_of(where: Where) -> Spill | None:
+    """The folder where trades wait, if there is one."""
+    if not where.spill:
+        return None
+    return Spill(Path(where.spill), file_bytes=where.spill_file_bytes, most_bytes=where.spill_most_bytes)
 
 
 def plan_for(where: Where) -> LivePlan:
@@ -107,7 +122,7 @@ async def main(where: Where) -> None:
             plan_for(where),
             stores,
             get("bitget"),
-            clock=lambda: round(time.time() * 1000),
+            clock=lambda: round(time.time() * 1000) + where.ahead_ms,
             stop=stop,
             rng=random.Random(1),
             on_stage=lambda stage: print(stage, flush=True),

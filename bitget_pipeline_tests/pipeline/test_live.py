@@ -373,7 +373,7 @@ async def test_a_restarted_redis_counts_as_a_break_of_every_symbol(where, local_
         await until(lambda: (p := overview.published()) and p.overall["stored"] > 20, what="the first trades")
         start = local_exchange.now_ms()
         identity = "second"
-        await until(lambda: overview.published().overall["repaired"] > 0, what="the proof by trade id")
+        await until(lambda: warehouse.coverage("trades"), what="the proof by trade id")
         end = await closed(local_exchange)
         await until(lambda: not any(anchor.gap for anchor in overview.anchors().values()), what="closed gaps")
         stop.set()

@@ -34,6 +34,8 @@ class Wire:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
+        self.delay = 0.0
+        """Seconds by which it slows every piece."""
 
     def mend(self) -> None:
         asyncio.run_coroutine_threadsafe(self._mend(), self._loop).result(5)
@@ -68,6 +70,8 @@ class Wire:
     async def _pour(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
+                if self.delay:
+                    await asyncio.sleep(self.delay)
                 writer.write(data)
                 await writer.drain()
         writer.close()

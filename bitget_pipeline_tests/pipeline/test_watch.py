@@ -95,3 +95,15 @@ def test_a_gap_under_repair_and_a_silent_subscription_are_told():
     assert health.status is Status.DEGRADED
     assert "gap" in health.reasons[0]
     assert "acknowledged, no data" in health.reasons[0]
+
+
+def test_trades_on_disk_and_channels_given_up_are_told():
+    """
+    What the live run could not put where it belongs, and what it stopped collecting, is said with its reason.
+    """
+    seen = facts(BUSYUSDT=said(age=1, rate=5.0))
+    seen.published.overall.update({"spill_bytes": 3 * 2**20, "shed": {"books": "the disk is nearly full (8% free)"}})
+    health = judge(seen, now_ms=NOW)
+    assert health.status is Status.DEGRADED
+    assert any("3.0 MiB" in reason for reason in health.reasons)
+    assert "books are not collected: the disk is nearly full (8% free)" in health.reasons

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from bitget_pipeline.errors import StoreUnavailable
 from bitget_pipeline.guard.rate_limit import BudgetRules, Priority, RateBudget
 from bitget_pipeline.local import redis as local_redis
-from bitget_pipeline.storage.budget import Budget, StrictShare, budget_arguments
+from bitget_pipeline.storage.budget import Budget, StrictShare, budget_arguments, in_one_line
 from bitget_pipeline.storage.keys import egress_key
 from bitget_pipeline.storage.overview import budget_use
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect, connect_sync
@@ -38,7 +38,9 @@ class RedisBudget:
     async def __call__(
         self, what: str, endpoint: str, now: float, *, priority: Priority = Priority.BACKFILL, value: float = 0.0
     ) -> float:
-        arguments = budget_arguments(self._rules, what, now, endpoint, ENDPOINTS[endpoint], priority, value)
+        arguments = budget_arguments(
+            in_one_line(self._rules), what, now, endpoint, ENDPOINTS[endpoint], priority, value
+        )
         return float(await self._script(keys=[self._key], args=arguments))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,10 @@ from hypothesis import strategies as st
 
 from bitget_pipeline.errors import DiskFull
 from bitget_pipeline.market.instrument import Market, Symbol
-from bitget_pipeline.market.trade import Trade, TradeBatch
-from bitget_pipeline.storage.spill import Spill
+from bitget_pipeline.market.trade import Broke, Follows, Trade, TradeBatch
+from bitget_pipeline.storage.spill import Spill, Torn
+
+NOTHING = Follows({}, frozenset())
 
 
 def a_batch(trade_id: int) -> TradeBatch:
@@ -21,7 +25,13 @@ def a_batch(trade_id: int) -> TradeBatch:
 
 def read_all(spill: Spill) -> list[int]:
     """The ids of all trades on disk, in order."""
-    return [batch.trades[0].trade_id for file in spill.files() for batch in spill.read(file)]
+    items = [item for file in spill.files() for item in spill.read(file)]
+    return [item.trades[0].trade_id for item in items if isinstance(item, TradeBatch)]
+
+
+def write(spill: Spill, *ids: int) -> None:
+    """A batch for each id."""
+    spill.append([a_batch(one) for one in ids], follows=lambda: NOTHING)
 
 
 def test_what_was_spilled_comes_back_in_order_over_files(tmp_path: Path) -> None:
@@ -30,14 +40,14 @@ def test_what_was_spilled_comes_back_in_order_over_files(tmp_path: Path) -> None
     """
     spill = Spill(tmp_path, file_bytes=200)
     for i in range(20):
-        spill.append([a_batch(i)])
+        write(spill, i)
 
     assert len(spill.files()) > 3
     assert read_all(spill) == list(range(20))
     for file in spill.files():
         spill.remove(file)
     assert spill.state().files == 0
-    spill.append([a_batch(99)])
+    write(spill, 99)
     assert read_all(spill) == [99]
 
 
@@ -51,14 +61,15 @@ def test_a_file_that_a_crash_cut_off_is_read_up_to_the_cut(tmp_path_factory, cut
     spill = Spill(folder)
     ends = []
     for i in range(5):
-        spill.append([a_batch(i)])
+        write(spill, i)
         ends.append(spill.state().bytes)
     spill.close()
     (file,) = spill.files()
     file.write_bytes(file.read_bytes()[:cut])
 
     successor = Spill(folder)
-    successor.append([a_batch(77)])
+    successor.own(2)
+    write(successor, 77)
 
     assert read_all(successor) == [i for i, end in enumerate(ends) if end <= cut] + [77]
 
@@ -68,13 +79,13 @@ def test_a_damaged_frame_ends_its_file(tmp_path: Path) -> None:
     A flipped bit is noticed; the other files are not affected.
     """
     spill = Spill(tmp_path)
-    spill.append([a_batch(1), a_batch(2)])
+    write(spill, 1, 2)
     spill.close()
     (file,) = spill.files()
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    spill.append([a_batch(3)])
+    write(spill, 3)
 
     assert read_all(spill) == [1, 3]
 
@@ -83,9 +94,55 @@ def test_the_bound_is_kept(tmp_path: Path) -> None:
     """
     Past the bound nothing is written, and a person is told what to do.
     """
-    spill = Spill(tmp_path, most_bytes=150)
-    spill.append([a_batch(1)])
+    spill = Spill(tmp_path, most_bytes=250)
+    write(spill, 1)
 
     with pytest.raises(DiskFull, match="bound"):
-        spill.append([a_batch(2), a_batch(3), a_batch(4)])
+        write(spill, *range(2, 20))
     assert read_all(spill) == [1]
+
+
+def test_marks_keep_their_place_among_the_trades(tmp_path: Path) -> None:
+    """
+    What a file follows on, breaks between trades, and rows that were unreadable come back as they were, in order.
+    """
+    spill = Spill(tmp_path)
+    spill.own(7)
+    symbol = Symbol(Market.USDTM, "BTCUSDT")
+    before = Follows({symbol: 2**60, a_batch(1).symbol: 3}, frozenset({symbol}))
+    items = [a_batch(1), Broke((symbol, a_batch(1).symbol)), TradeBatch(symbol, [], 9, True, rejected=2), a_batch(2)]
+    spill.append(items, follows=lambda: before)
+
+    (file,) = spill.files()
+    assert list(spill.read(file)) == [before, *items]
+    assert spill.is_own(file)
+    assert not Spill(tmp_path).is_own(file)
+
+
+def test_a_file_of_another_make_is_read_up_to_there(tmp_path: Path) -> None:
+    """
+    A whole frame that is none of ours ends its file, and says so: nothing is known of what came behind it.
+    """
+    spill = Spill(tmp_path)
+    write(spill, 1)
+    spill.close()
+    (file,) = spill.files()
+    foreign = b"\x93\xa3new\x01\x02"
+    file.write_bytes(file.read_bytes() + struct.pack("<II", len(foreign), zlib.crc32(foreign)) + foreign)
+
+    *_, trade, last = spill.read(file)
+    assert (trade, last) == (a_batch(1), Torn())
+
+
+def test_a_run_with_a_later_fence_is_read_after_its_predecessor(tmp_path: Path) -> None:
+    """
+    A run that was cut off and writes on does so into files of its own, which come first.
+    """
+    old, new = Spill(tmp_path), Spill(tmp_path)
+    old.own(999_999)
+    new.own(1_000_000)
+    write(new, 3)
+    write(old, 1)
+    write(old, 2)
+
+    assert read_all(Spill(tmp_path)) == [1, 2, 3]

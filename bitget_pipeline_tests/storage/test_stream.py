@@ -243,7 +243,7 @@ async def test_a_gap_is_noted_with_the_append_and_closed_by_the_repair(stream: T
     assert (anchor.contiguous_id, anchor.highest_id, anchor.gap) == (BIG + 12, BIG + 12, None)
 
 
-async def test_a_break_during_the_repair_keeps_the_gap_open(stream: TradeStream, fence: int) -> None:
+async def test_a_second_break_is_a_gap_of_its_own(stream: TradeStream, fence: int) -> None:
     """
     A second gap widens the first; a repair that knew the first one only moves the beginning.
     """

@@ -25,6 +25,7 @@ ODD = Symbol(Market.USDTM, "我踏马来了'\"\\USDT")
 START = int(time.time()) // 86_400 * 86_400_000 - 60_000
 BIG = 1_234_567_890_123_456_789
 RESOLUTIONS = (Resolution.S1, Resolution.M1, Resolution.M5)
+LIVE = (Resolution.S5, Resolution.S15, Resolution.M5, Resolution.M15, Resolution.H1)
 
 
 def store(warehouse: Warehouse, trades: list[Trade], *, symbol: Symbol = BTC, source: str = "bitget") -> None:
@@ -134,6 +135,48 @@ def test_bars_equal_the_rule_whatever_the_order_and_the_replays(
         assert_same(live(warehouse, resolution, symbol=symbol), rollup(trades, resolution))
 
 
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(trades=TRADES, seed=st.integers(0, 2**32))
+def test_bars_made_of_shorter_bars_equal_those_of_the_trades(
+    warehouse: Warehouse, trades: list[Trade], seed: int
+) -> None:
+    """
+    What the flusher builds, minutes of seconds and hours of minutes, in random batches with replays, some as lived now and
+    some as repaired long after: each bar of each resolution is what the pure rule makes of the distinct trades.
+    """
+    random = Random(seed)
+    symbol = Symbol(Market.SPOT, f"{ODD.name}{uuid4().hex}")
+    sent = [*trades, *random.sample(trades, len(trades) // 2)]
+    random.shuffle(sent)
+    while sent:
+        size = random.randint(4, 25)
+        batch = TradeBatch(symbol, sent[:size], START)
+        del sent[:size]
+        warehouse.store_trades([batch], source="bitget", run_id="r")
+        warehouse.build_candles(
+            [batch], LIVE, run_id="r", now_ms=START + random.choice([150_000, 7_250_000, 86_400_000])
+        )
+
+    for resolution in (Resolution.S1, Resolution.M1, *LIVE):
+        assert_same(live(warehouse, resolution, symbol=symbol), rollup(trades, resolution))
+
+
+def test_a_late_trade_touches_one_bar_of_each_resolution(warehouse: Warehouse) -> None:
+    """
+    An hour of trades, then one that comes late: seven bars are written again, and no other.
+    """
+    trades = [Trade(minute + 1, START + 60_000 * minute, 1.0 + minute, 1.0, True) for minute in range(1, 60)]
+    for batch in (TradeBatch(BTC, trades, START), TradeBatch(BTC, [trades[30]._replace(trade_id=99)], START)):
+        run_id = f"of {len(batch.trades)}"
+        warehouse.store_trades([batch], source="bitget", run_id=run_id)
+        warehouse.build_candles([batch], LIVE, run_id=run_id, now_ms=START + 3_600_000)
+
+    again = warehouse.query(
+        "SELECT resolution, trades FROM candles_live_final WHERE run_id = 'of 1' ORDER BY resolution"
+    )
+    assert again == [("15m", 16), ("15s", 2), ("1h", 60), ("1m", 2), ("1s", 2), ("5m", 6), ("5s", 2)]
+
+
 def test_many_writers_at_once_agree(warehouse: Warehouse) -> None:
     """
     Runs that store overlapping trades and recompute the same bars at the same time end with the same bars.
@@ -198,4 +241,6 @@ def test_thousands_of_touched_bars_fit_into_one_call(warehouse: Warehouse) -> No
     touched = [(batch.symbol, trade.ts_ms) for batch in batches for trade in batch.trades]
 
     assert warehouse.recompute_candles(touched) == 6_000
-    assert warehouse.query("SELECT count(), sum(trades) FROM candles_live_final") == [(6_000, 6_000)]
+    assert warehouse.query("SELECT count(), sum(trades) FROM candles_live_final WHERE resolution = '1m'") == [
+        (6_000, 6_000)
+    ]

@@ -96,6 +96,7 @@ def rows(facts: Facts, trades_per_second: float | None) -> list[tuple[str, str]]
         ("requests", _requests(facts)),
         ("runs", runs + (f", {facts.backfills} backfills in progress" if facts.backfills else "")),
         ("live run", live),
+        *([("repairs", _repairs(facts))] if facts.gaps_open else []),
         ("lease", f"{lease['owner']}, renewed {lease['age']:.1f} s ago" if lease else "nobody holds it"),
         ("health", ": ".join(filter(None, [facts.health or "unknown", "; ".join(facts.health_reasons[:2])]))),
     ]
@@ -222,6 +223,18 @@ def headlines(home: Path, addresses: Mapping[str, Any]) -> list[tuple[str, str]]
         ("exchange", str(addresses["exchange"]["rest_url"])),
         ("data", str(home)),
     ]
+
+
+def _repairs(facts: Facts) -> str:
+    left = facts.repair_seconds_left
+    end = (
+        ""
+        if left is None
+        else f", done in about {left / 60:.0f} min"
+        if left >= 120
+        else f", done in about {left:.0f} s"
+    )
+    return f"{_number(facts.gaps_open)} breaks in the trades are being fetched{end}"
 
 
 def _lag(facts: Facts) -> str:

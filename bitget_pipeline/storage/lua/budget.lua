@@ -1,9 +1,9 @@
 -- The shared budget of requests of one egress address. guard/rate_limit.py is the model of this; a property test holds them equal.
 -- KEYS: budget (a hash). ARGV:
 --   1 what: ask, penalise, succeeded or remaining   2 now in seconds, or '' for the server's clock   3 endpoint   4 its limit per second
---   5 share   6 burst   7 per minute   8 global burst   9 backfill per second, or ''   10 the priority's floor   11 1 for a backfill
---   12 slow_down  13 slowest  14 recover_by  15 recover_every  16 persistent_after  17 same_run_within  18 global_closure
---   19 seconds (penalise) or requests left (remaining)
+--   5 the priority's floor   6 1 for a backfill   7 seconds (penalise) or requests left (remaining)
+--   8 the rules, parted by |: share, burst, per minute, global burst, slow_down, slowest, recover_by, recover_every,
+--     persistent_after, same_run_within, global_closure, and the backfill's ceiling per second or none
 -- Returns the seconds to wait, as text; '0' from ask: the request is taken.
 local key, what, endpoint = KEYS[1], ARGV[1], ARGV[3]
 local now = tonumber(ARGV[2])
@@ -11,7 +11,11 @@ if not now then
   local time = redis.call('TIME')
   now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 end
-local per_second, share = tonumber(ARGV[4]), tonumber(ARGV[5])
+local per_second, value = tonumber(ARGV[4]), tonumber(ARGV[7])
+local rules = {}
+for part in string.gmatch(ARGV[8], '[^|]+') do rules[#rules + 1] = tonumber(part) or false end
+local share, burst, per_minute, global_burst, slow_down, slowest, recover_by, recover_every, persistent_after,
+  same_run_within, global_closure, ceiling = unpack(rules)
 local LEEWAY = 1e-9
 
 local function text(number) return string.format('%.17g', number) end
@@ -38,7 +42,7 @@ local function wait_of(bucket, floor)
 end
 
 local rate = share * per_second
-local known = { rate = rate, capacity = math.max(1, math.min(tonumber(ARGV[6]), per_second - rate + 0.75)) }
+local known = { rate = rate, capacity = math.max(1, math.min(burst, per_second - rate + 0.75)) }
 local stored = load('endpoint:' .. endpoint, 7)
 if stored then
   known.tokens, known.at, known.pace = stored[1], stored[2], stored[3]
@@ -60,13 +64,13 @@ if what == 'penalise' then
   fill(known)
   if now > known.busy_until then known.busy_since = now end
   local overtaken = now < known.closed_until
-  known.closed_until = math.max(known.closed_until, now + tonumber(ARGV[19]))
-  known.busy_until = known.closed_until + tonumber(ARGV[17])
-  if not overtaken then known.pace = math.max(tonumber(ARGV[13]), known.pace * tonumber(ARGV[12])) end
+  known.closed_until = math.max(known.closed_until, now + value)
+  known.busy_until = known.closed_until + same_run_within
+  if not overtaken then known.pace = math.max(slowest, known.pace * slow_down) end
   known.tokens = math.min(known.tokens, 0)
   known.slowed_at = now
-  if now - known.busy_since >= tonumber(ARGV[16]) then
-    redis.call('HSET', key, 'closed_until', text(math.max(closed_until, now + tonumber(ARGV[18]))))
+  if now - known.busy_since >= persistent_after then
+    redis.call('HSET', key, 'closed_until', text(math.max(closed_until, now + global_closure)))
   end
   redis.call('HINCRBY', key, 'penalties:' .. endpoint, 1)
   save()
@@ -81,8 +85,7 @@ end
 
 if what == 'remaining' then
   fill(known)
-  local left = tonumber(ARGV[19])
-  known.tokens = math.min(known.tokens, left > 0 and left or -1)
+  known.tokens = math.min(known.tokens, value > 0 and value or -1)
   save()
   return '0'
 end
@@ -93,11 +96,11 @@ if closed > 0 then
   return text(closed)
 end
 
-local steps = math.floor((now - known.slowed_at) / tonumber(ARGV[15]))
+local steps = math.floor((now - known.slowed_at) / recover_every)
 if steps > 0 and known.pace < 1 then
   fill(known)
-  known.pace = math.min(1, known.pace + steps * tonumber(ARGV[14]))
-  known.slowed_at = known.slowed_at + steps * tonumber(ARGV[15])
+  known.pace = math.min(1, known.pace + steps * recover_by)
+  known.slowed_at = known.slowed_at + steps * recover_every
 end
 
 local function shared(field, its_rate, its_capacity)
@@ -108,12 +111,12 @@ local function shared(field, its_rate, its_capacity)
   return bucket
 end
 
-local buckets = { known, shared('all', share * tonumber(ARGV[7]) / 60, tonumber(ARGV[8])) }
-if ARGV[11] == '1' and ARGV[9] ~= '' then buckets[3] = shared('backfill', tonumber(ARGV[9]), 1) end
-local wait = 0
+local buckets = { known, shared('all', share * per_minute / 60, global_burst) }
+if ARGV[6] == '1' and ceiling then buckets[3] = shared('backfill', ceiling, 1) end
+local wait, floor = 0, tonumber(ARGV[5])
 for _, bucket in ipairs(buckets) do
   fill(bucket)
-  wait = math.max(wait, wait_of(bucket, tonumber(ARGV[10])))
+  wait = math.max(wait, wait_of(bucket, floor))
 end
 if wait == 0 then
   for _, bucket in ipairs(buckets) do bucket.tokens = bucket.tokens - 1 end
