@@ -448,6 +448,8 @@ MISTAKES = [
     (("--from", "soon"), "'soon' is not a day (--from) — write YYYY-MM-DD"),
     (("--from", "2017-01-01"), "2017-01-01 lies before Bitget existed (--from) — begin on 2018-01-01"),
     (("--from", "2026-01-02", "--to", "2026-01-01"), "the range ends on 2026-01-01, before it begins on 2026-01-02"),
+    (("--from", "2023-01-01", "--to", "2023-01-31"), "spot:ETHUSDT has been listed since 2024-01-01"),
+    (("--from", "2026-01-01", "--to", "2999-01-01"), "2999-01-01 is not over yet (UTC)"),
     (("--from", "2026-01-01", "--resolution", "1s"), "the exchange serves no bars of 1s"),
     (("--from", "2026-01-01", "--resolution", "1h"), "bars of 1h are not fetched: they are made of 1m bars"),
     (("--from", "2026-01-01", "--resolution", "7m"), "there is no resolution '7m'"),
