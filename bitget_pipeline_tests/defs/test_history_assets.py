@@ -184,6 +184,52 @@ async def test_every_asset_of_a_futures_market_fills_its_table(placed, warehouse
             assert warehouse.query(check.offenders, {"market": "usdtm", "grid_start": str(GRID)}) == [], check.name
 
 
+async def test_with_credentials_the_other_futures_markets_fill_their_tables_too(placed, warehouse, monkeypatch):
+    """
+    A key brings coin- and USDC-margined futures: their funding, open interest, prices and minutes, in assets of their own.
+    """
+    for name in ("BITGET_API_KEY", "BITGET_SECRET_KEY", "BITGET_PASSPHRASE"):
+        monkeypatch.setenv(name, "for-a-test-only")
+    boot.cache_clear()
+    settings = PipelineResource().operational()
+    assert settings.markets == tuple(Market)
+    others = (Market.COINM, Market.USDCM)
+    await _known_instruments(warehouse, settings.markets)
+    chosen = [
+        Chosen(
+            next(one.symbol for one in warehouse.instruments(market) if one.kind == "perpetual"), 1, 1e9, Reason.VOLUME
+        )
+        for market in others
+    ]
+    warehouse.store_universe(chosen, selected_at=datetime.now(UTC) + timedelta(seconds=1), run_id="test")
+    assets = [*candles_assets(others, grid_starts=GRID), *derivative_assets(others, grid_starts=GRID)]
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    with dg.DagsterInstance.ephemeral() as instance:
+        for one in chosen:
+            symbol = one.symbol
+            instance.add_dynamic_partitions(f"{symbol.market}_symbols", [symbol.name])
+            day = f"{yesterday}|{symbol.name}"
+            for names, tags in (
+                (("funding_rates", "open_interest"), {}),
+                (("candles_1m", "mark_candles", "index_candles"), {RANGE_START: day, RANGE_END: day}),
+            ):
+                done = await asyncio.to_thread(
+                    dg.materialize,
+                    assets,
+                    selection=dg.AssetSelection.assets(*(dg.AssetKey([symbol.market.value, name]) for name in names)),
+                    instance=instance,
+                    tags=tags,
+                    resources={"pipeline": PipelineResource()},
+                )
+                assert done.success
+            assert len(warehouse.funding(symbol, source="local")) > 300
+            assert len(warehouse.open_interest(symbol, source="local")) == 1
+            within = Interval.of_day(yesterday)
+            assert len(warehouse.candles(symbol, Resolution.M1, within)) == 1440
+            for kind in PriceKind:
+                assert len(warehouse.price_candles(symbol, kind, Resolution.M1, within, source="local")) == 1440
+
+
 def test_checks_find_their_offenders(warehouse):
     """A day that is not its minutes, a settlement that is missing, a negative holding, an impossible price: each is found."""
     midnight = Interval.of_day(datetime.now(UTC).date() - timedelta(days=2)).start_ms
@@ -214,7 +260,7 @@ def test_checks_find_their_offenders(warehouse):
     ]
 
 
-async def _known_instruments(warehouse) -> None:
+async def _known_instruments(warehouse, markets=MARKETS) -> None:
     """What discovery would have stored."""
     async with PipelineResource().history(warehouse) as history:
         await discover(
@@ -222,7 +268,7 @@ async def _known_instruments(warehouse) -> None:
             history.client.exchange,
             warehouse,
             history.versions,
-            markets=MARKETS,
+            markets=markets,
             run_id="test",
             now_ms=lambda: int(datetime.now(UTC).timestamp() * 1000),
         )
