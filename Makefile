@@ -13,7 +13,7 @@ help:
 	@echo "make down    stop a demo or pipeline that runs in another terminal"
 	@echo "make smoke   the demo, bounded and headless, compared row by row with what the exchange sent"
 	@echo "make test    every test, the smoke run included"
-	@echo "make chaos   the long form of the tests that kill processes"
+	@echo "make chaos   processes are killed for half an hour, and everything is compared"
 	@echo "make bench   budget, efficiency and overhead, measured on this machine (about twelve minutes)"
 	@echo "make lint    style, types and the layers of the house"
 	@echo "make lock    resolve the dependencies again into the lock files (needs uv)"
@@ -56,6 +56,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
 
 chaos: $(VENV)/.dev
+	$(BIN)/python -m bitget_pipeline_tests.chaos --rounds 200
 	CHAOS_KILLS=60 $(BIN)/python -m pytest -k killed $(ARGS)
 
 bench: $(VENV)/.dev

@@ -62,6 +62,10 @@ class LeaseLost(Transient):
     """The lease went to a successor: this run must not write any more."""
 
 
+class StageTimedOut(Transient):
+    """A stage of a live run's start took longer than it may."""
+
+
 # ---------------------------------------------------------------- set aside
 
 
@@ -72,11 +76,17 @@ class Malformed(PipelineError):
 
 
 class MalformedFrame(Malformed):
-    """A websocket frame that cannot be understood."""
+    """A websocket frame that cannot be understood. `about` is the subscription it belonged to, where that can be told."""
+
+    about: object = None
 
 
 class MalformedPage(Malformed):
     """An HTTP answer whose body cannot be understood, or whose rows contradict each other."""
+
+
+class BookBroken(Malformed):
+    """An order book that cannot be trusted any more: it is discarded, and a new snapshot asked for."""
 
 
 class ForeignGeneration(Malformed):
@@ -102,6 +112,10 @@ class RequestRefused(Refused):
 
 class UnknownInstrument(Refused):
     """The exchange, or our universe, does not know this symbol."""
+
+
+class NothingSelected(Refused):
+    """There is nothing to collect."""
 
 
 class RegionBlocked(Refused):

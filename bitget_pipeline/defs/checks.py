@@ -163,6 +163,33 @@ CHECKS = (
         columns=("market", "symbol", "trade", "times"),
     ),
     Check(
+        asset="order_books",
+        name="books_are_possible",
+        sentence="In every book of the last hour bids fall, asks rise, they do not cross, and sizes are above zero.",
+        offenders=(
+            "SELECT market, symbol, toString(ts), bid_prices[1], ask_prices[1] FROM order_books_final "
+            "WHERE ts >= now() - INTERVAL 1 HOUR AND (arrayExists(d -> d >= 0, arrayPopFront(arrayDifference(bid_prices))) "
+            "OR arrayExists(d -> d <= 0, arrayPopFront(arrayDifference(ask_prices))) "
+            "OR (notEmpty(bid_prices) AND notEmpty(ask_prices) AND bid_prices[1] >= ask_prices[1]) "
+            "OR arrayExists(s -> s <= 0, arrayConcat(bid_sizes, ask_sizes, bid_prices, ask_prices)) "
+            "OR length(bid_prices) != length(bid_sizes) OR length(ask_prices) != length(ask_sizes))"
+        ),
+        columns=("market", "symbol", "at", "best bid", "best ask"),
+    ),
+    Check(
+        asset="order_books",
+        name="books_are_fresh",
+        sentence="The newest stored book of every selected symbol is younger than five minutes, where books are collected.",
+        offenders=(
+            "SELECT market, symbol, if(newest = 0, 'none for an hour', toString(newest)), dateDiff('second', newest, now()) "
+            "FROM (SELECT market, symbol FROM universe_now) AS wanted LEFT JOIN (SELECT market, symbol, max(ts) AS newest "
+            "FROM order_books WHERE ts >= now() - INTERVAL 1 HOUR GROUP BY market, symbol) AS stored USING (market, symbol) "
+            "WHERE {books:UInt8} = 1 AND newest < now() - INTERVAL 5 MINUTE ORDER BY newest"
+        ),
+        columns=("market", "symbol", "newest", "seconds ago"),
+        severity=dg.AssetCheckSeverity.WARN,
+    ),
+    Check(
         asset="candles_live",
         name="live_candles_hold_every_trade",
         sentence="The trades counted in the live candles of the last hour are the trades stored.",
@@ -227,6 +254,7 @@ def _as_asset_check(check: Check, asset: dg.AssetKey, market: Market | None) -> 
         known = {
             "market": market.value if market else "",
             "days": settings.history_days,
+            "books": int(settings.books),
             "grid_start": settings.grid_start.isoformat(),
         }
         parameters = {name: value for name, value in known.items() if f"{{{name}:" in check.offenders}

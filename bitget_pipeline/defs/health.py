@@ -21,6 +21,9 @@ CHECK = "data_arrives"
 FRESH = 60.0
 """Seconds: the live assets are alive if a trade younger than this was stored."""
 
+BESIDE = ("order_books", "tickers")
+"""Companions of the live run whose asset has their name."""
+
 PLOTTED = (
     "appended",
     "stored",
@@ -31,8 +34,16 @@ PLOTTED = (
     "reconnects",
     "repaired",
     "set_aside",
+    "connected",
+    "frames_per_second",
+    "spilled",
+    "spill_bytes",
 )
 """Facts that are numbers worth a line on the asset's page, as far as they are known."""
+
+
+CONNECTION = ("age", "frames_per_second", "live", "asked", "silent", "opened", "reconnects", "last_reason")
+"""What is told of each connection of the live run."""
 
 
 def look(pipeline: PipelineResource) -> Health:
@@ -62,7 +73,29 @@ def events(seen: Health) -> list[Event]:
             dg.AssetMaterialization(asset_key=key, description="trades arrive and are stored", metadata=figures)
             for key in ("trades", "candles_live", "candles_unified")
         ]
-    return [*told, evaluation(seen)]
+    return [*told, *_beside(seen), evaluation(seen)]
+
+
+def _beside(seen: Health) -> list[Event]:
+    """What the companions of the live run say of themselves, as observations of the assets of their names."""
+    told: list[Event] = []
+    for name in BESIDE:
+        said = seen.facts.get(name)
+        if isinstance(said, dict):
+            figures = {
+                key: value for key, value in said.items() if isinstance(value, int | float | str) and value != ""
+            }
+            told.append(dg.AssetObservation(asset_key=name, metadata=figures))
+    books = seen.facts.get("order_books")
+    if isinstance(books, dict) and books.get("usable") and books.get("stored") and not books.get("trouble"):
+        told.append(
+            dg.AssetMaterialization(
+                asset_key="order_books",
+                description="books arrive and are stored",
+                metadata={name: books[name] for name in ("usable", "stored", "waiting", "set_aside")},
+            )
+        )
+    return told
 
 
 def budget_events(used: Sequence[EndpointUse], closed_for: float, markets: Sequence[Market]) -> list[Event]:
@@ -104,6 +137,17 @@ def _told(seen: Health) -> dict[str, Any]:
     metadata: dict[str, Any] = {"status": seen.status.value, "why": "; ".join(seen.reasons[:5])}
     metadata |= {name: value for name in PLOTTED if isinstance(value := seen.facts.get(name), int | float)}
     metadata["symbols delivering"] = sum(one.status is Status.HEALTHY for one in seen.symbols)
+    connections: dict[str, dict[str, Any]] = seen.facts.get("connections") or {}
+    if connections:
+        for what in ("live", "asked", "silent"):
+            metadata[f"subscriptions {what}"] = sum(one[what] for one in connections.values())
+        metadata["connections"] = as_table(
+            (
+                {"connection": name} | {column: one[column] for column in CONNECTION}
+                for name, one in connections.items()
+            ),
+            columns=("connection", *CONNECTION),
+        )
     metadata["symbols"] = as_table(
         (
             {

@@ -6,7 +6,7 @@ no address or secret stands in a run's config. Everything is opened when a run a
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -22,8 +22,11 @@ from ..feed.shards import ShardRules
 from ..guard.rate_limit import BudgetRules
 from ..history.client import HistoryClient, HttpAddress, opened
 from ..market.instrument import Symbol
+from ..pipeline.companion import Companion
 from ..pipeline.flush import FlushRules
 from ..pipeline.live import LiveStores
+from ..pipeline.order_books import BookRules, OrderBooks
+from ..pipeline.tickers import Tickers
 from ..settings import (
     Boot,
     Operational,
@@ -37,6 +40,7 @@ from ..settings import (
 )
 from ..storage.budget import Budget, EndpointUse
 from ..storage.control import LiveControl
+from ..storage.latest import Latest
 from ..storage.lease import Lease
 from ..storage.overview import Overview, budget_use
 from ..storage.page_shelf import PageShelf
@@ -139,6 +143,20 @@ class PipelineResource(dg.ConfigurableResource):
             identity=lambda: server_identity(history.redis),
             spill=Spill(boot().home / "spill" / f"live-{shard}", most_bytes=settings.spill_max_mib * 2**20),
         )
+
+    def companions(
+        self, symbols: Sequence[Symbol], warehouse: Warehouse, history: History, *, clock: Callable[[], int]
+    ) -> list[Companion]:
+        """What the live run collects beside trades, by the settings."""
+        settings = self.operational()
+        latest = Latest(history.redis, boot().redis_prefix)
+        found: list[Companion] = []
+        if settings.books:
+            rules = BookRules(levels=settings.book_levels)
+            found.append(OrderBooks(symbols, latest, warehouse, clock=clock, rules=rules))
+        if settings.tickers:
+            found.append(Tickers(symbols, latest, warehouse, clock=clock))
+        return found
 
     def socket_address(self) -> SocketAddress:
         """Where live data comes from."""

@@ -61,7 +61,7 @@ class Listener(Protocol):
         """A data frame, in the order of its connection."""
 
     def set_aside(self, raw: bytes, error: Malformed, carried: Sequence[Subscription]) -> None:
-        """A frame that could not be understood; it belonged to one of the subscriptions carried, nobody knows which."""
+        """A frame that could not be understood; it belonged to one of the subscriptions carried."""
 
     def silent(self, subscription: Subscription, problem: str) -> None:
         """A subscription that does not deliver."""
@@ -99,7 +99,7 @@ class Connection:
         self.renewal = asyncio.Event()
         self.opened = asyncio.Event()
         self.frames = 0
-        self.heard_at = 0.0
+        self._opened_at: float | None = None
         self._exchange = exchange
         self._address = address
         self._subscriptions = subscriptions
@@ -112,13 +112,25 @@ class Connection:
 
     def live(self) -> set[Subscription]:
         """The subscriptions that have shown data here."""
-        if self._session is None:
-            return set()
-        return {subscription for subscription, stage in self._session.stages().items() if stage is Stage.LIVE}
+        return {subscription for subscription, stage in self.stages().items() if stage is Stage.LIVE}
+
+    def stages(self) -> dict[Subscription, Stage]:
+        """How far each subscription has come here; none before the connection is open."""
+        return {} if self._session is None else self._session.stages()
+
+    def age(self) -> float | None:
+        """Seconds since it opened, None before."""
+        return None if self._opened_at is None else time.monotonic() - self._opened_at
 
     def close(self) -> None:
         """End it as soon as possible; `run` then returns."""
         self._closing.set()
+
+    def again(self, subscription: Subscription) -> bool:
+        """Begin one subscription anew; whether it was asked for."""
+        asked = self._session is not None and self._session.again(subscription, now=time.monotonic())
+        self._nudge.set()
+        return asked
 
     async def run(self) -> str:
         """
@@ -128,6 +140,7 @@ class Connection:
         """
         socket = await self._open()
         self._session = Session(self._exchange, self._subscriptions, now=time.monotonic(), rules=self._rules)
+        self._opened_at = time.monotonic()
         self._listener.connected(self.name)
         self.opened.set()
         pump = asyncio.create_task(self._pump(socket, self._session), name=f"{self.name}.pump")
@@ -187,7 +200,9 @@ class Connection:
                 frame = decode(raw, received_ms=clock())
             except Malformed as error:
                 count("feed.frames_set_aside")
-                self._listener.set_aside(raw, error, self._subscriptions)
+                about = getattr(error, "about", None)
+                carried = [one for one in self._subscriptions if about is None or one == about]
+                self._listener.set_aside(raw, error, carried)
                 continue
             if type(frame) is TradesFrame:
                 if waiting and frame.batch.symbol in waiting:

@@ -7,15 +7,38 @@ One keeper per entry of feed/shards.py; pipeline/live.py starts them and listens
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from ..errors import ExchangeUnavailable
 from ..exchange.contract import Subscription, Venue
 from ..telemetry import count, get_logger
 from .connection import Connection, Listener, SocketAddress
-from .session import SessionRules
+from .session import SessionRules, Stage
 
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStatistics:
+    """
+    How a planned connection does. `opened` counts all that were opened for it, `reconnects` those after an end that was
+    not planned; `age` is of the one that is open, in seconds, None when none is; `frames` counts all that ever came.
+
+    The subscriptions: `live` delivered, `asked` did not yet, `silent` do not although asked several times.
+    """
+
+    opened: int
+    reconnects: int
+    age: float | None
+    frames: int
+    live: int
+    asked: int
+    silent: int
+    refused: int
+    last_reason: str
+
 
 STABLE_AFTER = 30.0
 """A connection that lived this long (seconds) was good: the back-off starts anew."""
@@ -46,6 +69,12 @@ class Keeper:
         self.name = name
         self.subscriptions = tuple(subscriptions)
         self.opened = 0
+        self.reconnects = 0
+        self.last_reason = ""
+        """Why the last connection that ended did."""
+        self._past_frames = 0
+        self.problem = ""
+        """Why no connection could be opened the last time, empty once one was."""
         self._exchange = exchange
         self._address = address
         self._listener = listener
@@ -60,9 +89,32 @@ class Keeper:
         """The subscriptions that deliver now."""
         return {subscription for connection in self._open for subscription in connection.live()}
 
-    def frames(self) -> int:
-        """Frames received by the connections that are open now."""
-        return sum(connection.frames for connection in self._open)
+    def statistics(self) -> ConnectionStatistics:
+        """How it does now. While one connection takes over from another, each subscription counts where it is furthest."""
+        stages = Counter(
+            max((stages[one] for stages in self._stages()), key=_FURTHEST.index, default=Stage.QUEUED)
+            for one in self.subscriptions
+        )
+        return ConnectionStatistics(
+            opened=self.opened,
+            reconnects=self.reconnects,
+            age=max((age for one in self._open if (age := one.age()) is not None), default=None),
+            frames=self._past_frames + sum(one.frames for one in self._open),
+            live=stages[Stage.LIVE],
+            asked=stages[Stage.QUEUED] + stages[Stage.ASKED] + stages[Stage.ACKNOWLEDGED],
+            silent=stages[Stage.SILENT],
+            refused=stages[Stage.REFUSED],
+            last_reason=self.last_reason or self.problem,
+        )
+
+    def _stages(self) -> list[dict[Subscription, Stage]]:
+        return [stages for connection in self._open if (stages := connection.stages())]
+
+    def again(self, subscription: Subscription) -> bool:
+        """Begin one subscription anew on whatever carries it; whether it was asked for."""
+        return subscription in self.subscriptions and any(
+            connection.again(subscription) for connection in reversed(self._open)
+        )
 
     async def run(self) -> None:
         """Keep it open until cancelled. Raises only what repeating cannot help, such as RegionBlocked."""
@@ -74,8 +126,10 @@ class Keeper:
                 try:
                     await self._carry()
                 except ExchangeUnavailable as error:
+                    self.problem = str(error)
                     count("feed.connects_failed")
                     log.warning("feed.connect_failed", connection=self.name, problem=str(error))
+                self.reconnects += 1
                 failures = 1 if loop.time() - started > STABLE_AFTER else failures + 1
                 await asyncio.sleep(self._pause(failures))
         finally:
@@ -136,9 +190,15 @@ class Keeper:
     def _ended(self, connection: Connection) -> asyncio.Task[str]:
         """Forget a connection that has ended, and tell which subscriptions nobody carries any more."""
         task = self._open.pop(connection)
+        self._past_frames += connection.frames
+        if not task.cancelled():
+            self.last_reason = str(task.exception() or task.result())
         if not task.cancelled() and (error := task.exception()) is not None:
             log.info("feed.connection_failed", connection=connection.name, problem=str(error))
         orphans = connection.live() - self.live()
         if orphans:
             self._listener.lost(sorted(orphans, key=str))
         return task
+
+
+_FURTHEST = [Stage.REFUSED, Stage.SILENT, Stage.QUEUED, Stage.ASKED, Stage.ACKNOWLEDGED, Stage.LIVE]

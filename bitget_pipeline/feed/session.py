@@ -25,6 +25,9 @@ class Spelling(Protocol):
     def subscribe(self, subscriptions: Sequence[Subscription], /) -> list[str]:
         """The frames that subscribe to these, each within the exchange's limits."""
 
+    def unsubscribe(self, subscriptions: Sequence[Subscription], /) -> list[str]:
+        """The frames that end these, each within the exchange's limits."""
+
     def ping(self) -> str:
         """The keepalive text."""
 
@@ -166,6 +169,21 @@ class Session:
         """The exchange answered our ping."""
         self._pong_due = None
 
+    def again(self, subscription: Subscription, *, now: float) -> bool:
+        """
+        Begin one anew, its end first, because what it brought cannot be used. False when the hour's allowance has no room
+        for both frames.
+        """
+        standing = self._standing.get(subscription)
+        if standing is None or standing.stage is Stage.REFUSED or self._room(now=now) < 2:
+            return False
+        ending = self._spelling.unsubscribe([subscription])
+        self._outbox.extend(ending)
+        self._subscribes.extend(now for _ in ending)
+        standing.attempts = 0
+        self._ask([subscription], now=now)
+        return True
+
     # ------------------------------------------------------------ what stands
 
     def stages(self) -> dict[Subscription, Stage]:
@@ -224,10 +242,8 @@ class Session:
 
     def _ask(self, subscriptions: list[Subscription], *, now: float) -> None:
         """Queue the frames that ask for these, as far as the hour's allowance goes; what does not fit stays queued."""
-        while self._subscribes and self._subscribes[0] <= now - 3600:
-            self._subscribes.popleft()
         frames = self._spelling.subscribe(subscriptions) if subscriptions else []
-        if len(self._subscribes) + len(frames) > self._rules.subscribes_per_hour:
+        if len(frames) > self._room(now=now):
             for subscription in subscriptions:  # asked again when the next review comes round
                 self._standing[subscription].stage = Stage.SILENT
                 self._standing[subscription].asked_at = now
@@ -240,6 +256,12 @@ class Session:
             standing.stage = Stage.ASKED
             standing.asked_at = all_sent_at  # its time runs from when the last frame can have left
             standing.attempts += 1
+
+    def _room(self, *, now: float) -> int:
+        """How many more frames the hour's allowance has."""
+        while self._subscribes and self._subscribes[0] <= now - 3600:
+            self._subscribes.popleft()
+        return self._rules.subscribes_per_hour - len(self._subscribes)
 
     def _review(self, *, now: float) -> None:
         """Ask again for what was acknowledged, or not even that, and shows no data; report what stays silent."""

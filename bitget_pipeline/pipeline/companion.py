@@ -19,12 +19,15 @@ from ..market.instrument import Symbol
 class Writing:
     """
     What a companion needs to write: the run's `fence`, its `run_id` and `source`, and `clock`, market time in Unix ms.
+
+    `again` begins a subscription anew, for one whose frames do not fit together; it answers whether it was asked for.
     """
 
     fence: int
     run_id: str
     source: str
     clock: Callable[[], int]
+    again: Callable[[Subscription], bool] = lambda _: False
 
 
 class Companion(Protocol):

@@ -28,8 +28,8 @@ class LivePlan:
     """
     What one live run does. `run_id` owns the lease; `generation` names the selection and settings it was started with.
 
-    Times in seconds: the lease lives `lease_ttl` after each renewal; `lease_within` is how long to wait for it at the
-    start; `flush_within` bounds what is still written at the end.
+    Times in seconds: the lease lives `lease_ttl` after each renewal; `flush_within` bounds what is still written at the
+    end.
     """
 
     symbols: tuple[Symbol, ...]
@@ -44,7 +44,6 @@ class LivePlan:
     reconnects: Backoff = field(default_factory=lambda: Backoff(base=0.5, ceiling=30.0))
     store_retries: Backoff = field(default_factory=lambda: Backoff(base=0.2, ceiling=5.0))
     lease_ttl: float = 15.0
-    lease_within: float = 30.0
     flush_within: float = 5.0
     publish_every: float = 1.0
     most_waiting_trades: int = 200_000

@@ -159,6 +159,10 @@ def _of_the_run(facts: Facts, rules: HealthRules) -> Iterable[tuple[Status, str]
         yield Status.DEGRADED, f"trades wait on local disk ({spilled / 2**20:,.1f} MiB): Redis does not take them"
     for channel, why in (published.overall.get("shed") or {}).items():
         yield Status.DEGRADED, f"{channel} are not collected: {why}"
+    for name, said in published.overall.items():  # what the companions say of themselves
+        if isinstance(said, dict) and said.get("trouble"):
+            waiting = f", {said['waiting']} rows wait" if said.get("waiting") else ""
+            yield Status.DEGRADED, f"{name.replace('_', ' ')}: {said['trouble']}{waiting}"
     lag = published.overall.get("lag_p99_ms")
     if lag is not None and lag > rules.lag_degraded * 1000:
         yield Status.DEGRADED, f"one in a hundred trades needs more than {lag / 1000:.1f} s to the table"

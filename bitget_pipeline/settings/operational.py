@@ -54,6 +54,7 @@ class TierRules(NamedTuple):
     max_symbols_per_market: int
     max_symbols_per_connection: int
     finest: Resolution
+    max_book_levels: int
     defaults: Mapping[str, Any]
 
 
@@ -63,11 +64,13 @@ TIERS = {
         max_symbols_per_market=30,
         max_symbols_per_connection=10,
         finest=Resolution.M1,
+        max_book_levels=15,
         defaults={
             "markets": (Market.SPOT, Market.USDTM),
             "symbols_per_market": 30,
             "symbols_per_connection": 10,
             "live_resolutions": LIVE,
+            "book_levels": 15,
             "history_days": 30,
             "history_targets": DEEP,
         },
@@ -77,11 +80,13 @@ TIERS = {
         max_symbols_per_market=150,
         max_symbols_per_connection=100,
         finest=Resolution.S1,
+        max_book_levels=50,
         defaults={
             "markets": tuple(Market),
             "symbols_per_market": 150,
             "symbols_per_connection": 50,
             "live_resolutions": (Resolution.S1, Resolution.S5, Resolution.S15, *LIVE),
+            "book_levels": 50,
             "history_days": 365,
             "history_targets": DEEP_WITH_CREDENTIALS,
         },
@@ -152,6 +157,26 @@ class Operational(BaseModel):
         write="resolutions from 1s, 5s, 15s, 1m, 5m, 15m, 1h, separated by commas",
         shown="1m,5m,15m,1h (with credentials also 1s,5s,15s)",
         min_length=1,
+    )
+    books: bool = setting(
+        True,
+        "Whether order books are collected: once a second the best levels of every symbol.",
+        write="true or false",
+        shown="true",
+    )
+    book_levels: int = setting(
+        15,
+        "Levels of each side of an order book that are kept. At most 15, or 50 with credentials; above 15 the full book is "
+        "followed change by change.",
+        write="a number from 1 to 15, or to 50 with credentials",
+        shown="15 (50 with credentials)",
+        ge=1,
+    )
+    tickers: bool = setting(
+        True,
+        "Whether tickers are collected live: the newest of every symbol each second in Redis, each minute in the table.",
+        write="true or false",
+        shown="true",
     )
     history_days: int = setting(
         30,
@@ -286,6 +311,7 @@ class Operational(BaseModel):
         for name, most in (
             ("symbols_per_market", rules.max_symbols_per_market),
             ("symbols_per_connection", rules.max_symbols_per_connection),
+            ("book_levels", rules.max_book_levels),
         ):
             value = getattr(self, name)
             if value > most:

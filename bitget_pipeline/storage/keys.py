@@ -31,3 +31,8 @@ def egress_key(prefix: str, egress: str, what: str) -> str:
 def shelf_key(prefix: str, stretch: str) -> str:
     """The candle pages of a stretch that is being walked over."""
     return f"{prefix}pages:{stretch}"
+
+
+def latest_key(prefix: str, what: str, symbol: str) -> str:
+    """The newest order book (`book`) or ticker (`ticker`) of a symbol such as spot:BTCUSDT."""
+    return f"{prefix}latest:{what}:{symbol}"

@@ -107,6 +107,11 @@ def schema_version(warehouse: Connection) -> int:
     return max(_applied(warehouse), default=0) if warehouse.query(there)[0][0] else 0
 
 
+def newest_migration() -> int:
+    """The number of the newest migration this program knows."""
+    return MIGRATIONS[-1].number
+
+
 def drift(warehouse: Connection) -> list[str]:
     """Where the database differs from tables.py, one line for a person each; empty when it does not."""
     rows = warehouse.query("SELECT table, name, type FROM system.columns WHERE database = currentDatabase()")

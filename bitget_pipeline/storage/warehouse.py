@@ -3,12 +3,13 @@ The warehouse: everything the pipeline asks of ClickHouse, in our own terms.
 
 Input: values of market/, from pipeline/; output: rows in the tables of tables.py, and values read from the views of
 views.py. What it can do is written by subject in connection.py, reference_rows.py, candle_rows.py, derived_rows.py,
-derivative_rows.py, trade_rows.py, live_candle_rows.py, coverage_rows.py and incident_rows.py.
+derivative_rows.py, trade_rows.py, live_candle_rows.py, book_rows.py, coverage_rows.py and incident_rows.py.
 """
 
 from __future__ import annotations
 
 from ..market.coverage import CoverageState, Evidence
+from .book_rows import BookRows
 from .candle_rows import CandleRows
 from .connection import WarehouseAddress
 from .coverage_rows import CoverageRows
@@ -23,7 +24,15 @@ __all__ = ["CoverageState", "Evidence", "Member", "Warehouse", "WarehouseAddress
 
 
 class Warehouse(
-    ReferenceRows, CandleRows, DerivedRows, DerivativeRows, TradeRows, LiveCandleRows, CoverageRows, IncidentRows
+    ReferenceRows,
+    CandleRows,
+    DerivedRows,
+    DerivativeRows,
+    TradeRows,
+    LiveCandleRows,
+    BookRows,
+    CoverageRows,
+    IncidentRows,
 ):
     """
     An open connection to ClickHouse, with all that is kept there; `Warehouse.open(address)` makes one, and it closes

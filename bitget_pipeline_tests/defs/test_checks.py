@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,7 @@ from bitget_pipeline.defs.checks import CHECKS
 from bitget_pipeline.market.candle import Candle, Resolution
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval, to_ms
+from bitget_pipeline.market.order_book import BookSnapshot
 from bitget_pipeline.market.universe import Chosen, Reason
 from bitget_pipeline.storage.warehouse import CoverageState, Evidence, Warehouse
 
@@ -26,7 +29,8 @@ WHOLE = Interval.of_day(YESTERDAY)
 def offenders(warehouse: Warehouse, name: str, asset: str = MINUTES) -> list[tuple[object, ...]]:
     """What a check finds."""
     query = BY_NAME[asset, name].offenders
-    known = {"market": "spot", "days": 1, "grid_start": "2100-01-01" if "archive" in asset else "2020-01-01"}
+    grid_start = "2100-01-01" if "archive" in asset else "2020-01-01"
+    known = {"market": "spot", "days": 1, "grid_start": grid_start, "books": 1}
     return warehouse.query(query, {key: value for key, value in known.items() if f"{{{key}:" in query})
 
 
@@ -184,3 +188,53 @@ def test_a_selected_day_without_a_row_is_found(right: Warehouse) -> None:
     query = BY_NAME["coverage", "every_selected_day_has_a_row"].offenders
     found = right.query(query, {"days": 3, "grid_start": "2020-01-01"})
     assert {row[2] for row in found} == {str(YESTERDAY - timedelta(days=n)) for n in (1, 2)}
+
+
+def store_book(
+    warehouse: Warehouse,
+    *,
+    bids: tuple[float, ...] = (1.0, 0.9),
+    asks: tuple[float, ...] = (1.1, 1.2),
+    size: float = 2.0,
+    ago: int = 0,
+) -> None:
+    at = to_ms(datetime.now(UTC)) - ago * 1000
+    bought, sold = array("d", [size] * len(bids)), array("d", [size] * len(asks))
+    one = BookSnapshot(BTC, at, 5, array("d", bids), bought, array("d", asks), sold, at)
+    warehouse.store_books([one], source="local", run_id="test")
+
+
+def test_checks_of_books_are_silent_about_what_is_right(right: Warehouse) -> None:
+    """
+    A book of just now, an empty side, a single level.
+    """
+    store_book(right)
+    store_book(right, bids=(), ago=1)
+    store_book(right, bids=(1.0,), asks=(1.1,), ago=2)
+    assert offenders(right, "books_are_possible", "order_books") == []
+    assert offenders(right, "books_are_fresh", "order_books") == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"bids": (0.9, 1.0)}, {"bids": (1.0, 1.0)}, {"asks": (1.2, 1.1)}, {"bids": (1.1,)}, {"size": 0.0}, {"size": -1.0}],
+)
+def test_an_impossible_book_is_found(right: Warehouse, wrong: dict[str, Any]) -> None:
+    """
+    Out of order, a price twice, crossed, a size that is none.
+    """
+    store_book(right, **wrong)
+    assert len(offenders(right, "books_are_possible", "order_books")) == 1
+
+
+def test_a_book_that_grew_old_or_never_came_is_found(right: Warehouse) -> None:
+    """
+    A selected symbol without a book of the last five minutes.
+    """
+    assert [row[:3] for row in offenders(right, "books_are_fresh", "order_books")] == [
+        ("spot", "BTCUSDT", "none for an hour")
+    ]
+    store_book(right, ago=400)
+    assert [row[:2] for row in offenders(right, "books_are_fresh", "order_books")] == [("spot", "BTCUSDT")]
+    store_book(right, ago=100)
+    assert offenders(right, "books_are_fresh", "order_books") == []

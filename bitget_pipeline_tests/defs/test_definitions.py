@@ -87,7 +87,7 @@ def test_live_data_is_external_and_follows_the_selection(specs):
     by_key = {spec.key.to_user_string(): spec for spec in specs}
     executable = {key.to_user_string() for key in defs.resolve_asset_graph().executable_asset_keys}
 
-    assert not {"trades", "candles_live", "candles_unified"} & executable
+    assert not {"trades", "order_books", "candles_live", "candles_unified"} & executable
     assert [dep.asset_key.to_user_string() for dep in by_key["trades"].deps] == ["universe"]
 
 

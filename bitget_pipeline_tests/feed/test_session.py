@@ -25,6 +25,9 @@ class PlainSpelling:
         names = [str(subscription.symbol) for subscription in subscriptions]
         return [json.dumps(names[start : start + self.size]) for start in range(0, len(names), self.size)]
 
+    def unsubscribe(self, subscriptions: Sequence[Subscription]) -> list[str]:
+        return [f"end {frame}" for frame in self.subscribe(subscriptions)]
+
     def ping(self) -> str:
         return "ping"
 
@@ -194,3 +197,36 @@ def test_the_hourly_allowance_of_subscribe_requests_is_kept():
     session = Session(PlainSpelling(1), subs, now=0.0, rules=rules)
     sent = [at for at, action in run(session, start=0.0, until=3599.0) if isinstance(action, Send)]
     assert len(sent) <= 240
+
+
+def test_a_subscription_begun_anew_ends_first():
+    """
+    Its end and its beginning go out one after the other, and it has to show data as if it were new.
+    """
+    one, other = trades_of("A", "B")
+    session = Session(PlainSpelling(), [one, other], now=0.0)
+    session.tick(now=0.0)
+    session.data(one)
+    session.data(other)
+    assert session.again(one, now=5.0)
+    sent = [action.text for _, action in run(session, start=5.0, until=6.0) if isinstance(action, Send)]
+    assert sent == ['end ["spot:A"]', '["spot:A"]']
+    assert session.stages() == {one: Stage.ASKED, other: Stage.LIVE}
+    assert session.data(one)
+
+
+def test_beginning_anew_keeps_within_the_allowance_of_the_hour():
+    """
+    Each costs two frames of the 240 an hour; what has no room is refused, and the stream that flows goes on.
+    """
+    (one,) = trades_of("A")
+    session = Session(PlainSpelling(), [one], now=0.0)
+    session.data(one)
+    granted = 0
+    for second in range(1, 3000):
+        granted += session.again(one, now=float(second))
+        session.data(one)
+    assert granted == 119
+    assert session.stages() == {one: Stage.LIVE}
+    assert session.again(one, now=3605.0)
+    assert not session.again(*trades_of("UNKNOWN"), now=3606.0)

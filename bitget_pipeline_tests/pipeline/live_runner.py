@@ -26,6 +26,7 @@ from bitget_pipeline.history.client import HttpAddress, Patience, opened
 from bitget_pipeline.market.instrument import Symbol
 from bitget_pipeline.pipeline.flush import FlushRules
 from bitget_pipeline.pipeline.live import LivePlan, LiveStores, run_live
+from bitget_pipeline.pipeline.stages import Stages
 from bitget_pipeline.storage.budget import Budget
 from bitget_pipeline.storage.connection import WarehouseAddress
 from bitget_pipeline.storage.control import LiveControl
@@ -125,7 +126,7 @@ async def main(where: Where) -> None:
             clock=lambda: round(time.time() * 1000) + where.ahead_ms,
             stop=stop,
             rng=random.Random(1),
-            on_stage=lambda stage: print(stage, flush=True),
+            stages=Stages(where.run_id, on_stage=lambda stage: print(stage, flush=True), control=stores.control),
         )
     print(report, flush=True)
 

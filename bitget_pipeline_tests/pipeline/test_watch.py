@@ -107,3 +107,15 @@ def test_trades_on_disk_and_channels_given_up_are_told():
     assert health.status is Status.DEGRADED
     assert any("3.0 MiB" in reason for reason in health.reasons)
     assert "books are not collected: the disk is nearly full (8% free)" in health.reasons
+
+
+def test_a_companion_of_the_live_run_in_trouble_is_told():
+    """
+    Order books that cannot be stored degrade health, with what the companion says and how much waits.
+    """
+    found = facts(BUSYUSDT=said(age=1, rate=5.0))
+    assert found.published is not None
+    found.published.overall["order_books"] = {"stored": 5, "waiting": 7, "trouble": "ClickHouse cannot be reached"}
+    health = judge(found, now_ms=NOW)
+    assert health.status is Status.DEGRADED
+    assert health.reasons == ["order books: ClickHouse cannot be reached, 7 rows wait"]

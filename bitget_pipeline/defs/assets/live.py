@@ -28,6 +28,21 @@ trades = dg.AssetSpec(
     ),
 )
 
+order_books = dg.AssetSpec(
+    key="order_books",
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds=KINDS,
+    deps=[universe],
+    metadata=described("order_books"),
+    description=(
+        "The best levels of every selected symbol's order book (15, with credentials 50), once a second, kept for seven days, "
+        "written by the job `live`. Read `order_books_final`; the newest book of each symbol lies in Redis too. A book that "
+        "breaks its sequence, its checksum or its own order is not stored: the observations count those and what was begun "
+        "anew."
+    ),
+)
+
 candles_live = dg.AssetSpec(
     key="candles_live",
     group_name=GROUP,
@@ -56,4 +71,4 @@ def live_assets(markets: Sequence[Market]) -> list[dg.AssetSpec]:
             "ours from live trades; `source` and `origin` say which. A view: it is always up to date."
         ),
     )
-    return [trades, candles_live, candles_unified]
+    return [trades, order_books, candles_live, candles_unified]

@@ -52,25 +52,29 @@ _EACH = msgspec.json.Decoder(list[msgspec.Raw])
 
 def decode(frame: str | bytes, *, received_ms: int) -> Frame:
     """What the frame says. `received_ms` is the market clock's now; see contract.Exchange.decode."""
+    push: Push | None = None
     try:
         raw = frame.encode() if isinstance(frame, str) else frame
         if _TRADE_MARK in raw:
             try:
-                push = _trade_push(raw)
+                trades = _trade_push(raw)
             except msgspec.ValidationError:
                 pass  # a bad row, or no trades at all: the careful way below finds out
             else:
-                about = push.arg
+                about = trades.arg
                 symbol = _traded(about.instType, about.channel, about.instId)
                 if symbol is not None:
-                    return _trades_frame(symbol, push.data, 0, push.action == "snapshot", received_ms)
+                    return _trades_frame(symbol, trades.data, 0, trades.action == "snapshot", received_ms)
         elif raw in _SIGNS_OF_LIFE:
             return Pong()
-        return _any(_push(raw), received_ms)
+        push = _push(raw)
+        return _any(push, received_ms)
     except (ValueError, RecursionError) as error:
-        raise MalformedFrame(
+        malformed = MalformedFrame(
             f"a frame that makes no sense: {error}: {frame[:120]!r}", where="bitget websocket", remedy="it is set aside"
-        ) from None
+        )
+        malformed.about = None if push is None else _subscription_if_known(push.arg)
+        raise malformed from None
 
 
 @lru_cache(maxsize=16_384)
