@@ -153,7 +153,7 @@ def _complete(bars: Bars, of_ledger: str) -> Check:
             f"WHERE market = {{market:String}} AND stream = 'candles_1m' AND state = 'complete' AND {of_ledger}) AS c "
             "LEFT JOIN (SELECT symbol, open_time, toDate(open_time, 'UTC') AS day FROM candles_final "
             f"WHERE market = {{market:String}} AND {bars.rows} AND (symbol, toDate(open_time, 'UTC')) IN "
-            "(SELECT symbol, toDate(interval_start, 'UTC') FROM coverage_evidence "
+            "(SELECT DISTINCT symbol, toDate(interval_start, 'UTC') FROM coverage_evidence "
             f"WHERE market = {{market:String}} AND stream = 'candles_1m' AND {of_ledger})) AS b "
             "ON b.symbol = c.symbol AND b.day = c.day "
             "GROUP BY c.symbol, c.interval_start, c.expected HAVING stored != c.expected"

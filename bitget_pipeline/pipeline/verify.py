@@ -99,12 +99,14 @@ async def verify_samples(
 
 
 async def _complete_days(warehouse: Warehouse, market: Market) -> list[Key]:
-    """Every (symbol, UTC day) of a market that the ledger calls complete as a whole."""
+    """Every (symbol, UTC day) of a market that the ledger calls complete as a whole, of symbols that can be asked for."""
     stream = f"candles_{Resolution.M1.value}"
+    listed = {one.symbol for one in await asyncio.to_thread(warehouse.instruments, market, retired=False)}
     days = []
     for one in await asyncio.to_thread(warehouse.coverage, stream, market=market):
         day = from_ms(one.interval.start_ms).date()
-        if one.state is CoverageState.COMPLETE and one.interval == Interval.of_day(day):
+        whole = one.interval == Interval.of_day(day)
+        if one.state is CoverageState.COMPLETE and whole and one.symbol in listed:
             days.append((one.symbol, day))
     return days
 

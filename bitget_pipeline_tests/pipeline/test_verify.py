@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from bitget_pipeline.defs.checks import CHECKS
 from bitget_pipeline.market.candle import Resolution
 from bitget_pipeline.market.coverage import CoverageState
-from bitget_pipeline.market.instrument import Market, Symbol
+from bitget_pipeline.market.instrument import Market, Status, Symbol
 from bitget_pipeline.market.interval import Interval, from_ms
 from bitget_pipeline.pipeline.backfill import backfill_candles
 from bitget_pipeline.pipeline.discover import discover
@@ -57,6 +58,10 @@ async def test_bars_that_did_not_change_are_asked_for_and_nothing_is_said(
     assert warehouse.coverage("candles_1m") == said
     assert warehouse.query("SELECT count() FROM incidents") == [(0,)]
     assert (await verify(days_per_market=0)).requests == 0
+
+    gone = [replace(one, status=Status.RETIRED) for one in warehouse.instruments() if one.symbol in (BTC, ETH, SPOT)]
+    warehouse.store_instruments(gone, run_id="r", version_at=from_ms(clock()) + timedelta(seconds=1))
+    assert (await verify(days_per_market=3)).requests == 0  # nobody can be asked for what was delisted
 
 
 async def test_a_bar_that_the_exchange_changed_is_found_with_those_of_the_days_beside(
