@@ -1,8 +1,8 @@
 """
 Asset checks: each is a query for offenders, and passes when there are none.
 
-To add one, add a `Check(...)` here, or in bar_checks.py what is true of all kinds of bars. The queries look at what was
-written lately: the last hour, or the last days.
+To add one, add a `Check(...)` here, or in bar_checks.py what is true of all kinds of bars. Queries about history look at the
+days and symbols of their run, the others at what was written lately, so that their cost does not grow with the tables.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ from ..market.interval import months_between
 from ..storage.migrations import drift
 from .assets.derivatives import futures
 from .bar_checks import BAR_CHECKS, EVERY_KIND, Bars
+from .check_scope import WITHIN, Scope, last_week, scope_of, whole_archive
 from .health import CHECK, evaluation, look
 from .metadata import as_table
 from .offenders import SINCE, Check
@@ -135,7 +136,7 @@ CHECKS = (
             sentence=f"No bar of the {price} price has its high below or its low above another of its prices.",
             offenders=(
                 "SELECT symbol, toString(open_time), open, high, low, close FROM price_candles_final "
-                f"WHERE market = {{market:String}} AND price = '{price}' AND {SINCE} "
+                f"WHERE market = {{market:String}} AND price = '{price}' AND {WITHIN} "
                 "AND (high < greatest(open, close, low) OR low > least(open, close, high) OR low <= 0)"
             ),
             columns=("symbol", "opens at", "open", "high", "low", "close"),
@@ -249,13 +250,14 @@ def asset_checks(markets: Sequence[Market], *, grid_starts: date) -> list[dg.Ass
 
 def _as_asset_check(check: Check, asset: dg.AssetKey, market: Market | None) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=asset, name=check.name, description=check.sentence)
-    def found(pipeline: PipelineResource) -> dg.AssetCheckResult:
+    def found(context: dg.AssetCheckExecutionContext, pipeline: PipelineResource) -> dg.AssetCheckResult:
         settings = pipeline.operational()
         known = {
             "market": market.value if market else "",
             "days": settings.history_days,
             "books": int(settings.books),
             "grid_start": settings.grid_start.isoformat(),
+            **(_scope(context, market, check.asset).parameters if market else {}),
         }
         parameters = {name: value for name, value in known.items() if f"{{{name}:" in check.offenders}
         with pipeline.warehouse() as warehouse:
@@ -263,6 +265,15 @@ def _as_asset_check(check: Check, asset: dg.AssetKey, market: Market | None) -> 
         return dg.AssetCheckResult(passed=not rows, severity=check.severity, metadata=_told(rows, check.columns))
 
     return found
+
+
+def _scope(context: dg.AssetCheckExecutionContext, market: Market, asset: str) -> Scope:
+    name = symbol_partitions(market).name
+    assert name is not None
+    order, now = context.instance.get_dynamic_partitions(name), datetime.now(UTC)
+    if asset.endswith("_archive"):
+        return scope_of(context.run.tags, order=order, otherwise=whole_archive(now), months=True)
+    return scope_of(context.run.tags, order=order, otherwise=last_week(now))
 
 
 def _told(rows: Sequence[tuple[Any, ...]], columns: tuple[str, ...]) -> dict[str, Any]:
@@ -290,12 +301,14 @@ def _opens_at_previous_close(market: Market, bars: Bars) -> dg.AssetChecksDefini
     @dg.asset_check(
         asset=dg.AssetKey([market.value, bars.asset.removeprefix("*/")]),
         name="opens_at_previous_close",
-        description="How many bars open at the close of the bar before: a habit of the exchange, reported as a rate and never "
-        "a failure.",
+        description="How many of the run's bars open at the close of the bar before: a habit of the exchange, reported "
+        "as a rate and never a failure.",
     )
-    def opens_at_previous_close(pipeline: PipelineResource) -> dg.AssetCheckResult:
+    def opens_at_previous_close(
+        context: dg.AssetCheckExecutionContext, pipeline: PipelineResource
+    ) -> dg.AssetCheckResult:
         with pipeline.warehouse() as warehouse:
-            known = {"market": market.value, "grid_start": pipeline.operational().grid_start.isoformat()}
+            known = {"market": market.value, **_scope(context, market, bars.asset).parameters}
             ((compared, alike),) = warehouse.query(
                 f"SELECT count(), countIf(open = previous_close) FROM ({bars.with_previous}) "
                 "WHERE toUnixTimestamp64Milli(open_time) = toUnixTimestamp64Milli(assumeNotNull(previous)) + length",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from array import array
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from bitget_pipeline.defs.check_scope import Scope, last_week, scope_of, whole_archive
 from bitget_pipeline.defs.checks import CHECKS
+from bitget_pipeline.defs.partitions import RANGE_END, RANGE_START
 from bitget_pipeline.market.candle import Candle, Resolution
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval, to_ms
@@ -21,7 +23,7 @@ MINUTE = 60_000
 BY_NAME = {(check.asset, check.name): check for check in CHECKS}
 MINUTES, ARCHIVE, DERIVED = "*/candles_1m", "*/candles_1m_archive", "*/candles_derived"
 KINDS = {MINUTES: Resolution.M1, ARCHIVE: Resolution.M1, DERIVED: Resolution.H1, f"{DERIVED}_archive": Resolution.H1}
-"""The same rows are the archive's when the grid begins after them."""
+"""Of a check of the archive and its twin only the scopes differ: whole months, and by itself all that is older."""
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 WHOLE = Interval.of_day(YESTERDAY)
 
@@ -29,8 +31,8 @@ WHOLE = Interval.of_day(YESTERDAY)
 def offenders(warehouse: Warehouse, name: str, asset: str = MINUTES) -> list[tuple[object, ...]]:
     """What a check finds."""
     query = BY_NAME[asset, name].offenders
-    grid_start = "2100-01-01" if "archive" in asset else "2020-01-01"
-    known = {"market": "spot", "days": 1, "grid_start": grid_start, "books": 1}
+    week = last_week(datetime.now(UTC))
+    known = {"market": "spot", "days": 1, "grid_start": "2020-01-01", "books": 1, **week.parameters}
     return warehouse.query(query, {key: value for key, value in known.items() if f"{{{key}:" in query})
 
 
@@ -116,20 +118,8 @@ def test_rows_that_are_doubled_are_found(right: Warehouse) -> None:
     assert found_by(right, name) == {}
     for asset in KINDS:
         query = BY_NAME[asset, name].offenders.replace("candles_final", "candles")
-        grid_start = "2100-01-01" if "archive" in asset else "2020-01-01"
-        assert len(right.query(query, {"market": "spot", "grid_start": grid_start})) == 1
-
-
-def test_a_complete_day_without_any_bar_is_found(right: Warehouse) -> None:
-    """
-    The ledger claims a whole day of which the table holds nothing.
-    """
-    before = Interval(WHOLE.start_ms - 86_400_000, WHOLE.start_ms)
-    claim = Evidence(BTC, "candles_1m", before, CoverageState.COMPLETE, rows=1440, expected=1440, reason="test")
-    right.store_evidence([claim], version=2, run_id="test")
-    for asset in (MINUTES, ARCHIVE):
-        ((symbol, _, expected, stored),) = offenders(right, "complete_days_are_complete", asset)
-        assert (symbol, expected, stored) == ("BTCUSDT", 1440, 0)
+        week = last_week(datetime.now(UTC))
+        assert len(right.query(query, {"market": "spot", **week.parameters})) == 1
 
 
 def test_an_hour_that_was_not_made_is_found(right: Warehouse) -> None:
@@ -158,6 +148,50 @@ def test_a_gap_is_found_unless_the_ledger_lists_it(right: Warehouse) -> None:
 
     say(right, 7, 9, CoverageState.UNKNOWN)
     assert offenders(right, "every_gap_is_listed", MINUTES) == offenders(right, "every_gap_is_listed", ARCHIVE) == []
+
+
+def test_a_complete_day_without_any_bar_is_found(right: Warehouse) -> None:
+    """
+    A volume that was lost must not read complete.
+    """
+    right.store_candles(
+        BTC, Resolution.M1, [bar(n) for n in range(1440)], version=2, run_id="x", source="local", deleted=True
+    )
+    for asset in (MINUTES, ARCHIVE):
+        ((symbol, _, expected, stored),) = offenders(right, "complete_days_are_complete", asset)
+        assert (symbol, expected, stored) == ("BTCUSDT", 1440, 0)
+
+
+def test_a_check_looks_at_what_its_run_was_for(right: Warehouse) -> None:
+    """
+    Symbols in the order of their partitions, days both counted; by itself it looks at the last week of all.
+    """
+    order = ["ZECUSDT", "BTCUSDT", "AAVEUSDT", "ETHUSDT"]
+    now = datetime(2026, 3, 10, 1, tzinfo=UTC)
+    tags = {RANGE_START: "2026-03-01|BTCUSDT", RANGE_END: "2026-03-03|AAVEUSDT"}
+    assert scope_of(tags, order=order, otherwise=last_week(now)) == Scope(
+        ("BTCUSDT", "AAVEUSDT"), date(2026, 3, 1), date(2026, 3, 4)
+    )
+    one = {"dagster/partition": "2026-03-01|ETHUSDT"}
+    assert scope_of(one, order=order, otherwise=last_week(now)) == Scope(
+        ("ETHUSDT",), date(2026, 3, 1), date(2026, 3, 2)
+    )
+    assert scope_of({}, order=order, otherwise=last_week(now)) == last_week(now)
+    assert last_week(now).first == date(2026, 3, 2)
+    months = {RANGE_START: "2024-01-01|ETHUSDT", RANGE_END: "2024-02-01|ETHUSDT"}
+    found_months = scope_of(months, order=order, otherwise=whole_archive(now), months=True)
+    assert found_months == Scope(("ETHUSDT",), date(2024, 1, 1), date(2024, 3, 1))
+    assert scope_of({}, order=order, otherwise=whole_archive(now)) == Scope((), date(2018, 1, 1), date(2026, 3, 10))
+
+    store(right, bar(5, high=90.0))
+    query = BY_NAME[MINUTES, "bars_are_possible"].offenders
+
+    def found(scope: Scope) -> int:
+        return len(right.query(query, {"market": "spot", **scope.parameters}))
+
+    assert found(Scope(("BTCUSDT",), YESTERDAY, YESTERDAY + timedelta(days=1))) == 1
+    assert found(Scope(("ETHUSDT",), YESTERDAY, YESTERDAY + timedelta(days=1))) == 0
+    assert found(Scope(("BTCUSDT",), YESTERDAY - timedelta(days=3), YESTERDAY)) == 0
 
 
 def test_a_bar_that_does_not_fit_its_neighbours_is_found(right: Warehouse) -> None:
