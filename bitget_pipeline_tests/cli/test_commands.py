@@ -388,6 +388,29 @@ def test_unpinning_what_is_not_pinned_is_refused(run: Run, stores: dict[str, str
     assert answer.error.strip() == "spot:ETHUSDT is not pinned — pinned are: none"
 
 
+def test_a_shortened_list_can_be_accepted_by_a_person(run: Run, stores: dict[str, str], warehouse: Warehouse) -> None:
+    """
+    While one waits; the answer names what counts as gone from then on. Where none waits, the command says so.
+    """
+    nothing = run("symbols", "accept-list", "spot", **stores)
+    assert nothing.code == 78
+    assert nothing.error.startswith("no list of spot waits to be accepted")
+
+    doubted = {"missing": ["ETHUSDT"], "since_ms": 1_790_000_000_000, "answers": 3, "accepted": False}
+    row = ("shrunk_list:spot:r", "shrunk_list", "degraded", "spot", "it shrank", json.dumps(doubted), 5, "r")
+    names = ("incident_id", "kind", "severity", "market", "what", "details", "version", "run_id")
+    warehouse.insert_columns("incidents", (*names, "opened_at"), [[value] for value in (*row, 1_790_000_000_000)])
+    told = run("symbols", "accept-list", "spot", **stores)
+    assert told.code == 0
+    assert "accepted: the list of spot without ETHUSDT, short since 2026-09-21" in told.out
+    (incident,) = warehouse.open_incidents("shrunk_list")
+    assert (incident.details["accepted"], incident.details["answers"]) == (True, 3)
+
+    again = json.loads(run("symbols", "accept-list", "spot", "--json", **stores).out)
+    assert (again["market"], again["missing"]) == ("spot", ["ETHUSDT"])
+    assert run("symbols", "accept-list", "moon", **stores).code == 2
+
+
 def test_doctor_finds_running_stores_in_order(run: Run, stores: dict[str, str]) -> None:
     """
     A real ClickHouse and a real Redis, asked for version, schema, persistence and eviction.
@@ -460,6 +483,8 @@ MISTAKES = [
     (("--from", "soon"), "'soon' is not a day (--from) — write YYYY-MM-DD"),
     (("--from", "2017-01-01"), "2017-01-01 lies before Bitget existed (--from) — begin on 2018-01-01"),
     (("--from", "2026-01-02", "--to", "2026-01-01"), "the range ends on 2026-01-01, before it begins on 2026-01-02"),
+    (("--from", "2023-01-01", "--to", "2023-01-31"), "spot:ETHUSDT has been listed since 2024-01-01"),
+    (("--from", "2026-01-01", "--to", "2999-01-01"), "2999-01-01 is not over yet (UTC)"),
     (("--from", "2026-01-01", "--resolution", "1s"), "the exchange serves no bars of 1s"),
     (("--from", "2026-01-01", "--resolution", "1h"), "bars of 1h are not fetched: they are made of 1m bars"),
     (("--from", "2026-01-01", "--resolution", "7m"), "there is no resolution '7m'"),
