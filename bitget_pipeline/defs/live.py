@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 import dagster as dg
 
 from ..pipeline.live import LivePlan, LiveReport, run_live
+from ..pipeline.reconcile import Reconciler, size_steps
 from ..pipeline.stages import Stage, Stages, require_schema, require_universe, until_it_answers
 from .resources import PipelineResource
 
@@ -29,8 +30,8 @@ def _now_ms() -> int:
 
 
 @dg.op(
-    description="Sockets → Redis Streams → ClickHouse → touched one-minute candles → acknowledge, until told to stop; "
-    "order books and tickers beside them."
+    description="Sockets → Redis Streams → ClickHouse → touched candles → acknowledge, until told to stop; each closed minute is "
+    "held against the exchange's own bar. Order books and tickers beside them."
 )
 def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline: PipelineResource) -> None:
     """Collect live data of the selected symbols. Ends well when it is asked to stop, and fails on what it cannot repair."""
@@ -61,6 +62,11 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                 shard_rules=pipeline.shard_rules(),
                 flush_rules=pipeline.flush_rules(),
             )
+            steps = await asyncio.to_thread(size_steps, warehouse, symbols)
+            companions = (
+                Reconciler(stores, history.client.exchange, steps=steps),
+                *pipeline.companions(symbols, warehouse, history, clock=_now_ms),
+            )
             return await run_live(
                 plan,
                 stores,
@@ -68,7 +74,7 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                 clock=_now_ms,
                 stop=asyncio.Event(),
                 stages=stages,
-                companions=pipeline.companions(symbols, warehouse, history, clock=_now_ms),
+                companions=companions,
             )
 
     report = asyncio.run(run())

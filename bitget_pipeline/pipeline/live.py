@@ -184,7 +184,14 @@ class _LiveRun:
             self._spawn(work, name)
         self._spawn(self._herald.beat(self._writers.appender.check_store), "heartbeat")
         self._spawn(self._herald.publish(), "publish")
-        writing = Writing(self.fence, self.plan.run_id, self.plan.source, self.clock, self._again)
+        writing = Writing(
+            self.fence,
+            self.plan.run_id,
+            self.plan.source,
+            self.clock,
+            again=self._again,
+            trades_through=lambda symbol: self.state.stored_through(symbol, now_ms=self.clock()),
+        )
         for companion in self.companions:
             self._spawn(companion.run(writing, self.plan.symbols), companion.name)
 
