@@ -30,8 +30,8 @@ def _now_ms() -> int:
 
 
 @dg.op(
-    description="Sockets → Redis Streams → ClickHouse → touched candles → acknowledge, until told to stop; each closed minute is "
-    "held against the exchange's own bar. Order books and tickers beside them."
+    description="Sockets → Redis Streams → ClickHouse → touched candles → acknowledge, until told to stop; order books and "
+    "tickers beside them, and each closed minute held against the exchange's own bar."
 )
 def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline: PipelineResource) -> None:
     """Collect live data of the selected symbols. Ends well when it is asked to stop, and fails on what it cannot repair."""
@@ -64,10 +64,7 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                 repair_share=pipeline.operational().request_share / 2,
             )
             steps = await asyncio.to_thread(size_steps, warehouse, symbols)
-            companions = (
-                Reconciler(stores, history.client.exchange, steps=steps),
-                *pipeline.companions(symbols, warehouse, history, clock=_now_ms),
-            )
+            reconciler = Reconciler(stores, history.client.exchange, steps=steps)
             return await run_live(
                 plan,
                 stores,
@@ -75,7 +72,7 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                 clock=_now_ms,
                 stop=asyncio.Event(),
                 stages=stages,
-                companions=companions,
+                companions=(*pipeline.companions(symbols, warehouse, history, clock=_now_ms), reconciler),
             )
 
     report = asyncio.run(run())

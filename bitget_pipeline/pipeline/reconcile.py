@@ -121,7 +121,11 @@ class Reconciler:
         """Compare minute after minute until cancelled. Raises LeaseLost."""
         self._writing = writing
         first = writing.clock() // MINUTE_MS * MINUTE_MS + MINUTE_MS
-        known = await self._patiently(lambda: self._ask(self.stores.warehouse.reconciled_since, source=writing.source))
+        recent = (
+            first - self.rules.page_bars * MINUTE_MS
+        )  # what a run that was killed has collected may not be compared
+        since = functools.partial(self.stores.warehouse.reconciled_since, source=writing.source, recent_ms=recent)
+        known = await self._patiently(lambda: self._ask(since))
         now = time.monotonic()
         for number, symbol in enumerate(symbols):
             self._next[symbol] = first

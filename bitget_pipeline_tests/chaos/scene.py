@@ -47,7 +47,7 @@ EXCHANGE = ExchangeConfig(
 )
 PREFIX = "chaos:"
 MINUTE = 60_000
-STREAM_ENTRIES = 400
+STREAM_ENTRIES = 1_500
 """So small a bound that a ClickHouse that is away for some seconds fills the stream."""
 
 

@@ -26,6 +26,7 @@ from ..contract import (
     InstrumentPage,
     KeyVerdict,
     Page,
+    ReleaseWindow,
     Request,
     SocketLimits,
     Subscription,
@@ -93,6 +94,7 @@ class Bitget:
         pong_within=15.0,
         lifetime=86_400.0,
         connects_per_5min=300,
+        releases=(ReleaseWindow(frozenset({1, 2, 3}), from_hour=6, until_hour=9),),  # reference 2.3
     )
     max_candles_per_page = requests.MAX_CANDLES
     max_trades_per_page = requests.MAX_TRADES

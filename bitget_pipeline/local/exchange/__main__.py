@@ -49,6 +49,9 @@ async def _run(config: ExchangeConfig) -> None:
 @click.option("--binance/--no-binance", default=False, show_default=True, help="Play Binance too, on two more ports.")
 @click.option("--binance-spot-port", default=0, show_default=True)
 @click.option("--binance-futures-port", default=0, show_default=True)
+@click.option(
+    "--listed-days", type=int, default=None, help="Days since the old instruments were listed [default: since 2021]."
+)
 @click.option("--recordings", type=click.Path(path_type=Path), default=None, help="Folder of recorded bars to replay.")
 def main(**settings: Any) -> None:
     """Run the local exchange until interrupted."""
