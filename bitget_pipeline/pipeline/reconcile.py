@@ -291,8 +291,9 @@ class Reconciler:
     async def _page(self, writing: Writing, symbol: Symbol) -> None:
         """Hold the last minutes against the bars over HTTP: those not compared yet, and those compared already."""
         end = min(self._next[symbol], writing.clock() // MINUTE_MS * MINUTE_MS)
+        limit = min(self.rules.page_bars, self.exchange.max_candles_per_page)
         bars = await page_of_bars(
-            self.stores.client, self.exchange, symbol, end_ms=end, limit=self.rules.page_bars, priority=Priority.HEALTH
+            self.stores.client, self.exchange, symbol, end_ms=end, limit=limit, priority=Priority.HEALTH
         )
         self.found.pages += 1
         wanted = [minute for minute in sorted(bars) if self._since[symbol] <= minute < end]
