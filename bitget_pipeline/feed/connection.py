@@ -19,7 +19,7 @@ from typing import Protocol
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI, ProxyError
 
-from ..errors import ExchangeUnavailable, Malformed, RegionBlocked
+from ..errors import ExchangeUnavailable, Malformed, MalformedFrame, RegionBlocked
 from ..exchange.contract import (
     Acknowledged,
     BookFrame,
@@ -108,6 +108,7 @@ class Connection:
         self._exchange = exchange
         self._address = address
         self._subscriptions = subscriptions
+        self._asked_for = frozenset(subscriptions)
         self._listener = listener
         self._clock = clock
         self._rules = rules
@@ -208,6 +209,9 @@ class Connection:
         receive, decode, clock = socket.recv, self._exchange.decode, self._clock
         deliver = self._listener.frame
         waiting, traded = self._waiting, self._traded
+        ours: dict[
+            int, Symbol
+        ] = {}  # names met and found to be asked for; by identity, because it is asked every frame
         waiting.update(item.symbol for item in self._subscriptions if item.channel is Channel.TRADE)
         while True:
             try:
@@ -224,6 +228,11 @@ class Connection:
                 self._listener.set_aside(raw, error, carried)
                 continue
             if type(frame) is TradesFrame:
+                if id(frame.batch.symbol) not in ours and not self._is_ours(frame.batch.symbol, ours):
+                    self._set_aside(raw, f"trades of {frame.batch.symbol}, which this connection did not ask for")
+                    continue
+                if frame.batch.rejected:
+                    self._set_aside(raw, f"{frame.batch.rejected} trades make no sense and are left out")
                 if waiting and frame.batch.symbol in waiting:
                     waiting.discard(frame.batch.symbol)
                     self._first_data(session, Subscription(frame.batch.symbol, Channel.TRADE))
@@ -232,9 +241,21 @@ class Connection:
                     traded[id(symbol)] = symbol
                 deliver(frame)
             else:
-                self._other(session, frame)
+                self._other(session, frame, raw)
 
-    def _other(self, session: Session, frame: Frame) -> None:
+    def _is_ours(self, symbol: Symbol, ours: dict[int, Symbol]) -> bool:
+        """Whether its trades were asked for here."""
+        if Subscription(symbol, Channel.TRADE) not in self._asked_for:
+            return False
+        ours[id(symbol)] = symbol
+        return True
+
+    def _set_aside(self, raw: bytes, problem: str) -> None:
+        """Keep a frame to be looked at; whether something is missing is told elsewhere."""
+        count("feed.frames_set_aside")
+        self._listener.set_aside(raw, MalformedFrame(problem, where=self.name), ())
+
+    def _other(self, session: Session, frame: Frame, raw: bytes) -> None:
         """Everything but trades, which are the bulk."""
         if isinstance(frame, Pong):
             session.ponged()
@@ -243,13 +264,23 @@ class Connection:
                 session.acknowledged(frame.subscription)
         elif isinstance(frame, SubscriptionRefused):
             count("feed.subscriptions_refused")
-            session.refused(frame.subscription, f"refused with code {frame.code}: {frame.message}")
+            problem = f"refused with code {frame.code}: {frame.message}"
+            session.refused(frame.subscription, problem)
+            if frame.subscription is None:
+                self._set_aside(raw, problem)
             self._nudge.set()
         elif isinstance(frame, Ending):
             log.info("feed.renewal_due", connection=self.name, reason="the exchange announces its end")
             self.renewal.set()
         elif not isinstance(frame, TradesFrame):
             subscription = _subscription_of(frame)
+            if subscription not in self._asked_for:
+                self._set_aside(
+                    raw, f"{subscription.channel.value} of {subscription.symbol}, which nobody asked for here"
+                )
+                return
+            if isinstance(frame, CandlesFrame) and frame.rejected:
+                self._set_aside(raw, f"{frame.rejected} bars make no sense and are left out")
             self._heard.add(subscription)
             self._first_data(session, subscription)
             self._listener.frame(frame)
