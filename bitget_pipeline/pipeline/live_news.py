@@ -93,6 +93,20 @@ class Herald:
         """Tell it now."""
         run = self._run
         await run.stores.control.publish(self._overall(), run.state.published())
+        await self._tell_set_aside()
+
+    async def _tell_set_aside(self) -> None:
+        """Frames that made no sense go where a person can look at them."""
+        kept = self._run.intake.quarantine
+        frames = list(kept)
+        if not frames:
+            return
+        kept.clear()
+        try:
+            await self._run.stores.control.set_aside(frames)
+        except BaseException:
+            kept.extendleft(reversed(frames))
+            raise
 
     def _overall(self) -> dict[str, Any]:
         run = self._run
