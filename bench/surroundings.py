@@ -43,8 +43,10 @@ class Surroundings:
     """Where everything listens."""
 
     rest_url: str
+    ws_url: str
     redis_port: int
     warehouse_port: int
+    folder: Path
     database: str = "bench"
 
     @property
@@ -74,7 +76,7 @@ def surroundings(*exchange_options: str) -> Iterator[Surroundings]:
         config = local_redis.with_port(local_redis.RedisConfig(data=folder / "redis"))
         process = local_redis.start(config)
         stack.callback(local_redis.stop, process)
-        found = Surroundings(exchange["rest_url"], config.port, int(warehouse["port"]))
+        found = Surroundings(exchange["rest_url"], exchange["ws_url"], config.port, int(warehouse["port"]), folder)
         with Warehouse.open(found.address) as opened_warehouse:
             migrate(opened_warehouse)
         asyncio.run(_discover(found))

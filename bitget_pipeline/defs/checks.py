@@ -1,8 +1,8 @@
 """
 Asset checks: each is a query for offenders, and passes when there are none.
 
-To add one, add a `Check(...)` here. The queries look at what was written lately, so that their cost does not grow with
-the tables; `{since}` is an hour before the check.
+To add one, add a `Check(...)` here. Queries about history look at the days and symbols of their run, the others at what
+was written lately, so that their cost does not grow with the tables.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ from ..market.instrument import Market
 from ..market.interval import months_between
 from ..storage.migrations import drift
 from .assets.derivatives import futures
+from .check_scope import LISTED_WITHIN, WITHIN, Scope, scope_of
 from .health import CHECK, evaluation, look
 from .metadata import as_table
 from .partitions import EARLIEST_MONTH, MOST_KEYS, symbol_partitions
@@ -28,15 +29,15 @@ LAST_HOUR = (
 )
 """Whole minutes that are settled."""
 
-LATELY = f"WHERE market = {{market:String}} AND resolution = '1m' AND {SINCE}"
+OF_THE_RUN = f"WHERE market = {{market:String}} AND resolution = '1m' AND {WITHIN}"
 
 WITH_PREVIOUS = (
     "SELECT symbol, open_time, open, high, low, "
     "lagInFrame(toNullable(open_time)) OVER before AS previous, lagInFrame(close) OVER before AS previous_close "
-    "FROM candles_final WHERE market = {market:String} AND resolution = '1m' AND open_time > now() - INTERVAL 8 DAY "
+    f"FROM candles_final {OF_THE_RUN} "
     "WINDOW before AS (PARTITION BY symbol, source ORDER BY open_time ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
 )
-"""The bars of the last week, each with the time and the close of the one before."""
+"""The bars of the run, each with the time and the close of the one before."""
 
 SHOWN = 20
 
@@ -59,8 +60,7 @@ CHECKS = (
         name="bars_are_possible",
         sentence="No bar has its high below or its low above another of its prices, or a negative volume.",
         offenders=(
-            "SELECT symbol, toString(open_time), open, high, low, close, base_volume FROM candles_final "
-            f"WHERE market = {{market:String}} AND resolution = '1m' AND {SINCE} "
+            f"SELECT symbol, toString(open_time), open, high, low, close, base_volume FROM candles_final {OF_THE_RUN} "
             "AND (high < greatest(open, close, low) OR low > least(open, close, high) OR base_volume < 0 OR low <= 0)"
         ),
         columns=("symbol", "opens at", "open", "high", "low", "close", "base volume"),
@@ -70,8 +70,7 @@ CHECKS = (
         name="bars_are_closed",
         sentence="No bar was stored before its minute was over.",
         offenders=(
-            "SELECT symbol, toString(open_time), toString(received_at) FROM candles_final "
-            f"WHERE market = {{market:String}} AND resolution = '1m' AND {SINCE} "
+            f"SELECT symbol, toString(open_time), toString(received_at) FROM candles_final {OF_THE_RUN} "
             "AND open_time + INTERVAL 1 MINUTE > received_at"
         ),
         columns=("symbol", "opens at", "received at"),
@@ -81,12 +80,13 @@ CHECKS = (
         name="complete_days_are_complete",
         sentence="What the ledger calls complete has every bar in the table.",
         offenders=(
-            "SELECT c.symbol, toString(c.interval_start), c.expected, count(b.open_time) AS stored FROM "
-            "(SELECT symbol, interval_start, interval_end, expected FROM coverage WHERE market = {market:String} "
-            "AND stream = 'candles_1m' AND state = 'complete' AND interval_end > now() - INTERVAL 8 DAY) AS c "
-            "LEFT JOIN (SELECT symbol, open_time FROM candles_final WHERE market = {market:String} AND resolution = '1m' "
-            "AND open_time > now() - INTERVAL 9 DAY) AS b "
-            "ON b.symbol = c.symbol WHERE b.open_time >= c.interval_start AND b.open_time < c.interval_end "
+            "SELECT c.symbol, toString(c.interval_start), c.expected, "
+            "countIf(b.open_time >= c.interval_start AND b.open_time < c.interval_end) AS stored FROM "
+            "(SELECT symbol, toDate(interval_start) AS day, interval_start, interval_end, expected FROM coverage "
+            "WHERE market = {market:String} AND stream = 'candles_1m' AND state = 'complete' "
+            f"AND {LISTED_WITHIN}) AS c "
+            f"LEFT JOIN (SELECT symbol, toDate(open_time) AS day, open_time FROM candles_final {OF_THE_RUN}) AS b "
+            "ON b.symbol = c.symbol AND b.day = c.day "
             "GROUP BY c.symbol, c.interval_start, c.expected HAVING stored != c.expected"
         ),
         columns=("symbol", "from", "expected", "stored"),
@@ -96,7 +96,7 @@ CHECKS = (
         name="bars_are_stored_once",
         sentence="No bar is stored twice once versions of a row are merged.",
         offenders=(
-            f"SELECT symbol, source, toString(open_time), count() AS times FROM candles_final {LATELY} "
+            f"SELECT symbol, source, toString(open_time), count() AS times FROM candles_final {OF_THE_RUN} "
             "GROUP BY symbol, source, open_time HAVING times > 1"
         ),
         columns=("symbol", "source", "opens at", "times"),
@@ -106,7 +106,7 @@ CHECKS = (
         name="times_are_on_the_grid",
         sentence="Every bar opens at a whole minute, none of them in the future.",
         offenders=(
-            f"SELECT symbol, toString(open_time), toString(received_at) FROM candles_final {LATELY} "
+            f"SELECT symbol, toString(open_time), toString(received_at) FROM candles_final {OF_THE_RUN} "
             "AND (open_time != toStartOfMinute(open_time) OR open_time > now())"
         ),
         columns=("symbol", "opens at", "received at"),
@@ -122,7 +122,7 @@ CHECKS = (
             f"dateDiff('minute', gap_start, gap_end) AS minutes FROM ({WITH_PREVIOUS}) "
             "WHERE previous IS NOT NULL AND minutes > 0 AND toDate(assumeNotNull(previous)) = toDate(open_time)) AS g "
             "LEFT JOIN (SELECT symbol, interval_start, interval_end FROM coverage WHERE market = {market:String} "
-            "AND stream = 'candles_1m' AND state NOT IN ('complete', 'partial') AND interval_end > now() - INTERVAL 9 DAY) "
+            f"AND stream = 'candles_1m' AND state NOT IN ('complete', 'partial') AND {LISTED_WITHIN}) "
             "AS c ON c.symbol = g.symbol GROUP BY g.symbol, g.gap_start, g.minutes HAVING listed < g.minutes"
         ),
         columns=("symbol", "from", "minutes missing", "minutes listed"),
@@ -130,7 +130,7 @@ CHECKS = (
     Check(
         asset="*/candles_1m",
         name="bars_fit_their_neighbours",
-        sentence="No bar of the last week lies at less than a third, or more than three times, of the bar before it.",
+        sentence="No bar lies at less than a third, or more than three times, of the bar before it.",
         offenders=(
             "SELECT symbol, toString(open_time), previous_close, low, high FROM "
             f"({WITH_PREVIOUS}) WHERE previous_close > 0 AND open_time = assumeNotNull(previous) + INTERVAL 1 MINUTE "
@@ -230,7 +230,7 @@ CHECKS = (
             sentence=f"No bar of the {price} price has its high below or its low above another of its prices.",
             offenders=(
                 "SELECT symbol, toString(open_time), open, high, low, close FROM price_candles_final "
-                f"WHERE market = {{market:String}} AND price = '{price}' AND {SINCE} "
+                f"WHERE market = {{market:String}} AND price = '{price}' AND {WITHIN} "
                 "AND (high < greatest(open, close, low) OR low > least(open, close, high) OR low <= 0)"
             ),
             columns=("symbol", "opens at", "open", "high", "low", "close"),
@@ -331,13 +331,14 @@ def asset_checks(markets: Sequence[Market], *, grid_starts: date) -> list[dg.Ass
 
 def _as_asset_check(check: Check, asset: dg.AssetKey, market: Market | None) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=asset, name=check.name, description=check.sentence)
-    def found(pipeline: PipelineResource) -> dg.AssetCheckResult:
+    def found(context: dg.AssetCheckExecutionContext, pipeline: PipelineResource) -> dg.AssetCheckResult:
         settings = pipeline.operational()
         known = {
             "market": market.value if market else "",
             "days": settings.history_days,
             "books": int(settings.books),
             "grid_start": settings.grid_start.isoformat(),
+            **(_scope(context, market).parameters if market else {}),
         }
         parameters = {name: value for name, value in known.items() if f"{{{name}:" in check.offenders}
         with pipeline.warehouse() as warehouse:
@@ -345,6 +346,12 @@ def _as_asset_check(check: Check, asset: dg.AssetKey, market: Market | None) -> 
         return dg.AssetCheckResult(passed=not rows, severity=check.severity, metadata=_told(rows, check.columns))
 
     return found
+
+
+def _scope(context: dg.AssetCheckExecutionContext, market: Market) -> Scope:
+    name = symbol_partitions(market).name
+    assert name is not None
+    return scope_of(context.run.tags, order=context.instance.get_dynamic_partitions(name), now=datetime.now(UTC))
 
 
 def _told(rows: Sequence[tuple[Any, ...]], columns: tuple[str, ...]) -> dict[str, Any]:
@@ -372,15 +379,17 @@ def _opens_at_previous_close(market: Market) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=dg.AssetKey([market.value, "candles_1m"]),
         name="opens_at_previous_close",
-        description="How many bars of the last week open at the close of the bar before: a habit of the exchange, reported "
+        description="How many of the run's bars open at the close of the bar before: a habit of the exchange, reported "
         "as a rate and never a failure.",
     )
-    def opens_at_previous_close(pipeline: PipelineResource) -> dg.AssetCheckResult:
+    def opens_at_previous_close(
+        context: dg.AssetCheckExecutionContext, pipeline: PipelineResource
+    ) -> dg.AssetCheckResult:
         with pipeline.warehouse() as warehouse:
             ((bars, alike),) = warehouse.query(
                 f"SELECT count(), countIf(open = previous_close) FROM ({WITH_PREVIOUS}) "
                 "WHERE open_time = assumeNotNull(previous) + INTERVAL 1 MINUTE",
-                {"market": market.value},
+                {"market": market.value, **_scope(context, market).parameters},
             )
         rate = {"rate": round(alike / bars, 6)} if bars else {}
         return dg.AssetCheckResult(passed=True, metadata={"bars compared": int(bars), **rate})

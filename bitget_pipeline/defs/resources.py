@@ -39,6 +39,7 @@ from ..settings import (
     warehouse_address,
 )
 from ..storage.budget import Budget, EndpointUse
+from ..storage.connects import ConnectBudget
 from ..storage.control import LiveControl
 from ..storage.latest import Latest
 from ..storage.lease import Lease
@@ -99,6 +100,10 @@ class PipelineResource(dg.ConfigurableResource):
         finally:
             client.close()
 
+    def budget_rules(self, settings: Operational) -> BudgetRules:
+        """What requests are planned with."""
+        return BudgetRules(share=settings.request_share, backfill_per_second=settings.historical_rps)
+
     def budget(self) -> tuple[list[EndpointUse], float]:
         """The use of the shared budget by endpoint, and the seconds for which the exchange asked for silence."""
         client = connect_sync(redis_address(boot()))
@@ -115,8 +120,7 @@ class PipelineResource(dg.ConfigurableResource):
         try:
             await stamp_prefix(client, place.redis_prefix, place.exchange)
             floor = await asyncio.to_thread(warehouse.highest_version)
-            rules = BudgetRules(share=settings.request_share, backfill_per_second=settings.historical_rps)
-            budget = Budget(client, place.redis_prefix, rules=rules)
+            budget = Budget(client, place.redis_prefix, rules=self.budget_rules(settings))
             proxy = place.proxy.get_secret_value() if place.proxy else None
             address = HttpAddress(
                 exchange_address(place).rest_url,
@@ -141,6 +145,7 @@ class PipelineResource(dg.ConfigurableResource):
             versions=history.versions,
             client=history.client,
             identity=lambda: server_identity(history.redis),
+            connects=ConnectBudget(history.redis, prefix),
             spill=Spill(boot().home / "spill" / f"live-{shard}", most_bytes=settings.spill_max_mib * 2**20),
         )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ..errors import ExchangeUnavailable
 from ..exchange.contract import Subscription, Venue
+from ..guard.breaker import Breaker
 from ..telemetry import count, get_logger
 from .connection import Connection, Listener, SocketAddress
 from .session import SessionRules, Stage
@@ -49,7 +50,8 @@ class Keeper:
     A set of subscriptions that should always be carried by one live connection.
 
     `pause` gives the seconds to wait before attempt n (1, 2, …) after a failure; `permit` waits for the address's
-    allowance of new connections (300 in five minutes, shared by all processes of one address).
+    allowance of new connections (300 in five minutes, shared by all processes of one address). A `breaker` that several
+    keepers share lets one of them try for all while nothing can be opened.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Keeper:
         rules: SessionRules,
         pause: Callable[[int], float],
         permit: Callable[[], Awaitable[None]],
+        breaker: Breaker | None = None,
         settle_within: float = 60.0,
     ) -> None:
         self.name = name
@@ -82,6 +85,7 @@ class Keeper:
         self._rules = rules
         self._pause = pause
         self._permit = permit
+        self._breaker = breaker or Breaker()
         self._settle_within = settle_within
         self._open: dict[Connection, asyncio.Task[str]] = {}
 
@@ -127,6 +131,7 @@ class Keeper:
                     await self._carry()
                 except ExchangeUnavailable as error:
                     self.problem = str(error)
+                    self._breaker.failed(now=loop.time())
                     count("feed.connects_failed")
                     log.warning("feed.connect_failed", connection=self.name, problem=str(error))
                 self.reconnects += 1
@@ -173,6 +178,7 @@ class Keeper:
         return winner
 
     async def _start(self) -> Connection:
+        await self._rested()
         await self._permit()
         self.opened += 1
         connection = Connection(
@@ -183,9 +189,23 @@ class Keeper:
             self._listener,
             clock=self._clock,
             rules=self._rules,
+            on_open=self._opened,
         )
         self._open[connection] = asyncio.create_task(connection.run(), name=connection.name)
         return connection
+
+    async def _rested(self) -> None:
+        """Wait while nothing can be opened; the trial of another keeper may end that at any time."""
+        loop = asyncio.get_running_loop()
+        while True:
+            rest = self._breaker.resting(now=loop.time())
+            if rest <= 0:
+                return
+            await asyncio.sleep(min(rest, 0.5))
+
+    def _opened(self) -> None:
+        self.problem = ""
+        self._breaker.succeeded(now=asyncio.get_running_loop().time())
 
     def _ended(self, connection: Connection) -> asyncio.Task[str]:
         """Forget a connection that has ended, and tell which subscriptions nobody carries any more."""

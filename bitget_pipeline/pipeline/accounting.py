@@ -8,7 +8,6 @@ market/coverage.py.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date
@@ -45,7 +44,7 @@ async def account(walkers: Walkers, walked: Walked, day: date, *, day_is_over: b
     if stretch.empty:
         return KeyReport(symbol, day, KeyState.PARTIAL)
     disputed = await _withdrawals(walkers, walked)
-    rows, digest = await asyncio.to_thread(
+    rows, digest = await walkers.ask(
         walkers.warehouse.candle_digest, symbol, walkers.resolution, stretch, source=walkers.source
     )
     expected = (stretch.end_ms - stretch.start_ms) // every
@@ -110,9 +109,7 @@ async def account_for_failure(walkers: Walkers, walked: Walked, error: PipelineE
 
 async def stored_opens(walkers: Walkers, symbol: Symbol, stretch: Interval) -> list[int]:
     """The open times of the bars that the table holds of a stretch."""
-    return await asyncio.to_thread(
-        walkers.warehouse.candle_opens, symbol, walkers.resolution, stretch, source=walkers.source
-    )
+    return await walkers.ask(walkers.warehouse.candle_opens, symbol, walkers.resolution, stretch, source=walkers.source)
 
 
 # ---------------------------------------------------------------- holes
@@ -248,28 +245,27 @@ async def _bury(walkers: Walkers, symbol: Symbol, opens: Sequence[int]) -> None:
     """Hide bars that the exchange has withdrawn, and say so."""
     every = walkers.resolution.ms
     span = Interval(min(opens), max(opens) + every)
-    stored = await asyncio.to_thread(walkers.warehouse.candles, symbol, walkers.resolution, span, source=walkers.source)
+    stored = await walkers.ask(walkers.warehouse.candles, symbol, walkers.resolution, span, source=walkers.source)
     wanted = set(opens)
     bars = [bar for bar in stored if bar.open_ms in wanted]
-    version = await walkers.versions.next()
-    await asyncio.to_thread(
+    version = await walkers.next_version()
+    await walkers.ask(
         walkers.warehouse.store_candles, symbol, walkers.resolution, bars,
         version=version, run_id=walkers.run_id, source=walkers.source, received_ms=walkers.now_ms(), deleted=True,
     )  # fmt: skip
     first = from_ms(span.start_ms)
-    await report_incident(
-        walkers.warehouse,
-        walkers.versions,
-        Incident(
-            incident_id=f"disappeared_bar:{symbol}:{walkers.stream}:{span.start_ms}",
-            kind="disappeared_bar",
-            severity=Severity.NOTE,
-            what=f"{symbol}: the exchange has withdrawn {len(bars)} bars of {walkers.stream}, first at {first}",
-            opened_ms=walkers.now_ms(),
-            symbol=symbol,
-            details={"bars": [list(bar) for bar in bars[:20]]},
-        ),
-        run_id=walkers.run_id,
+    incident = Incident(
+        incident_id=f"disappeared_bar:{symbol}:{walkers.stream}:{span.start_ms}",
+        kind="disappeared_bar",
+        severity=Severity.NOTE,
+        what=f"{symbol}: the exchange has withdrawn {len(bars)} bars of {walkers.stream}, first at {first}",
+        opened_ms=walkers.now_ms(),
+        symbol=symbol,
+        details={"bars": [list(bar) for bar in bars[:20]]},
+    )
+    await walkers.patience.answered(
+        "ClickHouse",
+        lambda: report_incident(walkers.warehouse, walkers.versions, incident, run_id=walkers.run_id),
     )
 
 
@@ -284,8 +280,8 @@ async def _write(walkers: Walkers, walked: Walked, statements: Sequence[Evidence
     standing = set(_compared(walked.standing))
     if set(_compared(wanted)) == standing:
         return
-    version = await walkers.versions.next()
-    await asyncio.to_thread(walkers.warehouse.store_evidence, wanted, version=version, run_id=walkers.run_id)
+    version = await walkers.next_version()
+    await walkers.ask(walkers.warehouse.store_evidence, wanted, version=version, run_id=walkers.run_id)
 
 
 def _compared(statements: Iterable[Evidence]) -> list[Evidence]:

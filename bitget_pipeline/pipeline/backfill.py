@@ -21,15 +21,17 @@ from ..guard.rate_limit import Priority
 from ..history.client import HistoryClient, Tally
 from ..history.pages import CandleWalk, joined
 from ..market.candle import Candles, Resolution
-from ..market.coverage import NOTHING_TO_FETCH, SETTLED, CoverageState, Evidence
-from ..market.instrument import Instrument, Status, Symbol
-from ..market.interval import Interval, gaps_between, to_ms
+from ..market.coverage import NOTHING_TO_FETCH, SETTLED, CoverageState
+from ..market.instrument import Instrument, Symbol
+from ..market.interval import Interval, gaps_between
 from ..storage.page_shelf import PageShelf, ShelvedPage
 from ..storage.versions import Versions
 from ..storage.warehouse import Warehouse
 from ..telemetry import count, get_logger
 from .accounting import account, account_for_failure, stored_opens
 from .backfill_report import BackfillReport, Key, KeyReport, KeyState, Progress
+from .patience import StorePatience
+from .unlisted import as_evidence, served_part, settle_unlisted
 from .walkers import Walked, Walkers
 
 __all__ = ["BackfillReport", "Key", "KeyReport", "KeyState", "Progress", "backfill_candles"]
@@ -55,6 +57,7 @@ async def backfill_candles(
     refresh: bool = False,
     shelf: PageShelf | None = None,
     priority: Priority = Priority.BACKFILL,
+    patience: StorePatience | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_key_done: Callable[[KeyReport], None] | None = None,
 ) -> BackfillReport:
@@ -63,31 +66,52 @@ async def backfill_candles(
 
     A key that fails is reported and loses nothing of the others. `now_ms` is market time. The callbacks are called in
     the event loop, in the order in which keys are done. With a `shelf`, a backfill that was killed goes on at the page
-    to which it had come.
+    to which it had come. A store that is away is waited for (`patience`). Raises StoreUnavailable when one stays away
+    before the first key.
     """
     started = time.monotonic()
+    patience = patience or StorePatience()
     markets = sorted({symbol.market for symbol, _ in keys})
     known: dict[Symbol, Instrument] = {}
     for market in markets:
-        listed = await asyncio.to_thread(warehouse.instruments, market)
+        listed = await patience.answered(
+            "ClickHouse", functools.partial(asyncio.to_thread, warehouse.instruments, market)
+        )
         known.update((instrument.symbol, instrument) for instrument in listed)
     if shelf is not None and refresh:
         shelf = shelf.for_refresh()
     walkers = Walkers(
-        client, exchange, warehouse, versions, shelf, known, resolution, refresh, run_id, source, now_ms, priority
+        client,
+        exchange,
+        warehouse,
+        versions,
+        shelf,
+        known,
+        resolution,
+        refresh,
+        run_id,
+        source,
+        now_ms,
+        priority,
+        patience,
     )
     report = BackfillReport()
     wanted = list(dict.fromkeys(keys))
-    queue = iter(wanted)
+
+    def is_done(done: KeyReport) -> None:
+        report.keys[done.symbol, done.day] = done
+        if on_key_done is not None:
+            on_key_done(done)
+        if on_progress is not None:
+            on_progress(_progress(report, total=len(wanted), elapsed=time.monotonic() - started))
+
+    for done in (await settle_unlisted(walkers, wanted)).values():
+        is_done(done)
+    queue = iter([key for key in wanted if key not in report.keys])
 
     async def work() -> None:
         for symbol, day in queue:
-            done = await _one_key(walkers, symbol, day)
-            report.keys[symbol, day] = done
-            if on_key_done is not None:
-                on_key_done(done)
-            if on_progress is not None:
-                on_progress(_progress(report, total=len(wanted), elapsed=time.monotonic() - started))
+            is_done(await _one_key(walkers, symbol, day))
 
     async with asyncio.TaskGroup() as group:
         for _ in range(max(1, min(concurrency, len(wanted)))):
@@ -143,19 +167,11 @@ async def _serve(walkers: Walkers, symbol: Symbol, day: date, tally: Tally) -> K
             remedy="materialize `instruments` first, and check the spelling",
         )
     every = walkers.resolution.ms
-    stretch, outside = _served_part(instrument, whole, every_ms=every)
-    empty = [
-        Evidence(symbol, walkers.stream, part, CoverageState.VERIFIED_EMPTY, reason=why.value) for part, why in outside
-    ]
+    stretch, outside = served_part(instrument, whole, every_ms=every)
     closed = Interval(stretch.start_ms, max(stretch.start_ms, min(stretch.end_ms, now - now % every)))
-    standing = await asyncio.to_thread(walkers.warehouse.coverage, walkers.stream, symbol=symbol, interval=whole)
-    if stretch.empty:
-        if set(empty) - set(standing):
-            version = await walkers.versions.next()
-            await asyncio.to_thread(walkers.warehouse.store_evidence, empty, version=version, run_id=walkers.run_id)
-        return KeyReport(symbol, day, outside[0][1])
+    standing = await walkers.ask(walkers.warehouse.coverage, walkers.stream, symbol=symbol, interval=whole)
     stored = await stored_opens(walkers, symbol, closed)
-    walked = Walked(symbol, closed, standing, frozenset(stored), tally, empty)
+    walked = Walked(symbol, closed, standing, frozenset(stored), tally, as_evidence(symbol, walkers.stream, outside))
     try:
         await _walk(walkers, walked, closed_before_ms=now)
     except PipelineError as error:
@@ -163,25 +179,6 @@ async def _serve(walkers: Walkers, symbol: Symbol, day: date, tally: Tally) -> K
             await account_for_failure(walkers, walked, error)
         raise
     return await account(walkers, walked, day, day_is_over=now >= whole.end_ms)
-
-
-def _served_part(
-    instrument: Instrument, day: Interval, *, every_ms: int
-) -> tuple[Interval, list[tuple[Interval, KeyState]]]:
-    """The part of the day in which the instrument was listed, maybe none, and the rest with its reason."""
-    start, end = day.start_ms, day.end_ms
-    outside: list[tuple[Interval, KeyState]] = []
-    if instrument.listed_at is not None:
-        listed = to_ms(instrument.listed_at)
-        start = min(max(start, listed - listed % every_ms), end)
-        if start > day.start_ms:
-            outside.append((Interval(day.start_ms, start), KeyState.BEFORE_LISTING))
-    if instrument.status is Status.RETIRED and instrument.delists_at is not None and start < end:
-        gone = to_ms(instrument.delists_at)
-        end = max(min(end, gone + -gone % every_ms), start)
-        if end < day.end_ms:
-            outside.append((Interval(end, day.end_ms), KeyState.AFTER_DELISTING))
-    return Interval(start, end), outside
 
 
 async def _walk(walkers: Walkers, walked: Walked, *, closed_before_ms: int) -> None:
@@ -276,8 +273,8 @@ async def _clear(walkers: Walkers, symbol: Symbol, stretch: Interval) -> None:
 async def _store(walkers: Walkers, symbol: Symbol, candles: Candles) -> None:
     if not candles:
         return
-    version = await walkers.versions.next()
-    stored = await asyncio.to_thread(
+    version = await walkers.next_version()
+    stored = await walkers.ask(
         walkers.warehouse.store_candles,
         symbol,
         walkers.resolution,

@@ -17,12 +17,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from ..errors import LeaseHeld, LeaseLost, PipelineError, StoreUnavailable
+from ..errors import DiskFull, LeaseHeld, LeaseLost, PipelineError, StoreUnavailable
 from ..exchange.contract import Channel, Exchange, Subscription
 from ..feed.keeper import Keeper
 from ..feed.session import SessionRules
 from ..feed.shards import plan_connections
 from ..guard.backoff import Backoff
+from ..guard.breaker import Breaker
 from ..guard.rate_limit import Priority, RateLimit
 from ..history.client import allowed, heed_cancellation
 from ..telemetry import get_logger
@@ -108,6 +109,7 @@ class _LiveRun:
         self.fence = 0
         most = exchange.limits.connects_per_5min
         self.connects = RateLimit(0.9 * most / 300, burst=most // 10, now=self.started)
+        self._breaker = Breaker(trip_after=10, rest=plan.rest_after_failures)
         self._lost = False
         self._left_behind = False
 
@@ -153,6 +155,7 @@ class _LiveRun:
                     rules=self.plan.session_rules or SessionRules.within(self.exchange.limits),
                     pause=self._pause(self.plan.reconnects),
                     permit=self._permit,
+                    breaker=self._breaker,
                 )
                 self.keepers.append(keeper)
                 self._spawn(keeper.run(), keeper.name)
@@ -297,11 +300,18 @@ class _LiveRun:
         return any(keeper.again(subscription) for keeper in self.keepers)
 
     async def _permit(self) -> None:
-        """Wait for the address's allowance of new connections."""
-        delay = self.connects.reserve(time.monotonic())
-        if delay > 0:
-            await asyncio.sleep(delay)
+        """Wait for the address's allowance of new connections; while Redis cannot tell, for our own."""
+        wait = self.connects.reserve(time.monotonic())
+        while wait > 0 or (wait := await self._shared_wait()) > 0:
+            await asyncio.sleep(min(wait, 5.0))
+            wait = 0.0
         await allowed(self.stores.client.budget, "ws.connects", CONNECTS_PER_SECOND, Priority.LIVE_REPAIR)
+
+    async def _shared_wait(self) -> float:
+        try:
+            return 0.0 if self.stores.connects is None else await self.stores.connects.reserve()
+        except (StoreUnavailable, DiskFull):
+            return 0.0
 
     def _pause(self, backoff: Backoff) -> Callable[[int], float]:
         return functools.partial(_delay, backoff, self.rng)

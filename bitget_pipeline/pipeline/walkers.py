@@ -6,8 +6,10 @@ Made by backfill.py, which walks; read by accounting.py and witness.py, which ju
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
 
 from ..exchange.contract import Exchange
 from ..guard.rate_limit import Priority
@@ -20,6 +22,10 @@ from ..market.interval import Interval
 from ..storage.page_shelf import PageShelf
 from ..storage.versions import Versions
 from ..storage.warehouse import Warehouse
+from .patience import StorePatience
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,15 @@ class Walkers:
     source: str
     now_ms: Callable[[], int]
     priority: Priority
+    patience: StorePatience = field(default_factory=StorePatience)
+
+    async def ask(self, what: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
+        """Ask ClickHouse, in a thread; a short absence is waited out."""
+        return await self.patience.answered("ClickHouse", lambda: asyncio.to_thread(what, *args, **more))
+
+    async def next_version(self) -> int:
+        """The version of what is stored next; a short absence of Redis is waited out."""
+        return await self.patience.answered("Redis", self.versions.next)
 
     @property
     def stream(self) -> str:

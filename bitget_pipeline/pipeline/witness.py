@@ -8,7 +8,6 @@ day, a halt of many days.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from dataclasses import dataclass
 from datetime import timedelta
@@ -98,7 +97,7 @@ async def _longer_bars(
     found = {bar.open_ms: bar for bar in page}
     if not all(opened in found for opened in needed):
         return NOBODY
-    minutes = await asyncio.to_thread(
+    minutes = await walkers.ask(
         walkers.warehouse.candles, symbol, walkers.resolution, Interval(start, end), source=walkers.source
     )
     who = f"the {resolution.value} bar"

@@ -199,7 +199,8 @@ class Scene:
         self.left_alone.clear()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -212,7 +213,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
     (folder / "clickhouse").mkdir(parents=True)
     config = local_redis.with_port(local_redis.RedisConfig(data=folder / "redis"))
     async with running(EXCHANGE) as exchange, contextlib.AsyncExitStack() as stack:
-        made = Scene(folder, exchange, config, _free_port())
+        made = Scene(folder, exchange, config, free_port())
         stack.push_async_callback(_end, made)
         await stack.enter_async_context(made.redis.kept())
         await stack.enter_async_context(made.warehouse.kept())

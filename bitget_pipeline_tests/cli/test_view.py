@@ -50,25 +50,6 @@ def test_a_narrow_terminal_shows_every_program_and_event() -> None:
     assert "thereasonattheend" in read
 
 
-def test_what_the_live_run_collects_beside_trades_is_shown():
-    """
-    A line for each companion: how many symbols deliver, what is stored, and what went wrong; figures of nought are left out.
-    """
-    books = {
-        "usable": 58,
-        "symbols": 60,
-        "stored": 12345,
-        "waiting": 60,
-        "dropped": 0,
-        "broken": 2,
-        "trouble": "it is away",
-    }
-    tickers = {"heard": 60, "symbols": 60, "stored": 120, "waiting": 0, "dropped": 0, "trouble": ""}
-    shown = dict(rows(Facts(at=0.0, beside={"tickers": tickers, "order_books": books}), None))
-    assert shown["order books"] == "58 of 60 symbols, 12,345 rows stored by this run, 60 waiting, 2 broken: it is away"
-    assert shown["tickers"] == "60 of 60 symbols, 120 rows stored by this run"
-
-
 def test_the_sockets_the_disk_and_a_start_that_failed_are_told() -> None:
     """
     What troubles a live run stands in the figures: silent subscriptions, trades on disk, channels given up, the stage.
@@ -104,3 +85,22 @@ def test_of_many_sockets_those_that_trouble_most_are_shown() -> None:
     assert "no pong within 15 s" in lines[1]
     assert "1:01:40" in lines[2]
     assert "and 8 more" in lines[-1]
+
+
+def test_what_the_live_run_collects_beside_trades_is_shown():
+    """
+    A line for each companion: how many symbols deliver, what is stored, and what went wrong; figures of nought are left out.
+    """
+    books = {
+        "usable": 58,
+        "symbols": 60,
+        "stored": 12345,
+        "waiting": 60,
+        "dropped": 0,
+        "broken": 2,
+        "trouble": "it is away",
+    }
+    tickers = {"heard": 60, "symbols": 60, "stored": 120, "waiting": 0, "dropped": 0, "trouble": ""}
+    shown = dict(rows(Facts(at=0.0, beside={"tickers": tickers, "order_books": books}), None))
+    assert shown["order books"] == "58 of 60 symbols, 12,345 rows stored by this run, 60 waiting, 2 broken: it is away"
+    assert shown["tickers"] == "60 of 60 symbols, 120 rows stored by this run"

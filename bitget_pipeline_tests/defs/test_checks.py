@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from array import array
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from bitget_pipeline.defs.check_scope import Scope, last_week, scope_of
 from bitget_pipeline.defs.checks import CHECKS
+from bitget_pipeline.defs.partitions import RANGE_END, RANGE_START
 from bitget_pipeline.market.candle import Candle, Resolution
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval, to_ms
@@ -26,7 +28,8 @@ WHOLE = Interval.of_day(YESTERDAY)
 def offenders(warehouse: Warehouse, name: str) -> list[tuple[object, ...]]:
     """What a check finds."""
     query = BY_NAME[name].offenders
-    known = {"market": "spot", "days": 1, "grid_start": "2020-01-01", "books": 1}
+    week = last_week(datetime.now(UTC))
+    known = {"market": "spot", "days": 1, "grid_start": "2020-01-01", "books": 1, **week.parameters}
     return warehouse.query(query, {key: value for key, value in known.items() if f"{{{key}:" in query})
 
 
@@ -95,6 +98,41 @@ def test_a_gap_is_found_unless_the_ledger_lists_it(right: Warehouse) -> None:
 
     say(right, 7, 9, CoverageState.UNKNOWN)
     assert offenders(right, "every_gap_is_listed") == []
+
+
+def test_a_complete_day_without_any_bar_is_found(right: Warehouse) -> None:
+    """
+    A volume that was lost must not read complete.
+    """
+    right.store_candles(
+        BTC, Resolution.M1, [bar(n) for n in range(1440)], version=2, run_id="x", source="local", deleted=True
+    )
+    ((symbol, _, expected, stored),) = offenders(right, "complete_days_are_complete")
+    assert (symbol, expected, stored) == ("BTCUSDT", 1440, 0)
+
+
+def test_a_check_looks_at_what_its_run_was_for(right: Warehouse) -> None:
+    """
+    Symbols in the order of their partitions, days both counted; by itself it looks at the last week of all.
+    """
+    order = ["ZECUSDT", "BTCUSDT", "AAVEUSDT", "ETHUSDT"]
+    now = datetime(2026, 3, 10, 1, tzinfo=UTC)
+    tags = {RANGE_START: "2026-03-01|BTCUSDT", RANGE_END: "2026-03-03|AAVEUSDT"}
+    assert scope_of(tags, order=order, now=now) == Scope(("BTCUSDT", "AAVEUSDT"), date(2026, 3, 1), date(2026, 3, 4))
+    one = {"dagster/partition": "2026-03-01|ETHUSDT"}
+    assert scope_of(one, order=order, now=now) == Scope(("ETHUSDT",), date(2026, 3, 1), date(2026, 3, 2))
+    assert scope_of({}, order=order, now=now) == last_week(now)
+    assert last_week(now).first == date(2026, 3, 2)
+
+    store(right, bar(5, high=90.0))
+    query = BY_NAME["bars_are_possible"].offenders
+
+    def found(scope: Scope) -> int:
+        return len(right.query(query, {"market": "spot", **scope.parameters}))
+
+    assert found(Scope(("BTCUSDT",), YESTERDAY, YESTERDAY + timedelta(days=1))) == 1
+    assert found(Scope(("ETHUSDT",), YESTERDAY, YESTERDAY + timedelta(days=1))) == 0
+    assert found(Scope(("BTCUSDT",), YESTERDAY - timedelta(days=3), YESTERDAY)) == 0
 
 
 def test_a_bar_that_does_not_fit_its_neighbours_is_found(right: Warehouse) -> None:

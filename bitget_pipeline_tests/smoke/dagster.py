@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -81,6 +82,29 @@ class Dagster:
             key={"path": path},
         )
         return bool(answer["assetNodeOrError"].get("assetObservations"))
+
+    def launch_run(self, job: str, tags: Mapping[str, str]) -> str:
+        """What the launchpad's button does, with these tags; returns the id of the run."""
+        answer = self.ask(
+            "mutation($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename "
+            "... on LaunchRunSuccess { run { runId } } ... on PythonError { message } "
+            "... on RunConfigValidationInvalid { errors { message } } } }",
+            params={
+                "selector": LOCATION | {"jobName": job},
+                "runConfigData": {},
+                "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
+            },
+        )["launchRun"]
+        if "run" not in answer:
+            raise RuntimeError(f"the run was not launched: {answer}")
+        run: str = answer["run"]["runId"]
+        return run
+
+    def run_status(self, run_id: str) -> str:
+        """QUEUED, STARTED, SUCCESS, FAILURE and so on."""
+        answer = self.ask("query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }", id=run_id)
+        status: str = answer["runOrError"].get("status", "UNKNOWN")
+        return status
 
     def launch_backfill(self, path: list[str], partition_names: list[str]) -> str:
         """What the asset page's button does; returns the id of the backfill."""

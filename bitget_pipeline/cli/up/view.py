@@ -251,16 +251,6 @@ def _lag(facts: Facts) -> str:
     return f"{facts.lag_p50_ms:,.0f} ms half, {facts.lag_p99_ms:,.0f} ms 99 % of them; {newest}; {_number(facts.backlog)} waiting"
 
 
-def _beside(said: Mapping[str, Any]) -> str:
-    """What a companion of the live run collects: how many symbols deliver, what is stored, and what went wrong."""
-    delivering = said.get("usable", said.get("heard"))
-    symbols = "" if delivering is None else f"{delivering} of {said.get('symbols', '?')} symbols, "
-    told = [f"{symbols}{said['stored']:,} rows stored by this run"]
-    words = {"waiting": "waiting", "dropped": "dropped", "broken": "broken", "set_aside": "set aside"}
-    told += [f"{said[key]:,} {word}" for key, word in words.items() if said.get(key)]
-    return ", ".join(told) + (f": {said['trouble']}" if said.get("trouble") else "")
-
-
 def _sockets(facts: Facts) -> str:
     every = facts.connections.values()
     if not every:
@@ -274,6 +264,16 @@ def _start(starting: Mapping[str, Any]) -> str:
     if starting["failed"]:
         return f"run {starting['run_id']} failed {starting['age']:.0f} s ago: {starting['failed'][:LONGEST_REASON]}"
     return f"run {starting['run_id']} in the stage {starting['stage']} since {starting['age']:.0f} s"
+
+
+def _beside(said: Mapping[str, Any]) -> str:
+    """What a companion of the live run collects: how many symbols deliver, what is stored, and what went wrong."""
+    delivering = said.get("usable", said.get("heard"))
+    symbols = "" if delivering is None else f"{delivering} of {said.get('symbols', '?')} symbols, "
+    told = [f"{symbols}{said['stored']:,} rows stored by this run"]
+    words = {"waiting": "waiting", "dropped": "dropped", "broken": "broken", "set_aside": "set aside"}
+    told += [f"{said[key]:,} {word}" for key, word in words.items() if said.get(key)]
+    return ", ".join(told) + (f": {said['trouble']}" if said.get("trouble") else "")
 
 
 def _requests(facts: Facts) -> str:
