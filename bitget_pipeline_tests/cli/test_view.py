@@ -104,3 +104,13 @@ def test_what_the_live_run_collects_beside_trades_is_shown():
     shown = dict(rows(Facts(at=0.0, beside={"tickers": tickers, "order_books": books}), None))
     assert shown["order books"] == "58 of 60 symbols, 12,345 rows stored by this run, 60 waiting, 2 broken: it is away"
     assert shown["tickers"] == "60 of 60 symbols, 120 rows stored by this run"
+
+
+def test_the_agreement_with_the_exchange_is_one_line():
+    """
+    How many closed minutes are the exchange's own, and what became of the others; nothing before a minute has closed.
+    """
+    said = {"minutes": 1200, "matched": 1190, "repaired": 8, "unexplained": 2, "waiting": 0, "match_rate": 0.998}
+    shown = dict(rows(Facts(at=0.0, agreement=said), None))
+    assert shown["agreement"] == "1,198 of 1,200 minutes are the exchange's own, 8 repaired, 2 unexplained"
+    assert "agreement" not in dict(rows(Facts(at=0.0), None))

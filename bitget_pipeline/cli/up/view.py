@@ -92,6 +92,7 @@ def rows(facts: Facts, trades_per_second: float | None) -> list[tuple[str, str]]
         ("history", f"{_number(facts.candle_days)} of {_number(facts.candle_days_wanted)} symbol days"),
         ("candles", _number(facts.candles)),
         ("trades", f"{_number(facts.trades)}{rate}"),
+        *([("agreement", _agreement(facts.agreement))] if facts.agreement.get("minutes") else []),
         *((name.replace("_", " "), _beside(said)) for name, said in sorted(facts.beside.items())),
         ("lag", _lag(facts)),
         ("requests", _requests(facts)),
@@ -274,6 +275,19 @@ def _beside(said: Mapping[str, Any]) -> str:
     words = {"waiting": "waiting", "dropped": "dropped", "broken": "broken", "set_aside": "set aside"}
     told += [f"{said[key]:,} {word}" for key, word in words.items() if said.get(key)]
     return ", ".join(told) + (f": {said['trouble']}" if said.get("trouble") else "")
+
+
+def _agreement(said: Mapping[str, Any]) -> str:
+    """How many of the minutes that closed during this run are the exchange's own."""
+    same = said.get("matched", 0) + said.get("repaired", 0)
+    told = [f"{same:,} of {said['minutes']:,} minutes are the exchange's own"]
+    words = {
+        "repaired": "repaired",
+        "open_differs": "open elsewhere",
+        "unexplained": "unexplained",
+        "waiting": "looked into",
+    }
+    return ", ".join([*told, *(f"{said[key]:,} {word}" for key, word in words.items() if said.get(key))])
 
 
 def _requests(facts: Facts) -> str:
