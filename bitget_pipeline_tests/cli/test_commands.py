@@ -21,6 +21,7 @@ from bitget_pipeline.cli.main import main
 from bitget_pipeline.cli.up import dagster_home, folder
 from bitget_pipeline.market.instrument import Instrument, Market, Status, Symbol
 from bitget_pipeline.market.interval import Interval
+from bitget_pipeline.market.stand_in import StandIn, Verdict
 from bitget_pipeline.market.trade import Trade, TradeBatch
 from bitget_pipeline.market.universe import Chosen, Reason
 from bitget_pipeline.storage.control import LiveControl, SetAside
@@ -330,6 +331,36 @@ def test_a_pinned_symbol_is_listed_until_it_is_unpinned(run: Run, stores: dict[s
     assert json.loads(run("symbols", "list", "--json", **stores).out)["pinned"] == ["usdtm:BTCUSDT"]
 
 
+def test_the_list_says_who_stands_in_and_why_not(run: Run, stores: dict[str, str], warehouse: Warehouse) -> None:
+    """
+    For a person and for a program; what was not decided yet says so.
+    """
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    chosen = [Symbol(Market.SPOT, "BTCUSDT"), Symbol(Market.SPOT, "ETHUSDT"), Symbol(Market.USDTM, "BTCUSDT")]
+    warehouse.store_universe(
+        [Chosen(symbol, rank, 9e6, Reason.VOLUME) for rank, symbol in enumerate(chosen, start=1)],
+        selected_at=at,
+        run_id="t",
+    )
+    decided = [
+        StandIn(chosen[0], Verdict.MATCHED, "1000BTCUSDT", 1000.0, 2.0, 2010.0, 1_767_225_600_000),
+        StandIn(chosen[1], Verdict.APART, "ETHUSDT", 1.0, 100.0, 150.0, 1_767_225_600_000),
+    ]
+    assert warehouse.store_stand_ins(decided, venue="binance", run_id="t") == 2
+    assert warehouse.store_stand_ins(decided, venue="binance", run_id="t") == 0
+
+    shown = run("symbols", "list", "--stand-ins", **stores)
+    rows = json.loads(run("symbols", "list", "--stand-ins", "--json", **stores).out)["stand_ins"]
+
+    assert shown.code == 0
+    assert "undecided" in shown.out
+    assert "apart (ETHUSDT)" in shown.out
+    assert "stands in for 1 of 3" in shown.out
+    assert [row["verdict"] for row in rows] == ["matched", "apart", None]
+    assert (rows[0]["stand_in"], rows[0]["factor"]) == ("1000BTCUSDT", 1000.0)
+    assert rows[0]["apart"] == pytest.approx(0.005)
+
+
 PINS = [
     ("BTCUSDT", "'BTCUSDT' is not a symbol — write market:SYMBOL, for example spot:BTCUSDT or usdtm:BTCUSDT"),
     ("spot:BTCUSD", "the exchange does not know spot:BTCUSD — did you mean BTCUSDT"),
@@ -356,6 +387,29 @@ def test_unpinning_what_is_not_pinned_is_refused(run: Run, stores: dict[str, str
     answer = run("symbols", "unpin", "spot:ETHUSDT", **stores)
     assert answer.code == 78
     assert answer.error.strip() == "spot:ETHUSDT is not pinned — pinned are: none"
+
+
+def test_a_shortened_list_can_be_accepted_by_a_person(run: Run, stores: dict[str, str], warehouse: Warehouse) -> None:
+    """
+    While one waits; the answer names what counts as gone from then on. Where none waits, the command says so.
+    """
+    nothing = run("symbols", "accept-list", "spot", **stores)
+    assert nothing.code == 78
+    assert nothing.error.startswith("no list of spot waits to be accepted")
+
+    doubted = {"missing": ["ETHUSDT"], "since_ms": 1_790_000_000_000, "answers": 3, "accepted": False}
+    row = ("shrunk_list:spot:r", "shrunk_list", "degraded", "spot", "it shrank", json.dumps(doubted), 5, "r")
+    names = ("incident_id", "kind", "severity", "market", "what", "details", "version", "run_id")
+    warehouse.insert_columns("incidents", (*names, "opened_at"), [[value] for value in (*row, 1_790_000_000_000)])
+    told = run("symbols", "accept-list", "spot", **stores)
+    assert told.code == 0
+    assert "accepted: the list of spot without ETHUSDT, short since 2026-09-21" in told.out
+    (incident,) = warehouse.open_incidents("shrunk_list")
+    assert (incident.details["accepted"], incident.details["answers"]) == (True, 3)
+
+    again = json.loads(run("symbols", "accept-list", "spot", "--json", **stores).out)
+    assert (again["market"], again["missing"]) == ("spot", ["ETHUSDT"])
+    assert run("symbols", "accept-list", "moon", **stores).code == 2
 
 
 def test_doctor_finds_running_stores_in_order(run: Run, stores: dict[str, str]) -> None:
@@ -430,6 +484,8 @@ MISTAKES = [
     (("--from", "soon"), "'soon' is not a day (--from) — write YYYY-MM-DD"),
     (("--from", "2017-01-01"), "2017-01-01 lies before Bitget existed (--from) — begin on 2018-01-01"),
     (("--from", "2026-01-02", "--to", "2026-01-01"), "the range ends on 2026-01-01, before it begins on 2026-01-02"),
+    (("--from", "2023-01-01", "--to", "2023-01-31"), "spot:ETHUSDT has been listed since 2024-01-01"),
+    (("--from", "2026-01-01", "--to", "2999-01-01"), "2999-01-01 is not over yet (UTC)"),
     (("--from", "2026-01-01", "--resolution", "1s"), "the exchange serves no bars of 1s"),
     (("--from", "2026-01-01", "--resolution", "1h"), "bars of 1h are not fetched: they are made of 1m bars"),
     (("--from", "2026-01-01", "--resolution", "7m"), "there is no resolution '7m'"),

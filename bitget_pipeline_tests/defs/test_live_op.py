@@ -21,8 +21,11 @@ def logged(instance: dg.DagsterInstance, run_id: str) -> list[str]:
 
 
 async def test_the_live_op_starts_in_stages_collects_and_stops_when_asked(
-    placed, redis_address, redis_prefix, warehouse
-):  # noqa: F811
+    placed,  # noqa: F811
+    redis_address,
+    redis_prefix,
+    warehouse,
+):
     """
     Each stage is in the run's log, trades reach ClickHouse, and a request through Redis ends the run well.
     """
