@@ -34,7 +34,7 @@ from ..market.instrument import Symbol
 from ..telemetry import count, get_logger
 from .renewal import renew_after
 from .session import Reconnect, Renew, Report, Send, Session, SessionRules, Stage, Stale
-from .websocket import BINARY, TEXT, SocketAddress, SocketEnded, WebSocket, open_socket
+from .websocket import DATA, SocketAddress, SocketEnded, WebSocket, open_socket
 
 __all__ = ["Connection", "Listener", "SocketAddress"]
 
@@ -99,9 +99,7 @@ class Connection:
         self._closing = asyncio.Event()
         self._nudge = asyncio.Event()
         self._waiting: set[Symbol] = set()  # whose trades have not shown data
-        self._traded: dict[
-            int, Symbol
-        ] = {}  # who brought trades since the session last asked; by identity, which is cheap
+        self._traded: dict[int, Symbol] = {}  # who brought trades since the session last asked; by identity: cheap
         self._heard: set[Subscription] = set()  # and who brought something else
 
     def live(self) -> set[Subscription]:
@@ -166,12 +164,11 @@ class Connection:
         receive, decode, clock = socket.receive, self._exchange.decode, self._clock
         deliver = self._listener.frame
         waiting, traded = self._waiting, self._traded
-        ours: dict[int, Symbol] = {}  # those met that were asked for; by identity, because it is asked every frame
+        ours: dict[int, Symbol] = {}  # names that were asked for; by identity, because every frame is looked up
         waiting.update(item.symbol for item in self._subscriptions if item.channel is Channel.TRADE)
         while True:
             message = await receive()
-            kind = message.type
-            if kind is not TEXT and kind is not BINARY:
+            if message.type not in DATA:
                 return f"closed by the exchange: {socket.why(message)}"
             raw = message.data
             self.frames += 1

@@ -117,6 +117,7 @@ class Herald:
             "fence": run.fence,
             "uptime": round(time.monotonic() - run.started, 1),
             "waiting": run.intake.trades,
+            "stream_capacity": run.stores.stream.capacity,
             "spill_bytes": 0 if run.stores.spill is None else run.stores.spill.state().bytes,
             "frames_per_second": round(sum(self._rates.values()), 1),
             "connections": {keeper.name: self._connection(keeper) for keeper in run.keepers},
