@@ -1,4 +1,4 @@
-"""The symbols that are collected: which, why, and which of them whatever their volume."""
+"""The symbols that are collected: which, why, which of them whatever their volume; and lists that lost many at once."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from ..errors import UnknownInstrument
-from ..market.instrument import Symbol
+from ..errors import Refused, UnknownInstrument
+from ..market.instrument import Market, Symbol
 from ..market.interval import from_ms
 from ..market.stand_in import StandIn
 from ..settings import Boot, Operational, load_operational, variable_of, warehouse_address
@@ -138,6 +138,43 @@ def _stand_in_json(symbol: Symbol, one: StandIn | None) -> dict[str, object]:
         "apart": one.apart,
         "decided_at": from_ms(one.decided_ms).isoformat(),
     }
+
+
+@symbols_command.command("accept-list")
+@click.argument("market", type=click.Choice([market.value for market in Market]))
+@where
+@as_json
+def accept_list_command(market: str, demo: bool, home: Path | None, json_wanted: bool) -> None:
+    """
+    Believe a list of instruments that lost more than 5 %. The exchange really delisted what it lacks: from the next
+    discovery on these symbols count as gone. Data is never deleted, and a symbol that is listed again comes back.
+    """
+    from ..pipeline.shrunken import KIND, doubt_of
+
+    boot = boot_for(home=home, demo=demo)
+    with _open(boot) as warehouse:
+        waiting = warehouse.open_incidents(KIND, market=Market(market))
+        if not waiting:
+            raise Refused(
+                f"no list of {market} waits to be accepted",
+                where=_place(boot),
+                remedy=f"open incidents of the kind {KIND} in the table `incidents` are such lists",
+            )
+        found = waiting[0]
+        doubted = doubt_of(found)
+        warehouse.note_on_incident(found, {"accepted": True})
+    missing, since = sorted(doubted.missing), from_ms(doubted.since_ms)
+    if json_wanted:
+        print_json(
+            {"home": str(boot.home), "market": market, "accepted": True, "missing": missing, "since": since.isoformat()}
+        )
+        return
+    shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+    console().print(
+        f"accepted: the list of {market} without {shown}, short since {since:%Y-%m-%d %H:%M} UTC; the next discovery takes it "
+        f"(hourly, or materialize `instruments` now); the incident lies in {_place(boot)}",
+        markup=False,
+    )
 
 
 def _open(boot: Boot) -> Warehouse:
