@@ -391,3 +391,13 @@ def test_the_example_environment_is_complete() -> None:
     .env.example is what `bitget-pipeline settings --env` prints.
     """
     assert (ROOT / ".env.example").read_text(encoding="utf-8") == as_env()
+
+
+def test_the_stand_ins_addresses_fit_the_exchange() -> None:
+    """
+    Real data never stands in for simulated data, nor the other way round.
+    """
+    with pytest.raises(SettingsInvalid, match=r"BINANCE_SPOT_REST_URL .* on this machine"):
+        load_boot({"BINANCE_SPOT_REST_URL": "http://127.0.0.1:18081"})
+    with pytest.raises(SettingsInvalid, match=r"BINANCE_FUTURES_REST_URL .* but the local exchange is on this machine"):
+        load_boot({"BITGET_PIPELINE_EXCHANGE": "local", "BINANCE_FUTURES_REST_URL": "https://fapi.binance.com"})
