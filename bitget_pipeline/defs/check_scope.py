@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from .partitions import RANGE_END, RANGE_START
+from ..pipeline.rectangles import RANGE_END, RANGE_START
 
 PARTITION = "dagster/partition"
 WEEK = 8

@@ -13,6 +13,7 @@ import dagster as dg
 
 from ..guard.supervisor import AskToStop, DeclareDead, Launch, LiveRun, RunState, Terminate, Wait, supervise
 from ..market.instrument import Market
+from ..pipeline.rectangles import Rectangle
 from ..storage.warehouse import Warehouse
 from .health import budget_events, events, look
 from .history_launcher import (
@@ -36,7 +37,6 @@ from .jobs import (
     live,
 )
 from .live import SHARD
-from .partitions import Rectangle
 from .resources import PipelineResource
 
 IN_FLIGHT = [
