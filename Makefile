@@ -13,8 +13,8 @@ help:
 	@echo "make down    stop a demo or pipeline that runs in another terminal"
 	@echo "make smoke   the demo, bounded and headless, compared row by row with what the exchange sent"
 	@echo "make test    every test, the smoke run included"
-	@echo "make chaos   the long form of the tests that kill processes"
-	@echo "make bench   budget, efficiency and overhead, measured on this machine (about twelve minutes)"
+	@echo "make chaos   processes are killed for half an hour, and everything is compared"
+	@echo "make bench   budget, efficiency, overhead and memory, measured on this machine (more than half an hour)"
 	@echo "make lint    style, types and the layers of the house"
 	@echo "make lock    resolve the dependencies again into the lock files (needs uv)"
 	@echo "make clean   remove the virtual environment and caches (never data)"
@@ -56,6 +56,8 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
 
 chaos: $(VENV)/.dev
+	$(BIN)/python -m bitget_pipeline_tests.chaos --rounds 200
+	$(BIN)/python -m bitget_pipeline_tests.chaos.live_through_dagster --rounds 20
 	CHAOS_KILLS=60 $(BIN)/python -m pytest -k killed $(ARGS)
 	$(BIN)/python -m bitget_pipeline_tests.chaos.history_through_dagster
 
@@ -63,6 +65,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m bench.budget
 	$(BIN)/python -m bench.efficiency
 	$(BIN)/python -m bench.dagster_overhead
+	$(BIN)/python -m bench.memory
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -62,6 +62,10 @@ class LeaseLost(Transient):
     """The lease went to a successor: this run must not write any more."""
 
 
+class StageTimedOut(Transient):
+    """A stage of a live run's start took longer than it may."""
+
+
 # ---------------------------------------------------------------- set aside
 
 
@@ -108,6 +112,10 @@ class RequestRefused(Refused):
 
 class UnknownInstrument(Refused):
     """The exchange, or our universe, does not know this symbol."""
+
+
+class NothingSelected(Refused):
+    """There is nothing to collect."""
 
 
 class RegionBlocked(Refused):

@@ -45,9 +45,13 @@ class Facts:
     trades: int | None = None  # rows of `trades`, all versions
     age_seconds: float | None = None  # of the newest stored trade
     stage: str | None = None  # of the live run, as it says itself
+    starting: dict[str, Any] | None = None  # a run in its start: run_id, stage, age in seconds, why it failed
     lag_p50_ms: float | None = None  # from a trade's arrival to its row in ClickHouse
     lag_p99_ms: float | None = None
     trouble: str = ""  # the live run's, in its words
+    connections: dict[str, dict[str, Any]] = field(default_factory=dict)  # of the live run's sockets, by name
+    spill_bytes: int = 0  # trades that wait on local disk
+    shed: dict[str, str] = field(default_factory=dict)  # channels given up for want of room, and why
     gaps_open: int | None = None  # breaks in the trades that are being repaired
     repair_seconds_left: float | None = None  # at the pace so far
     beside: dict[str, dict[str, Any]] = field(default_factory=dict)  # by companion of the live run, in its words
@@ -144,9 +148,13 @@ class Gatherer:
         used, facts.budget_closed_for = budget_use(self._redis, self._boot.redis_prefix)
         facts.budget = [asdict(use) for use in used]
         facts.lease = {"owner": lease.owner, "fence": lease.fence, "age": round(lease.age, 1)} if lease else None
+        starting = overview.starting()
+        facts.starting = None if starting is None else asdict(starting)
         if published is not None and lease is not None:  # without a lease these are the words of a run that is over
             said = published.overall
             facts.stage, facts.trouble = said.get("stage"), str(said.get("trouble") or "")
+            facts.connections = dict(said.get("connections") or {})
+            facts.spill_bytes, facts.shed = int(said.get("spill_bytes") or 0), dict(said.get("shed") or {})
             facts.gaps_open, facts.repair_seconds_left = said.get("gaps_open"), said.get("repair_seconds_left")
             facts.beside = {
                 name: of for name, of in said.items() if isinstance(of, dict) and {"stored", "waiting"} <= of.keys()

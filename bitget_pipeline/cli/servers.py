@@ -62,6 +62,9 @@ def warehouse_command(data: Path, port: int, query_log: bool, json_wanted: bool)
 @click.option("--speed", default=1.0, show_default=True, help="Market seconds per second.")
 @click.option("--limits/--no-limits", default=True, show_default=True, help="Enforce rate and socket limits.")
 @click.option("--window", type=click.Choice(["fixed", "sliding"]), default="sliding", show_default=True)
+@click.option("--binance/--no-binance", default=False, show_default=True, help="Play Binance too, on two more ports.")
+@click.option("--binance-spot-port", default=0, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--binance-futures-port", default=0, show_default=True, type=click.IntRange(0, 65535))
 @click.option("--recordings", type=click.Path(path_type=Path), help="Folder of recorded bars to replay.")
 @click.option("--json", "json_wanted", is_flag=True, help="Print the addresses as JSON once it listens.")
 def exchange_command(json_wanted: bool, **shape: Any) -> None:
@@ -74,7 +77,8 @@ def exchange_command(json_wanted: bool, **shape: Any) -> None:
 
     def ready(address: Address) -> None:
         if json_wanted:
-            print_json({"rest_url": address.rest_url, "ws_url": address.ws_url})
+            binance = {"binance": address.binance.as_json()} if address.binance else {}
+            print_json({"rest_url": address.rest_url, "ws_url": address.ws_url, **binance})
         else:
             console().print(f"the local exchange at {address.rest_url} and {address.ws_url}; it keeps no data on disk")
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from ..settings import Boot, load_operational
 from .facts import Gatherer
@@ -15,6 +18,7 @@ from .output import as_json, boot_for, console, meant_environment, print_json, w
 from .up import folder, leftovers
 from .up.view import headlines, rows
 
+SOCKETS_SHOWN = 12
 NOT_RUNNING = 3
 """Exit code when nothing runs; 1 when health is critical."""
 
@@ -76,14 +80,41 @@ def _print(boot: Boot, status: dict[str, Any]) -> None:
         return
     from .facts import Facts
 
+    facts = Facts(**status["facts"])
     table = Table.grid(padding=(0, 2))
     if status["addresses"]:
         for name, value in headlines(boot.home, status["addresses"]):
             table.add_row(name, value)
     for name, process in status["processes"].items():
         table.add_row(name, f"process {process['pid']}" + ("" if process["alive"] else ", gone"))
-    for name, value in rows(Facts(**status["facts"]), None):
+    for name, value in rows(facts, None):
         table.add_row(name, value)
     out.print(table)
+    if facts.connections:
+        out.print(socket_table(facts.connections))
     since = f"runs since {status['started_at']}" if status["running"] else "`up` does not run"
     out.print(f"{since} (seen {time.strftime('%H:%M:%S')}); the data lies in {boot.home}", markup=False)
+
+
+def socket_table(connections: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The live run's sockets; those that trouble most come first, and the rest is a line."""
+    table = Table(
+        "socket", "open for", "frames/s", "live", "asked", "silent", "opened", "reconnects", "ended last", box=None
+    )
+    ordered = sorted(
+        connections.items(), key=lambda one: (one[1]["age"] is not None, -one[1]["silent"], -one[1]["reconnects"])
+    )
+    for name, one in ordered[:SOCKETS_SHOWN]:
+        age = "not open" if one["age"] is None else f"{timedelta(seconds=round(one['age']))}"
+        figures = (
+            f"{one['frames_per_second']:,.1f}",
+            one["live"],
+            one["asked"],
+            one["silent"],
+            one["opened"],
+            one["reconnects"],
+        )
+        table.add_row(Text(name), age, *map(str, figures), Text(str(one["last_reason"])[:60]))
+    if len(ordered) > SOCKETS_SHOWN:
+        table.add_row(f"and {len(ordered) - SOCKETS_SHOWN} more")
+    return table

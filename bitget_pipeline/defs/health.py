@@ -34,8 +34,16 @@ PLOTTED = (
     "reconnects",
     "repaired",
     "set_aside",
+    "connected",
+    "frames_per_second",
+    "spilled",
+    "spill_bytes",
 )
 """Facts that are numbers worth a line on the asset's page, as far as they are known."""
+
+
+CONNECTION = ("age", "frames_per_second", "live", "asked", "silent", "opened", "reconnects", "last_reason")
+"""What is told of each connection of the live run."""
 
 
 def look(pipeline: PipelineResource) -> Health:
@@ -129,6 +137,17 @@ def _told(seen: Health) -> dict[str, Any]:
     metadata: dict[str, Any] = {"status": seen.status.value, "why": "; ".join(seen.reasons[:5])}
     metadata |= {name: value for name in PLOTTED if isinstance(value := seen.facts.get(name), int | float)}
     metadata["symbols delivering"] = sum(one.status is Status.HEALTHY for one in seen.symbols)
+    connections: dict[str, dict[str, Any]] = seen.facts.get("connections") or {}
+    if connections:
+        for what in ("live", "asked", "silent"):
+            metadata[f"subscriptions {what}"] = sum(one[what] for one in connections.values())
+        metadata["connections"] = as_table(
+            (
+                {"connection": name} | {column: one[column] for column in CONNECTION}
+                for name, one in connections.items()
+            ),
+            columns=("connection", *CONNECTION),
+        )
     metadata["symbols"] = as_table(
         (
             {

@@ -7,10 +7,13 @@ line there is kept for ever); the health sensor reports for it.
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 
 import dagster as dg
 
 from ..pipeline.live import LivePlan, LiveReport, run_live
+from ..pipeline.reconcile import Reconciler, size_steps
+from ..pipeline.stages import Stage, Stages, require_schema, require_universe, until_it_answers
 from .resources import PipelineResource
 
 SHARD = "0"
@@ -27,40 +30,53 @@ def _now_ms() -> int:
 
 
 @dg.op(
-    description="Sockets → Redis Streams → ClickHouse → touched one-minute candles → acknowledge, until told to stop; "
-    "order books and tickers beside them."
+    description="Sockets → Redis Streams → ClickHouse → touched candles → acknowledge, until told to stop; order books and "
+    "tickers beside them, and each closed minute held against the exchange's own bar."
 )
 def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline: PipelineResource) -> None:
     """Collect live data of the selected symbols. Ends well when it is asked to stop, and fails on what it cannot repair."""
-    with pipeline.warehouse() as warehouse:
-        symbols = tuple(member.symbol for member in warehouse.current_universe())
-        if not symbols:
-            raise dg.Failure("Nothing is selected: materialize `universe` first (the discovery job does).")
-        generation = config.generation or pipeline.live_generation(symbols)
-        context.log.info(f"live run of generation {generation}: {len(symbols)} symbols")
+    stages = Stages(context.run.run_id, on_stage=lambda stage: context.log.info(f"stage {stage}"))
 
-        async def run() -> LiveReport:
-            async with pipeline.history(warehouse) as history:
-                plan = LivePlan(
-                    symbols=symbols,
-                    source=pipeline.source,
-                    run_id=context.run.run_id,
-                    generation=generation,
-                    socket=pipeline.socket_address(),
-                    shard_rules=pipeline.shard_rules(),
-                    flush_rules=pipeline.flush_rules(),
-                )
-                return await run_live(
-                    plan,
-                    pipeline.live_stores(warehouse, history, SHARD),
-                    history.client.exchange,
-                    clock=_now_ms,
-                    stop=asyncio.Event(),
-                    companions=pipeline.companions(symbols, warehouse, history, clock=_now_ms),
-                )
+    async def run() -> LiveReport:
+        async with AsyncExitStack() as opened:
+            async with stages.during(Stage.STORES, where="ClickHouse and Redis") as progress:
+                warehouse = await asyncio.to_thread(opened.enter_context, pipeline.warehouse())
+                history = await opened.enter_async_context(pipeline.history(warehouse))
+                stores = pipeline.live_stores(warehouse, history, SHARD)
+                await until_it_answers(stores.identity, progress)
+                stages.control = stores.control
+            async with stages.during(Stage.SCHEMA, where=str(warehouse.address)):
+                await asyncio.to_thread(require_schema, warehouse)
+            async with stages.during(Stage.UNIVERSE, where=str(warehouse.address)):
+                members = await asyncio.to_thread(warehouse.current_universe)
+                symbols = tuple(member.symbol for member in members)
+                require_universe(symbols)
+            generation = config.generation or pipeline.live_generation(symbols)
+            context.log.info(f"live run of generation {generation}: {len(symbols)} symbols")
+            plan = LivePlan(
+                symbols=symbols,
+                source=pipeline.source,
+                run_id=context.run.run_id,
+                generation=generation,
+                socket=pipeline.socket_address(),
+                shard_rules=pipeline.shard_rules(),
+                flush_rules=pipeline.flush_rules(),
+            )
+            steps = await asyncio.to_thread(size_steps, warehouse, symbols)
+            reconciler = Reconciler(stores, history.client.exchange, steps=steps)
+            return await run_live(
+                plan,
+                stores,
+                history.client.exchange,
+                clock=_now_ms,
+                stop=asyncio.Event(),
+                stages=stages,
+                companions=(*pipeline.companions(symbols, warehouse, history, clock=_now_ms), reconciler),
+            )
 
-        report = asyncio.run(run())
+    report = asyncio.run(run())
     context.log.info(
         f"ended after {report.seconds:.0f} s, {report.because}: {report.appended:,} trades received, {report.stored:,} stored, "
-        f"{report.repaired:,} of them repaired, {report.reconnects} reconnects"
+        f"{report.repaired:,} of them repaired, {report.reconnects} reconnects; the start took "
+        + ", ".join(f"{seconds:.1f} s for {stage}" for stage, seconds in stages.took.items())
     )

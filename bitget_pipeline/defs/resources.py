@@ -39,6 +39,7 @@ from ..settings import (
     warehouse_address,
 )
 from ..storage.budget import Budget, EndpointUse
+from ..storage.connects import ConnectBudget
 from ..storage.control import LiveControl
 from ..storage.latest import Latest
 from ..storage.lease import Lease
@@ -144,6 +145,7 @@ class PipelineResource(dg.ConfigurableResource):
             versions=history.versions,
             client=history.client,
             identity=lambda: server_identity(history.redis),
+            connects=ConnectBudget(history.redis, prefix),
             spill=Spill(boot().home / "spill" / f"live-{shard}", most_bytes=settings.spill_max_mib * 2**20),
         )
 

@@ -11,7 +11,17 @@ from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-from ..guard.supervisor import AskToStop, DeclareDead, Launch, LiveRun, RunState, Terminate, Wait, supervise
+from ..guard.supervisor import (
+    AskToStop,
+    DeclareDead,
+    Launch,
+    LiveRun,
+    RunState,
+    Terminate,
+    Wait,
+    latest_series,
+    supervise,
+)
 from ..market.instrument import Market
 from ..pipeline.rectangles import Rectangle
 from ..storage.warehouse import Warehouse
@@ -303,7 +313,9 @@ def _live_run(record: dg.RunRecord) -> LiveRun:
 
 
 def _recent_failures(instance: dg.DagsterInstance) -> list[float]:
-    """How many seconds ago each live run of the last minutes failed; an interrupted one counts, a stopped one does not."""
+    """
+    How many seconds ago each live run of the latest series failed; an interrupted one counts, a stopped one does not.
+    """
     now = time.time()
     records = instance.get_run_records(
         dg.RunsFilter(
@@ -313,7 +325,11 @@ def _recent_failures(instance: dg.DagsterInstance) -> list[float]:
         ),
         limit=50,
     )
-    return [now - record.end_time for record in records if record.end_time]
+    return latest_series(
+        (now - record.end_time, record.end_time - (record.start_time or record.end_time))
+        for record in records  # the newest first
+        if record.end_time
+    )
 
 
 # ---------------------------------------------------------------- health

@@ -80,6 +80,15 @@ class Subscription:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseWindow:
+    """When the exchange puts new programs to work and may cut sockets: weekdays (Monday is 0) and hours, UTC."""
+
+    weekdays: frozenset[int]
+    from_hour: int
+    until_hour: int
+
+
+@dataclass(frozen=True, slots=True)
 class SocketLimits:
     """
     What the exchange bears on its public sockets. Times in seconds.
@@ -96,6 +105,7 @@ class SocketLimits:
     lifetime: float
     connects_per_5min: int
     first_data_within: float = 10.0
+    releases: tuple[ReleaseWindow, ...] = ()
 
 
 # ---------------------------------------------------------------- what a frame can be

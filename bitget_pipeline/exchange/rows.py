@@ -6,11 +6,14 @@ Used by exchange/<name>/ between the wire and normalise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Raw
+
+from .. import telemetry
+from ..errors import MalformedPage
 
 Wire = TypeVar("Wire")
 Theirs = TypeVar("Theirs")
@@ -58,3 +61,14 @@ def each(rows: Iterable[Theirs], convert: Callable[[Theirs], Ours], rejected: li
         except ValueError as error:
             rejected.append(str(error))
     return good
+
+
+def settled(good: Sequence[object], rejected: list[str], *, where: str) -> None:
+    """Count what was set aside. Raises MalformedPage when nothing was left of an answer that held rows."""
+    if not rejected:
+        return
+    telemetry.count("exchange.rows_rejected", len(rejected))
+    if not good:
+        raise MalformedPage(
+            f"none of {len(rejected)} rows makes sense; {rejected[0]}", where=where, remedy="it is set aside"
+        )

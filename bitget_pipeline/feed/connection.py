@@ -8,10 +8,12 @@ to ping and when to give up is the session's; what a frame means is the exchange
 from __future__ import annotations
 
 import asyncio
+import random
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -32,8 +34,10 @@ from ..exchange.contract import (
     TradesFrame,
     Venue,
 )
+from ..market.instrument import Symbol
 from ..telemetry import count, get_logger
-from .session import Reconnect, Renew, Report, Send, Session, SessionRules, Stage
+from .renewal import renew_after
+from .session import Reconnect, Renew, Report, Send, Session, SessionRules, Stage, Stale
 
 log = get_logger(__name__)
 
@@ -93,13 +97,14 @@ class Connection:
         *,
         clock: Callable[[], int],
         rules: SessionRules,
+        on_open: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
+        self._on_open = on_open
         self.settled = asyncio.Event()
         self.renewal = asyncio.Event()
-        self.opened = asyncio.Event()
         self.frames = 0
-        self.heard_at = 0.0
+        self._opened_at: float | None = None
         self._exchange = exchange
         self._address = address
         self._subscriptions = subscriptions
@@ -109,12 +114,23 @@ class Connection:
         self._session: Session | None = None
         self._closing = asyncio.Event()
         self._nudge = asyncio.Event()
+        self._waiting: set[Symbol] = set()  # whose trades have not shown data
+        self._traded: dict[
+            int, Symbol
+        ] = {}  # who brought trades since the session last asked; by identity, which is cheap
+        self._heard: set[Subscription] = set()  # and who brought something else
 
     def live(self) -> set[Subscription]:
         """The subscriptions that have shown data here."""
-        if self._session is None:
-            return set()
-        return {subscription for subscription, stage in self._session.stages().items() if stage is Stage.LIVE}
+        return {subscription for subscription, stage in self.stages().items() if stage is Stage.LIVE}
+
+    def stages(self) -> dict[Subscription, Stage]:
+        """How far each subscription has come here; none before the connection is open."""
+        return {} if self._session is None else self._session.stages()
+
+    def age(self) -> float | None:
+        """Seconds since it opened, None before."""
+        return None if self._opened_at is None else time.monotonic() - self._opened_at
 
     def close(self) -> None:
         """End it as soon as possible; `run` then returns."""
@@ -122,6 +138,8 @@ class Connection:
 
     def again(self, subscription: Subscription) -> bool:
         """Begin one subscription anew; whether it was asked for."""
+        if subscription.channel is Channel.TRADE:
+            self._waiting.add(subscription.symbol)
         asked = self._session is not None and self._session.again(subscription, now=time.monotonic())
         self._nudge.set()
         return asked
@@ -133,9 +151,12 @@ class Connection:
         Raises ExchangeUnavailable when no connection could be opened, RegionBlocked when the exchange says so.
         """
         socket = await self._open()
-        self._session = Session(self._exchange, self._subscriptions, now=time.monotonic(), rules=self._rules)
+        rules = replace(self._rules, renew_after=self._renew_after())
+        self._session = Session(self._exchange, self._subscriptions, now=time.monotonic(), rules=rules)
+        self._opened_at = time.monotonic()
         self._listener.connected(self.name)
-        self.opened.set()
+        if self._on_open is not None:
+            self._on_open()
         pump = asyncio.create_task(self._pump(socket, self._session), name=f"{self.name}.pump")
         steer = asyncio.create_task(self._steer(socket, self._session), name=f"{self.name}.steer")
         closing = asyncio.create_task(self._closing.wait(), name=f"{self.name}.closing")
@@ -151,6 +172,10 @@ class Connection:
             self._listener.disconnected(self.name, reason)
             socket.transport.abort()  # the exchange owes us nothing more: no waiting for its closing handshake
         return reason
+
+    def _renew_after(self) -> float:
+        opened = datetime.fromtimestamp(self._clock() / 1000, UTC)
+        return renew_after(opened, self._rules.renew_after, self._rules.releases, spread=random.random())
 
     async def _open(self) -> ClientConnection:
         try:
@@ -182,7 +207,8 @@ class Connection:
         """Read, decode, hand on. The hot path of the live walk."""
         receive, decode, clock = socket.recv, self._exchange.decode, self._clock
         deliver = self._listener.frame
-        waiting = {item.symbol for item in self._subscriptions if item.channel is Channel.TRADE}
+        waiting, traded = self._waiting, self._traded
+        waiting.update(item.symbol for item in self._subscriptions if item.channel is Channel.TRADE)
         while True:
             try:
                 raw = await receive(decode=False)
@@ -201,6 +227,9 @@ class Connection:
                 if waiting and frame.batch.symbol in waiting:
                     waiting.discard(frame.batch.symbol)
                     self._first_data(session, Subscription(frame.batch.symbol, Channel.TRADE))
+                if not frame.batch.snapshot:
+                    symbol = frame.batch.symbol
+                    traded[id(symbol)] = symbol
                 deliver(frame)
             else:
                 self._other(session, frame)
@@ -220,17 +249,27 @@ class Connection:
             log.info("feed.renewal_due", connection=self.name, reason="the exchange announces its end")
             self.renewal.set()
         elif not isinstance(frame, TradesFrame):
-            self._first_data(session, _subscription_of(frame))
+            subscription = _subscription_of(frame)
+            self._heard.add(subscription)
+            self._first_data(session, subscription)
             self._listener.frame(frame)
 
     def _first_data(self, session: Session, subscription: Subscription) -> None:
         if session.data(subscription) and session.settled:
             self.settled.set()
 
+    def _recently_heard(self) -> list[Subscription]:
+        """Who brought something new since this was last asked."""
+        heard = [Subscription(symbol, Channel.TRADE) for symbol in self._traded.values()] + list(self._heard)
+        self._traded.clear()
+        self._heard.clear()
+        return heard
+
     async def _steer(self, socket: ClientConnection, session: Session) -> str:
         """Do what the session says, when it says so."""
         while True:
             now = time.monotonic()
+            session.heard(self._recently_heard(), now=now)
             for action in session.tick(now=now):
                 match action:
                     case Send(text):
@@ -245,6 +284,18 @@ class Connection:
                         self.renewal.set()
                     case Report(subscription, problem):
                         self._listener.silent(subscription, problem)
+                    case Stale(subscription, problem):
+                        count("feed.subscriptions_stale")
+                        log.warning(
+                            "feed.subscription_stale",
+                            connection=self.name,
+                            channel=subscription.channel.value,
+                            symbol=str(subscription.symbol),
+                            problem=problem,
+                        )
+                        if subscription.channel is Channel.TRADE:
+                            self._waiting.add(subscription.symbol)
+                        self._listener.lost([subscription])
             if session.settled:
                 self.settled.set()
             wait = max(0.0, session.due(now=now) - time.monotonic())

@@ -7,15 +7,39 @@ One keeper per entry of feed/shards.py; pipeline/live.py starts them and listens
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from ..errors import ExchangeUnavailable
 from ..exchange.contract import Subscription, Venue
+from ..guard.breaker import Breaker
 from ..telemetry import count, get_logger
 from .connection import Connection, Listener, SocketAddress
-from .session import SessionRules
+from .session import SessionRules, Stage
 
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStatistics:
+    """
+    How a planned connection does. `opened` counts all that were opened for it, `reconnects` those after an end that was
+    not planned; `age` is of the one that is open, in seconds, None when none is; `frames` counts all that ever came.
+
+    The subscriptions: `live` delivered, `asked` did not yet, `silent` do not although asked several times.
+    """
+
+    opened: int
+    reconnects: int
+    age: float | None
+    frames: int
+    live: int
+    asked: int
+    silent: int
+    refused: int
+    last_reason: str
+
 
 STABLE_AFTER = 30.0
 """A connection that lived this long (seconds) was good: the back-off starts anew."""
@@ -26,7 +50,8 @@ class Keeper:
     A set of subscriptions that should always be carried by one live connection.
 
     `pause` gives the seconds to wait before attempt n (1, 2, …) after a failure; `permit` waits for the address's
-    allowance of new connections (300 in five minutes, shared by all processes of one address).
+    allowance of new connections (300 in five minutes, shared by all processes of one address). A `breaker` that several
+    keepers share lets one of them try for all while nothing can be opened.
     """
 
     def __init__(
@@ -41,11 +66,18 @@ class Keeper:
         rules: SessionRules,
         pause: Callable[[int], float],
         permit: Callable[[], Awaitable[None]],
+        breaker: Breaker | None = None,
         settle_within: float = 60.0,
     ) -> None:
         self.name = name
         self.subscriptions = tuple(subscriptions)
         self.opened = 0
+        self.reconnects = 0
+        self.last_reason = ""
+        """Why the last connection that ended did."""
+        self._past_frames = 0
+        self.problem = ""
+        """Why no connection could be opened the last time, empty once one was."""
         self._exchange = exchange
         self._address = address
         self._listener = listener
@@ -53,6 +85,7 @@ class Keeper:
         self._rules = rules
         self._pause = pause
         self._permit = permit
+        self._breaker = breaker or Breaker()
         self._settle_within = settle_within
         self._open: dict[Connection, asyncio.Task[str]] = {}
 
@@ -60,9 +93,26 @@ class Keeper:
         """The subscriptions that deliver now."""
         return {subscription for connection in self._open for subscription in connection.live()}
 
-    def frames(self) -> int:
-        """Frames received by the connections that are open now."""
-        return sum(connection.frames for connection in self._open)
+    def statistics(self) -> ConnectionStatistics:
+        """How it does now. While one connection takes over from another, each subscription counts where it is furthest."""
+        stages = Counter(
+            max((stages[one] for stages in self._stages()), key=_FURTHEST.index, default=Stage.QUEUED)
+            for one in self.subscriptions
+        )
+        return ConnectionStatistics(
+            opened=self.opened,
+            reconnects=self.reconnects,
+            age=max((age for one in self._open if (age := one.age()) is not None), default=None),
+            frames=self._past_frames + sum(one.frames for one in self._open),
+            live=stages[Stage.LIVE],
+            asked=stages[Stage.QUEUED] + stages[Stage.ASKED] + stages[Stage.ACKNOWLEDGED],
+            silent=stages[Stage.SILENT],
+            refused=stages[Stage.REFUSED],
+            last_reason=self.last_reason or self.problem,
+        )
+
+    def _stages(self) -> list[dict[Subscription, Stage]]:
+        return [stages for connection in self._open if (stages := connection.stages())]
 
     def again(self, subscription: Subscription) -> bool:
         """Begin one subscription anew on whatever carries it; whether it was asked for."""
@@ -80,8 +130,11 @@ class Keeper:
                 try:
                     await self._carry()
                 except ExchangeUnavailable as error:
+                    self.problem = str(error)
+                    self._breaker.failed(now=loop.time())
                     count("feed.connects_failed")
                     log.warning("feed.connect_failed", connection=self.name, problem=str(error))
+                self.reconnects += 1
                 failures = 1 if loop.time() - started > STABLE_AFTER else failures + 1
                 await asyncio.sleep(self._pause(failures))
         finally:
@@ -125,6 +178,7 @@ class Keeper:
         return winner
 
     async def _start(self) -> Connection:
+        await self._rested()
         await self._permit()
         self.opened += 1
         connection = Connection(
@@ -135,16 +189,36 @@ class Keeper:
             self._listener,
             clock=self._clock,
             rules=self._rules,
+            on_open=self._opened,
         )
         self._open[connection] = asyncio.create_task(connection.run(), name=connection.name)
         return connection
 
+    async def _rested(self) -> None:
+        """Wait while nothing can be opened; the trial of another keeper may end that at any time."""
+        loop = asyncio.get_running_loop()
+        while True:
+            rest = self._breaker.resting(now=loop.time())
+            if rest <= 0:
+                return
+            await asyncio.sleep(min(rest, 0.5))
+
+    def _opened(self) -> None:
+        self.problem = ""
+        self._breaker.succeeded(now=asyncio.get_running_loop().time())
+
     def _ended(self, connection: Connection) -> asyncio.Task[str]:
         """Forget a connection that has ended, and tell which subscriptions nobody carries any more."""
         task = self._open.pop(connection)
+        self._past_frames += connection.frames
+        if not task.cancelled():
+            self.last_reason = str(task.exception() or task.result())
         if not task.cancelled() and (error := task.exception()) is not None:
             log.info("feed.connection_failed", connection=connection.name, problem=str(error))
         orphans = connection.live() - self.live()
         if orphans:
             self._listener.lost(sorted(orphans, key=str))
         return task
+
+
+_FURTHEST = [Stage.REFUSED, Stage.SILENT, Stage.QUEUED, Stage.ASKED, Stage.ACKNOWLEDGED, Stage.LIVE]

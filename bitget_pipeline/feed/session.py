@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from ..exchange.contract import SocketLimits, Subscription
+from ..exchange.contract import ReleaseWindow, SocketLimits, Subscription
+from .pace import Pace, SilenceRules
 
 RENEW_BEFORE = 1800.0
 """Seconds before its natural end at which a connection is replaced."""
@@ -48,6 +49,9 @@ class SessionRules:
     attempts: int = 3
     retry_silent_every: float = 300.0
     renew_after: float = 23.5 * 3600
+    silence: SilenceRules = field(default_factory=SilenceRules)
+    review_every: float = 1.0
+    releases: tuple[ReleaseWindow, ...] = ()
 
     @classmethod
     def within(cls, limits: SocketLimits) -> SessionRules:
@@ -59,6 +63,7 @@ class SessionRules:
             pong_within=limits.pong_within,
             first_data_within=limits.first_data_within,
             renew_after=max(limits.lifetime - RENEW_BEFORE, limits.lifetime / 2),
+            releases=limits.releases,
         )
 
 
@@ -91,7 +96,15 @@ class Report:
     problem: str
 
 
-Action = Send | Reconnect | Renew | Report
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """A subscription is silent for longer than its own pace makes likely: what it missed has to be proven."""
+
+    subscription: Subscription
+    problem: str
+
+
+Action = Send | Reconnect | Renew | Report | Stale
 
 
 class Stage(StrEnum):
@@ -110,6 +123,9 @@ class _Standing:
     stage: Stage = Stage.QUEUED
     asked_at: float = 0.0
     attempts: int = 0
+    pace: Pace = field(default_factory=Pace)
+    delivered: bool = False  # showed data on this connection
+    doubts: int = 0  # how often it was begun anew since it last brought something new
 
 
 class Session:
@@ -139,6 +155,7 @@ class Session:
         self._outbox: deque[str] = deque()
         self._news: deque[Action] = deque()
         self._renewing = False
+        self._reviewed_at = now
         self._ask(list(self._standing), now=now)
 
     # ------------------------------------------------------------ what happened
@@ -163,7 +180,16 @@ class Session:
         if standing is None or standing.stage is Stage.LIVE:
             return False
         standing.stage = Stage.LIVE
+        standing.delivered = True
         return True
+
+    def heard(self, subscriptions: Iterable[Subscription], *, now: float) -> None:
+        """These brought something new since this was last told, every second or so; snapshots do not count."""
+        for subscription in subscriptions:
+            standing = self._standing.get(subscription)
+            if standing is not None:
+                standing.pace.heard(now=now)
+                standing.doubts = 0
 
     def ponged(self) -> None:
         """The exchange answered our ping."""
@@ -208,6 +234,7 @@ class Session:
             moments.append(self._opened_at + self._rules.renew_after)
         if self._outbox:
             moments.append(self._next_send)
+        moments.append(self._reviewed_at + self._rules.review_every)
         for standing in self._standing.values():
             if standing.stage in (Stage.ASKED, Stage.ACKNOWLEDGED):
                 moments.append(standing.asked_at + self._rules.first_data_within)
@@ -264,7 +291,11 @@ class Session:
         return self._rules.subscribes_per_hour - len(self._subscribes)
 
     def _review(self, *, now: float) -> None:
-        """Ask again for what was acknowledged, or not even that, and shows no data; report what stays silent."""
+        """
+        Ask again for what was acknowledged, or not even that, and shows no data; report what stays silent; begin anew what
+        fell silent.
+        """
+        self._reviewed_at = now
         overdue: list[Subscription] = []
         for subscription, standing in self._standing.items():
             waited = now - standing.asked_at
@@ -274,8 +305,30 @@ class Session:
                 else:
                     what = "acknowledged" if standing.stage is Stage.ACKNOWLEDGED else "not even acknowledged"
                     standing.stage = Stage.SILENT
-                    self._news.append(Report(subscription, f"{what}, no data after {standing.attempts} requests"))
+                    problem = f"{what}, no data after {standing.attempts} requests"
+                    self._news.append(Report(subscription, problem))
+                    if standing.delivered:  # it did deliver here: the connection is to blame
+                        self._news.append(Reconnect(f"{subscription.symbol} fell silent: {problem}"))
             elif standing.stage is Stage.SILENT and waited >= self._rules.retry_silent_every:
                 overdue.append(subscription)
+            elif standing.stage is Stage.LIVE:
+                self._doubt(subscription, standing, now=now)
         if overdue:
             self._ask(overdue, now=now)
+
+    def _doubt(self, subscription: Subscription, standing: _Standing, *, now: float) -> None:
+        """
+        Begin one anew that is silent beyond its pace. If it answers with a snapshot the silence is the market's, and it is
+        given twice as long before it is doubted again.
+        """
+        within = standing.pace.silence_within(self._rules.silence)
+        if within is None or standing.pace.heard_at is None:
+            return
+        silent = now - standing.pace.heard_at
+        patience = min(within * 2 ** min(standing.doubts, 32), self._rules.silence.most)
+        if now - max(standing.pace.heard_at, standing.asked_at) < patience:
+            return
+        if self.again(subscription, now=now):
+            standing.doubts += 1
+            problem = f"silent for {silent:.0f} s, at its pace {within:.0f} s would be unusual"
+            self._news.append(Stale(subscription, problem))

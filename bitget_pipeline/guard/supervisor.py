@@ -8,7 +8,7 @@ writing, this only keeps one from being missing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -84,6 +84,7 @@ class Patience:
     first_delay: float = 5.0
     most_delay: float = 300.0
     memory: float = 600.0  # failures older than this are forgotten
+    lived: float = 30.0  # a run that lived longer than this has shown that it can: its failure begins a new series
 
 
 def supervise(
@@ -136,3 +137,18 @@ def _delay(failures: Sequence[float], patience: Patience) -> float:
     """
     count = sum(age <= patience.memory for age in failures)
     return 0.0 if count <= 1 else min(patience.most_delay, patience.first_delay * 2.0 ** (count - 1))
+
+
+def latest_series(ended: Iterable[tuple[float, float]], patience: Patience = Patience()) -> list[float]:
+    """
+    The failures that count for the delay: how many seconds ago each run of the latest series failed.
+
+    `ended` holds the failed runs, the newest first, as seconds since the failure and seconds lived. A worker that is killed
+    now and then, however often, is replaced at once; one that fails soon after each start is slowed down.
+    """
+    series: list[float] = []
+    for ago, lived in ended:
+        series.append(ago)
+        if lived > patience.lived:
+            break
+    return series

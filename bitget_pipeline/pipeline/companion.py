@@ -21,6 +21,9 @@ class Writing:
     What a companion needs to write: the run's `fence`, its `run_id` and `source`, and `clock`, market time in Unix ms.
 
     `again` begins a subscription anew, for one whose frames do not fit together; it answers whether it was asked for.
+
+    `trades_through` says up to when (market time, Unix ms) the trades of a symbol can be queried; 0 while a break is not
+    bridged.
     """
 
     fence: int
@@ -28,6 +31,7 @@ class Writing:
     source: str
     clock: Callable[[], int]
     again: Callable[[Subscription], bool] = lambda _: False
+    trades_through: Callable[[Symbol], int] = lambda _: 0
 
 
 class Companion(Protocol):

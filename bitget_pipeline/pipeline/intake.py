@@ -76,8 +76,11 @@ class Intake:
 
     def silent(self, subscription: Subscription, problem: str) -> None:
         """A subscription that does not deliver."""
-        self._state.of(subscription.symbol).silent = problem
-        log.warning("live.subscription_silent", symbol=str(subscription.symbol), problem=problem)
+        if subscription.channel is Channel.TRADE:
+            self._state.of(subscription.symbol).silent = problem
+        log.warning(
+            "live.subscription_silent", symbol=str(subscription.symbol), channel=subscription.channel, problem=problem
+        )
 
     def lost(self, subscriptions: Sequence[Subscription]) -> None:
         """Nobody carries these any more, or something of theirs was missed."""
@@ -87,15 +90,19 @@ class Intake:
         for companion in self._companions:
             companion.lost(subscriptions)
 
-    def shed(self, name: str) -> None:
-        """Stop handing frames to this companion."""
+    def shed(self, name: str, subscriptions: Iterable[Subscription] = ()) -> None:
+        """Stop handing frames to this companion; what it knows of these grows old."""
         self._shed.add(name)
         self._share_out()
+        self._missed(name, subscriptions)
 
     def readmit(self, name: str, subscriptions: Iterable[Subscription]) -> None:
         """Hand this companion its frames again; it missed what came meanwhile."""
         self._shed.discard(name)
         self._share_out()
+        self._missed(name, subscriptions)
+
+    def _missed(self, name: str, subscriptions: Iterable[Subscription]) -> None:
         for one in self._companions:
             if one.name == name:
                 one.lost([item for item in subscriptions if item.channel in one.channels])

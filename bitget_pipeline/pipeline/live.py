@@ -13,8 +13,8 @@ import asyncio
 import functools
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from ..errors import DiskFull, LeaseHeld, LeaseLost, PipelineError, StoreUnavailable
@@ -23,20 +23,18 @@ from ..feed.keeper import Keeper
 from ..feed.session import SessionRules
 from ..feed.shards import plan_connections
 from ..guard.backoff import Backoff
+from ..guard.breaker import Breaker
 from ..guard.rate_limit import Priority, RateLimit
 from ..history.client import allowed, heed_cancellation
 from ..telemetry import get_logger
-from .append import Appender
 from .companion import Companion, Writing
-from .continuity import Continuity
-from .door import Door
-from .flush import Flusher
 from .intake import Intake
 from .interruptions import heeded
+from .live_news import Herald
 from .live_plan import LivePlan, LiveReport, LiveStores
 from .live_state import LiveState
-from .repair import Repairer
-from .shed import Shedder
+from .stages import Progress, Stage, Stages, until_it_answers
+from .writers import Writers
 
 __all__ = ["LivePlan", "LiveReport", "LiveStores", "run_live"]
 
@@ -54,19 +52,26 @@ async def run_live(
     clock: Callable[[], int],
     stop: asyncio.Event,
     rng: random.Random | None = None,
-    on_stage: Callable[[str], None] | None = None,
+    stages: Stages | None = None,
     companions: Sequence[Companion] = (),
 ) -> LiveReport:
     """
     Collect live trades until told to stop, and let `companions` collect what they want beside them.
 
-    `clock` is market time (Unix ms); `on_stage` hears of each stage.
+    `clock` is market time (Unix ms); `stages` hears of each stage.
 
-    Raises LeaseHeld when another run holds the lease, LeaseLost when a successor takes it, RegionBlocked and its kin from
-    the exchange. An interruption from outside (cancellation, Dagster's termination) passes through after the final flush.
+    Raises StageTimedOut when a stage of the start takes too long, LeaseHeld when another run holds the lease, LeaseLost
+    when a successor takes it, RegionBlocked and its kin from the exchange. An interruption from outside (cancellation,
+    Dagster's termination) passes through after the final flush.
     """
     run = _LiveRun(
-        plan, stores, exchange, clock=clock, rng=rng or random.Random(), on_stage=on_stage, companions=companions
+        plan,
+        stores,
+        exchange,
+        clock=clock,
+        rng=rng or random.Random(),
+        stages=stages or Stages(plan.run_id, control=stores.control),
+        companions=companions,
     )
     async with heeded(run.interrupted):
         return await run.live(stop)
@@ -83,7 +88,7 @@ class _LiveRun:
         *,
         clock: Callable[[], int],
         rng: random.Random,
-        on_stage: Callable[[str], None] | None,
+        stages: Stages,
         companions: Sequence[Companion],
     ) -> None:
         self.plan = plan
@@ -94,26 +99,27 @@ class _LiveRun:
         self.state = LiveState(plan.symbols)
         self.companions = tuple(companions)
         self.intake = Intake(self.state, most_trades=plan.most_waiting_trades, companions=companions)
+        self._herald = Herald(self)
         self.interrupted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.started = time.monotonic()
-        self._on_stage = on_stage
+        self.stages = stages
         self._tasks: dict[asyncio.Task[Any], str] = {}
-        self._appender: Appender | None = None
-        self._flusher: Flusher | None = None
-        self._shedder: Shedder | None = None
-        self._keepers: list[Keeper] = []
-        self._fence = 0
+        self._writers: Writers | None = None
+        self.keepers: list[Keeper] = []
+        self.fence = 0
         most = exchange.limits.connects_per_5min
-        self._connects = RateLimit(0.9 * most / 300, burst=most // 10, now=self.started)
+        self.connects = RateLimit(0.9 * most / 300, burst=most // 10, now=self.started)
+        self._breaker = Breaker(trip_after=10, rest=plan.rest_after_failures)
         self._lost = False
         self._left_behind = False
 
     async def live(self, stop: asyncio.Event) -> LiveReport:
         because = "interrupted"
         try:
-            self._connect()
+            await self._connect()
             await self._take_lease()
             await self._start_writing()
+            await self._now(Stage.LIVE)
             because = await self._until_the_end(stop)
         except LeaseLost:
             self._lost = True
@@ -133,108 +139,64 @@ class _LiveRun:
 
     # ------------------------------------------------------------ the stages
 
-    def _connect(self) -> None:
-        """Open the sockets; what they bring is buffered until the lease is ours."""
-        self._stage("connecting")
+    async def _connect(self) -> None:
+        """Open the sockets; what they bring is buffered until the lease is ours. One that opens is enough to go on."""
         channels = dict.fromkeys((Channel.TRADE, *(channel for one in self.companions for channel in one.channels)))
         wanted = [Subscription(symbol, channel) for symbol in self.plan.symbols for channel in channels]
-        for number, subscriptions in enumerate(plan_connections(wanted, rules=self.plan.shard_rules)):
-            keeper = Keeper(
-                f"socket-{number}",
-                self.exchange,
-                self.plan.socket,
-                subscriptions,
-                self.intake,
-                clock=self.clock,
-                rules=self.plan.session_rules or SessionRules.within(self.exchange.limits),
-                pause=self._pause(self.plan.reconnects),
-                permit=self._permit,
-            )
-            self._keepers.append(keeper)
-            self._spawn(keeper.run(), keeper.name)
+        async with self._during(Stage.SOCKETS, where=self.plan.socket.url) as progress:
+            for number, subscriptions in enumerate(plan_connections(wanted, rules=self.plan.shard_rules)):
+                keeper = Keeper(
+                    f"socket-{number}",
+                    self.exchange,
+                    self.plan.socket,
+                    subscriptions,
+                    self.intake,
+                    clock=self.clock,
+                    rules=self.plan.session_rules or SessionRules.within(self.exchange.limits),
+                    pause=self._pause(self.plan.reconnects),
+                    permit=self._permit,
+                    breaker=self._breaker,
+                )
+                self.keepers.append(keeper)
+                self._spawn(keeper.run(), keeper.name)
+            while not self.state.connected:
+                progress.problem = next((keeper.problem for keeper in self.keepers if keeper.problem), "")
+                await self._watched_sleep(0.05)
 
     async def _take_lease(self) -> None:
         """Wait for the predecessor to end; meanwhile the sockets fill the buffer."""
-        self._stage("waiting for the lease")
-        deadline = time.monotonic() + self.plan.lease_within
-        while True:
-            try:
-                self._fence = await self.stores.lease.take(self.plan.run_id, self.plan.lease_ttl)
-                return
-            except (LeaseHeld, StoreUnavailable):
-                if time.monotonic() >= deadline:
-                    raise
-            heed_cancellation()
-            await self._watched_sleep(0.2)
+        async with self._during(Stage.LEASE, where="Redis") as progress:
+            deadline = time.monotonic() + 0.9 * self.stages.limits.lease
+            while True:
+                try:
+                    self.fence = await self.stores.lease.take(self.plan.run_id, self.plan.lease_ttl)
+                    return
+                except (LeaseHeld, StoreUnavailable) as error:
+                    progress.problem = str(error)
+                    if time.monotonic() >= deadline:
+                        raise
+                heed_cancellation()
+                await self._watched_sleep(0.2)
 
     async def _start_writing(self) -> None:
-        """From here on we are the only writer of this shard: read the anchors, then append, flush, repair."""
-        self._stage("starting to write")
-        plan, stores, fence = self.plan, self.stores, self._fence
-        await stores.stream.trust()
-        anchors = await stores.stream.anchors()
-        repairer = Repairer(
-            stores.client,
-            self.exchange,
-            stores.stream,
-            stores.warehouse,
-            stores.versions,
-            self.state,
-            fence=fence,
-            run_id=plan.run_id,
-            clock=self.clock,
-            rng=self.rng,
+        """From here on we are the only writer of this shard."""
+        async with self._during(Stage.FLUSHERS, where="Redis") as progress:
+            await until_it_answers(self.stores.stream.trust, progress)
+            self._writers = await Writers.of(self, pause=self._pause(self.plan.store_retries))
+        for name, work in self._writers.work():
+            self._spawn(work, name)
+        self._spawn(self._herald.beat(self._writers.appender.check_store), "heartbeat")
+        self._spawn(self._herald.publish(), "publish")
+        writing = Writing(
+            self.fence,
+            self.plan.run_id,
+            self.plan.source,
+            self.clock,
+            self._again,
+            lambda symbol: self.state.stored_through(symbol, now_ms=self.clock()),
         )
-        self._appender = Appender(
-            self.intake,
-            stores.stream,
-            Continuity(plan.symbols, newest={symbol: anchor.highest_id for symbol, anchor in anchors.items()}),
-            Door(),
-            self.state,
-            fence=fence,
-            store_identity=stores.identity,
-            on_gap=lambda gap: repairer.wanted(gap.symbol, before_id=gap.before_id),
-            spill=stores.spill,
-            pause=self._pause(plan.store_retries),
-        )
-        self._flusher = Flusher(
-            stores.stream,
-            stores.warehouse,
-            consumer=plan.run_id,
-            fence=fence,
-            source=plan.source,
-            run_id=plan.run_id,
-            clock=self.clock,
-            pause=self._pause(plan.store_retries),
-            rules=plan.flush_rules,
-            state=self.state,
-        )
-        self._shedder = Shedder(
-            self.intake,
-            self.companions,
-            plan.symbols,
-            self.state,
-            stores.spill,
-            stores.warehouse,
-            stores.versions,
-            run_id=plan.run_id,
-            clock=self.clock,
-            rules=plan.shed_rules,
-        )
-        for symbol, anchor in anchors.items():
-            if anchor.gap is not None:
-                self.state.of(symbol).gap = True
-                repairer.wanted(symbol, before_id=anchor.gap.before_id)
-        self._spawn(self._appender.run(), "append")
-        self._spawn(self._flusher.run(), "flush")
-        self._spawn(repairer.run(), "repair")
-        self._spawn(self._shedder.run(), "shed")
-        self._spawn(self._beat(), "heartbeat")
-        self._spawn(self._publish(), "publish")
-        writing = Writing(fence, plan.run_id, plan.source, self.clock, self._again)
         for companion in self.companions:
-            self._spawn(companion.run(writing, plan.symbols), companion.name)
-        self._stage("live")
+            self._spawn(companion.run(writing, self.plan.symbols), companion.name)
 
     async def _until_the_end(self, stop: asyncio.Event) -> str:
         """Wait for whatever ends the run; why, in one line."""
@@ -254,15 +216,19 @@ class _LiveRun:
         Stop hearing, write what was heard, give the lease back; all within the plan's bound. Nothing is lost when it is not
         enough: the rest lies in Redis, or is found missing by the next run.
         """
-        self._stage("stopping")
+        await self._now(Stage.STOPPING)
         await self._cancel_tasks()
         self._lost = self._lost or any(
             task.done() and not task.cancelled() and isinstance(task.exception(), LeaseLost) for task in self._tasks
         )
-        if self._appender is not None and self._flusher is not None and not self._lost:
-            last = [self._appender.drain, self._flusher.drain, *(one.drain for one in self.companions)]
-            if self._shedder is not None:
-                last.append(self._shedder.settle)
+        if self._writers is not None and not self._lost:
+            mine, theirs = self._writers, [one.drain for one in self.companions]
+            last: list[Callable[[], Awaitable[object]]] = [
+                mine.appender.drain,
+                mine.flusher.drain,
+                *theirs,
+                mine.shedder.settle,
+            ]
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.plan.flush_within):
                     for write in last:
@@ -274,8 +240,9 @@ class _LiveRun:
         with suppress(PipelineError, TimeoutError):
             async with asyncio.timeout(1.0):
                 await self.stores.lease.release()
-                await self._publish_once()
-        self._stage("stopped")
+                self.state.stage = Stage.STOPPED
+                await self._herald.publish_once()
+        await self._now(Stage.STOPPED)
 
     async def _finally(self, write: Callable[[], Awaitable[object]]) -> None:
         """One last write; one that fails does not keep the others from theirs."""
@@ -301,63 +268,20 @@ class _LiveRun:
                 names = ", ".join(sorted(self._tasks[task] for task in waiting))
                 log.warning("live.cancellation_swallowed", tasks=names, attempt=attempt + 1)
 
-    # ------------------------------------------------------------ what goes on beside
-
-    async def _beat(self) -> None:
-        """Keep the lease, hear whether we should stop, and notice a Redis that was restarted."""
-        every = self.plan.lease_ttl / 4
-        last = time.monotonic()
-        while True:
-            try:
-                await self.stores.lease.renew()
-                last = time.monotonic()
-                if self._appender is not None:
-                    await self._appender.check_store()
-            except (StoreUnavailable, DiskFull) as error:
-                self.state.trouble = str(error)
-                log.warning("live.heartbeat_failed", problem=str(error), silent=round(time.monotonic() - last, 1))
-            await asyncio.sleep(every)
-
-    async def _publish(self) -> None:
-        """Tell sensors and people how it goes, every second; and end when told to through Redis."""
-        before = time.monotonic()
-        while True:
-            await asyncio.sleep(self.plan.publish_every)
-            now = time.monotonic()
-            self.state.settle_rates(seconds=now - before)
-            before = now
-            with suppress(StoreUnavailable, DiskFull):
-                await self._publish_once()
-            with suppress(StoreUnavailable):
-                request = await self.stores.control.stop_request(self.plan.run_id)
-                if request is not None:
-                    log.info("live.asked_to_stop", because=request.because)
-                    return
-
-    async def _publish_once(self) -> None:
-        overall = self.state.overall(now_ms=self.clock()) | {
-            "run_id": self.plan.run_id,
-            "generation": self.plan.generation,
-            "source": self.plan.source,
-            "fence": self._fence,
-            "uptime": round(time.monotonic() - self.started, 1),
-            "waiting": self.intake.trades,
-            "spill_bytes": 0 if self.stores.spill is None else self.stores.spill.state().bytes,
-            "connections": {
-                keeper.name: {"opened": keeper.opened, "live": len(keeper.live()), "frames": keeper.frames()}
-                for keeper in self._keepers
-            },
-            **{companion.name: companion.published() for companion in self.companions},
-        }
-        await self.stores.control.publish(overall, self.state.published())
-
     # ------------------------------------------------------------ small things
 
-    def _stage(self, stage: str) -> None:
+    @asynccontextmanager
+    async def _during(self, stage: Stage, *, where: str) -> AsyncIterator[Progress]:
         self.state.stage = stage
-        log.info("live.stage", stage=stage, run_id=self.plan.run_id)
-        if self._on_stage is not None:
-            self._on_stage(stage)
+        async with self.stages.during(stage, where=where) as progress:
+            yield progress
+
+    async def _now(self, stage: Stage) -> None:
+        self.state.stage = stage
+        if stage is Stage.LIVE:
+            await self.stages.live()
+        else:
+            self.stages.enter(stage)
 
     def _spawn(self, coroutine: Any, name: str) -> asyncio.Task[Any]:
         task = asyncio.create_task(coroutine, name=name)
@@ -373,14 +297,21 @@ class _LiveRun:
             task.result()
 
     def _again(self, subscription: Subscription) -> bool:
-        return any(keeper.again(subscription) for keeper in self._keepers)
+        return any(keeper.again(subscription) for keeper in self.keepers)
 
     async def _permit(self) -> None:
-        """Wait for the address's allowance of new connections."""
-        delay = self._connects.reserve(time.monotonic())
-        if delay > 0:
-            await asyncio.sleep(delay)
+        """Wait for the address's allowance of new connections; while Redis cannot tell, for our own."""
+        wait = self.connects.reserve(time.monotonic())
+        while wait > 0 or (wait := await self._shared_wait()) > 0:
+            await asyncio.sleep(min(wait, 5.0))
+            wait = 0.0
         await allowed(self.stores.client.budget, "ws.connects", CONNECTS_PER_SECOND, Priority.LIVE_REPAIR)
+
+    async def _shared_wait(self) -> float:
+        try:
+            return 0.0 if self.stores.connects is None else await self.stores.connects.reserve()
+        except (StoreUnavailable, DiskFull):
+            return 0.0
 
     def _pause(self, backoff: Backoff) -> Callable[[int], float]:
         return functools.partial(_delay, backoff, self.rng)

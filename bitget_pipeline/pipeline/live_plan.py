@@ -13,6 +13,7 @@ from ..feed.shards import ShardRules
 from ..guard.backoff import Backoff
 from ..history.client import HistoryClient
 from ..market.instrument import Symbol
+from ..storage.connects import ConnectBudget
 from ..storage.control import LiveControl
 from ..storage.lease import Lease
 from ..storage.spill import Spill
@@ -28,8 +29,9 @@ class LivePlan:
     """
     What one live run does. `run_id` owns the lease; `generation` names the selection and settings it was started with.
 
-    Times in seconds: the lease lives `lease_ttl` after each renewal; `lease_within` is how long to wait for it at the
-    start; `flush_within` bounds what is still written at the end.
+    Times in seconds: after ten connections in a row that could not be opened, nobody tries for `rest_after_failures`, then
+    one does for all; the lease lives `lease_ttl` after each renewal; `flush_within` bounds what is still written at the
+    end.
     """
 
     symbols: tuple[Symbol, ...]
@@ -43,8 +45,8 @@ class LivePlan:
     shed_rules: ShedRules = field(default_factory=ShedRules)
     reconnects: Backoff = field(default_factory=lambda: Backoff(base=0.5, ceiling=30.0))
     store_retries: Backoff = field(default_factory=lambda: Backoff(base=0.2, ceiling=5.0))
+    rest_after_failures: float = 5.0
     lease_ttl: float = 15.0
-    lease_within: float = 30.0
     flush_within: float = 5.0
     publish_every: float = 1.0
     most_waiting_trades: int = 200_000
@@ -56,7 +58,8 @@ class LiveStores:
     The open stores of one live run; whoever opened them closes them.
 
     `identity` names the running Redis process (storage.redis_connection.server_identity): another name means that it was
-    restarted. Without a `spill`, what Redis cannot take waits in memory alone.
+    restarted. Without a `spill`, what Redis cannot take waits in memory alone; without `connects`, this process
+    keeps to an allowance of its own.
     """
 
     stream: TradeStream
@@ -67,6 +70,7 @@ class LiveStores:
     client: HistoryClient
     identity: Callable[[], Awaitable[str]]
     spill: Spill | None = None
+    connects: ConnectBudget | None = None
 
 
 @dataclass(slots=True)

@@ -117,6 +117,14 @@ class LiveState:
             if not batch.snapshot:
                 self._lags.append((now_ms - batch.received_ms, len(batch.trades)))
 
+    def stored_through(self, symbol: Symbol, *, now_ms: int) -> int:
+        """Up to when (Unix ms) the symbol's trades can be queried, as far as we know; 0 while a break is not bridged."""
+        state = self.of(symbol)
+        if state.gap:
+            return 0
+        in_flight = self.trouble or state.stored_trades < state.trades
+        return state.stored_through_ms if in_flight else now_ms
+
     def settle_rates(self, *, seconds: float) -> None:
         """Fold the last `seconds` into each symbol's rate."""
         if seconds <= 0:

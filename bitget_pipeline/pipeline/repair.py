@@ -53,9 +53,14 @@ SHARE = 0.45
 
 @dataclass(slots=True)
 class _Work:
-    """What is known of a gap under repair beside what Redis knows. `not_before` is on the loop's clock."""
+    """
+    What is known of a gap under repair beside what Redis knows. `at` is its end there; `not_before` is on the loop's clock;
+    `closing` is what the ledger has to hear before the gap is closed.
+    """
 
     walk: TradeWalk
+    at: int
+    closing: tuple[OpenGap, CoverageState, str] | None = None
     pages: int = 0
     failures: int = 0
     fruitless: int = 0
@@ -194,6 +199,10 @@ class Repairer:
             work.failures = 0
         except LeaseLost:
             raise
+        except StoreUnavailable as error:  # the ledger's; it passes by itself
+            work.failures += 1
+            work.not_before = now + self._lag_waits.delay(work.failures, self._rng)
+            log.warning("repair.waiting", symbol=str(symbol), problem=str(error))
         except PipelineError as error:
             await self._postpone(symbol, gap, work, str(error))
         self._again(symbol, 0.0, before_id=gap.before_id)
@@ -201,10 +210,8 @@ class Repairer:
     def _work_of(self, symbol: Symbol, gap: OpenGap) -> _Work:
         """What we know of a gap; begun anew when it is not where we left it."""
         work = self._works.get((symbol, gap.after_id))
-        if work is None or work.walk.reached != gap.before_id:
-            untouched = gap.before_id == gap.top_id
-            walk = TradeWalk(after_id=gap.after_id, before_id=gap.before_id, recent_first=untouched)
-            work = self._works[symbol, gap.after_id] = _Work(walk)
+        if work is None or work.at != gap.before_id:
+            work = self._works[symbol, gap.after_id] = _Work(_walk_over(gap), gap.before_id)
         return work
 
     def _again(self, symbol: Symbol, seconds: float, *, before_id: int = 0) -> None:
@@ -232,9 +239,8 @@ class Repairer:
         work.failures += 1
         delay = self._later.delay(work.failures, self._rng)
         log.warning("repair.postponed", symbol=str(symbol), problem=problem, seconds=round(delay, 1))
-        fresh = TradeWalk(after_id=gap.after_id, before_id=gap.before_id, recent_first=gap.before_id == gap.top_id)
-        loop = asyncio.get_running_loop()
-        self._works[symbol, gap.after_id] = _Work(fresh, failures=work.failures, not_before=loop.time() + delay)
+        work.walk, work.fruitless = _walk_over(gap), 0
+        work.not_before = asyncio.get_running_loop().time() + delay
         reason = f"a break that is not repaired yet: {problem}"
         try:
             await self._ledger.missing(symbol, gap, CoverageState.UNKNOWN, reason, retry_in=delay)
@@ -246,34 +252,39 @@ class Repairer:
     async def _page(self, symbol: Symbol, gap: OpenGap, work: _Work) -> None:
         """Ask, append what is new and move the gap's end with it, note what came of it."""
         walk = work.walk
+        if work.closing is not None:
+            await self._close(symbol, work)
+            return
         if self._gone(gap.before_id):
             await self._give_up(symbol, gap)
             return
         page = await self._ask(symbol, walk)
         fresh = [trade for trade in walk.take(page) if trade.trade_id != gap.before_id]
         work.pages += 1
-        if walk.reached != gap.before_id:
-            work.fruitless = 0
-            gap = await self._advance(symbol, gap, walk.reached, fresh)
-        elif walk.outcome is Outcome.WALKING:
-            work.fruitless += 1
-            work.not_before = asyncio.get_running_loop().time() + (
-                self._lag_waits.delay(work.fruitless, self._rng) if work.pages > 1 else 0.0
-            )
         count(f"repair.{walk.outcome.value}")
-        if walk.outcome is Outcome.BRIDGED:
-            await self._close(symbol, gap, CoverageState.COMPLETE, "a break, bridged by trade ids at both ends")
-        elif walk.outcome is Outcome.PASSED:
-            reason = f"a break, refetched by trade id; the exchange no longer knows our trade {gap.after_id}"
-            await self._close(symbol, gap, CoverageState.UNEXPLAINED, reason)
+        if walk.outcome in (Outcome.BRIDGED, Outcome.PASSED):
+            # The gap stays open until the ledger has it: killed in between, its last page is asked for again.
+            await self._append(symbol, fresh)
+            work.closing = (replace(gap, fetched=gap.fetched + len(fresh)), *_VERDICTS[walk.outcome])
+            await self._close(symbol, work)
+        elif walk.reached != gap.before_id:
+            work.fruitless = 0
+            held = Held(symbol, walk.reached, gap.before_id, len(fresh))
+            await self._append(symbol, fresh, held)
+            self._progress.fetched(gap.before_id, walk.reached)
+            gap = replace(gap, before_id=walk.reached, fetched=gap.fetched + len(fresh))
+            work.at = gap.before_id
+            if work.pages % PAGES_BETWEEN_NOTES == 1:
+                told = self._progress.told(gap, now=time.monotonic())
+                await self._ledger.missing(symbol, gap, CoverageState.UNKNOWN, told, retry_in=0.0)
         elif walk.outcome is Outcome.STUCK:
             if walk.at_bottom and self._gone(gap.after_id):
                 await self._give_up(symbol, gap)
             else:
                 await self._postpone(symbol, gap, work, "the answers bring nothing older")
-        elif gap.fetched and work.pages % PAGES_BETWEEN_NOTES == 1:
-            told = self._progress.told(gap, now=time.monotonic())
-            await self._ledger.missing(symbol, gap, CoverageState.UNKNOWN, told, retry_in=0.0)
+        elif work.pages > 1:  # the first question, for the newest trades, may well not reach back so far
+            work.fruitless += 1
+            work.not_before = asyncio.get_running_loop().time() + self._lag_waits.delay(work.fruitless, self._rng)
 
     async def _ask(self, symbol: Symbol, walk: TradeWalk) -> list[Trade]:
         ask = walk.ask
@@ -294,10 +305,9 @@ class Repairer:
             raise Transient(f"{len(page.rejected)} unreadable trades: {page.rejected[0]}", where=str(symbol))
         return page
 
-    async def _advance(self, symbol: Symbol, gap: OpenGap, reached: int, fresh: list[Trade]) -> OpenGap:
-        """Append what was fetched; the gap ends where it begins. Waits out a stream that is full or cannot be reached."""
-        batches = [TradeBatch(symbol, fresh, self._clock(), snapshot=True)] if fresh else []
-        held = [Held(symbol, reached, gap.before_id, len(fresh))]
+    async def _append(self, symbol: Symbol, trades: list[Trade], *held: Held) -> None:
+        """Append what was fetched, and what is held by that. Waits out a stream that is full or cannot be reached."""
+        batches = [TradeBatch(symbol, trades, self._clock(), snapshot=True)] if trades else []
         failures = 0
         while True:
             try:
@@ -306,22 +316,38 @@ class Repairer:
             except (StoreUnavailable, StreamFull, DiskFull):
                 failures += 1
                 await asyncio.sleep(self._lag_waits.delay(failures, self._rng))
-        self._state.repaired_trades += len(fresh)
-        self._progress.fetched(gap.before_id, reached)
-        return replace(gap, before_id=reached, fetched=gap.fetched + len(fresh))
+        self._state.repaired_trades += len(trades)
 
-    async def _close(self, symbol: Symbol, gap: OpenGap, state: CoverageState, reason: str) -> None:
+    async def _close(self, symbol: Symbol, work: _Work) -> None:
+        """All of it is appended: write it down, then close the gap."""
+        assert work.closing is not None
+        gap, state, reason = work.closing
+        await self._ledger.closed(symbol, gap, state, reason)
+        await self._append(symbol, [], Held(symbol, gap.after_id, gap.before_id))
+        self._progress.fetched(gap.before_id, gap.after_id)
         self._works.pop((symbol, gap.after_id), None)
         log.info("repair.closed", symbol=str(symbol), after=gap.after_id, trades=gap.fetched, state=state.value)
-        await self._ledger.closed(symbol, gap, state, reason)
 
     async def _give_up(self, symbol: Symbol, gap: OpenGap) -> None:
         """What is left of the gap is older than what the exchange serves: say so, and repair it no more."""
         reason = f"older than the {TRADE_HISTORY.days} days of the exchange's trade history"
         await self._ledger.not_repairable(symbol, gap, reason)
-        await self._advance(symbol, gap, gap.after_id, [])
+        await self._append(symbol, [], Held(symbol, gap.after_id, gap.before_id))
         self._works.pop((symbol, gap.after_id), None)
 
     def _gone(self, trade_id: int) -> bool:
         """Whether the exchange does not serve a trade of that age any more."""
         return self._clock() - self._exchange.trade_time_ms(trade_id) > TRADE_HISTORY / timedelta(milliseconds=1)
+
+
+_VERDICTS = {
+    Outcome.BRIDGED: (CoverageState.COMPLETE, "a break, bridged by trade ids at both ends"),
+    Outcome.PASSED: (
+        CoverageState.UNEXPLAINED,
+        "a break, refetched by trade id; the exchange no longer knows the last trade before it",
+    ),
+}
+
+
+def _walk_over(gap: OpenGap) -> TradeWalk:
+    return TradeWalk(after_id=gap.after_id, before_id=gap.before_id, recent_first=gap.before_id == gap.top_id)

@@ -203,7 +203,7 @@ class Shedder:
             return
         what, name = step
         if what == "shed":
-            self._intake.shed(name)
+            self._intake.shed(name, self._subscriptions(name))
             self._since[name] = (self._clock(), why)
             self._owed.append((name, Interval(self._clock(), self._clock() + 1), why))
             count("live.channels_shed")

@@ -119,6 +119,7 @@ class CandleRows(Connection):
             "funding_rates",
             "open_interest",
             "incidents",
+            "reconciliation",
         )
         parts = " UNION ALL ".join(f"SELECT max(version) AS version FROM {table}" for table in tables)
         return int(self.query(f"SELECT max(version) FROM ({parts})")[0][0])

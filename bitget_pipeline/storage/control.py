@@ -56,6 +56,19 @@ class LiveControl:
         self._redis = client
         self._state = shard_key(prefix, shard, "state")
         self._stop = shard_key(prefix, shard, "stop")
+        self._start = shard_key(prefix, shard, "start")
+
+    async def starting(self, run_id: str, stage: str, *, failed: str = "") -> None:
+        """A run begins a stage of its start, or failed in it; its predecessor may still be at work."""
+        with translated():
+            seconds, microseconds = await self._redis.time()
+            said = {"run_id": run_id, "stage": stage, "failed": failed, "at": seconds + microseconds / 1e6}
+            await self._redis.set(self._start, _encode(said), ex=KEPT_SECONDS)
+
+    async def started(self, run_id: str) -> None:
+        """The start of a run is over."""
+        with translated():
+            await self._redis.delete(self._start)
 
     async def publish(self, overall: Mapping[str, Any], symbols: Mapping[Symbol, Mapping[str, Any]]) -> None:
         """Say how it goes; replaces what was said before, as a whole. Values are whatever JSON can hold."""
@@ -78,6 +91,24 @@ class LiveControl:
             text, now = await pipeline.execute()
         asked = parse_stop(text, now)
         return asked if asked is not None and asked.run_id == run_id else None
+
+
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """A run that is starting: since `age` seconds in this stage; `failed` says why it ended there, if it did."""
+
+    run_id: str
+    stage: str
+    failed: str
+    age: float
+
+
+def parse_starting(text: bytes | None, now: tuple[int, int]) -> Starting | None:
+    """The run that is starting, if any."""
+    if not text:
+        return None
+    said = _decode(text)
+    return Starting(said["run_id"], said["stage"], said["failed"], max(0.0, now[0] + now[1] / 1e6 - said["at"]))
 
 
 def stop_text(run_id: str, because: str, now: tuple[int, int]) -> bytes:

@@ -1,12 +1,12 @@
 """
-The tables about the data rather than of the market: coverage, incidents, health, scorecard, and the schema's own.
+The tables about the data rather than of the market: coverage, reconciliation, incidents, health, scorecard, the schema's own.
 
 Listed in tables.py, which has the house rules for names, keys and versions.
 """
 
 from __future__ import annotations
 
-from .columns import BY_SYMBOL, COUNTED, INSERTED, MARKET, RUN_ID, SYMBOL, WORD, amount, moment
+from .columns import BY_SYMBOL, COUNTED, INSERTED, MARKET, RUN_ID, SOURCE, SYMBOL, WORD, amount, moment, price
 from .schema import Column, Table
 
 COVERAGE_EVIDENCE = Table(
@@ -39,6 +39,42 @@ COVERAGE_EVIDENCE = Table(
     ),
     order_by="(market, symbol, stream, interval_start, interval_end, version)",
     partition_by="toYear(interval_start)",
+    shard_by=BY_SYMBOL,
+)
+
+RECONCILIATION = Table(
+    "reconciliation",
+    "Every closed minute of the live symbols: the bar made of our trades and the exchange's own, and whether they agree.",
+    (
+        MARKET,
+        SYMBOL,
+        SOURCE,
+        moment("minute", "when the minute begins, UTC", "DoubleDelta, ZSTD(1)"),
+        Column(
+            "state",
+            WORD,
+            "matched; repaired: after trades were fetched again; differs: being looked into; open_differs: in the open "
+            "alone, which no trade makes; unexplained: nothing more can be fetched",
+        ),
+        Column("differs", WORD, "which fields differ, separated by commas"),
+        Column("witness", WORD, "whose word the exchange's bar is: channel or rest"),
+        Column("attempts", "UInt8", "how often it was looked at again after the first time", "ZSTD(1)"),
+        Column("refetched", "UInt32", "trades that were missing and came with the repair", "ZSTD(1)"),
+        Column("trades", "UInt32", "distinct trades of ours", "ZSTD(1)"),
+        *(price(f"our_{name}", f"{name} of our bar, quote units") for name in ("open", "high", "low", "close")),
+        amount("our_base_volume", "volume of our bar, base units"),
+        *(
+            price(f"their_{name}", f"{name} of the exchange's bar, quote units")
+            for name in ("open", "high", "low", "close")
+        ),
+        amount("their_base_volume", "volume of the exchange's bar, base units"),
+        COUNTED,
+        RUN_ID,
+        INSERTED,
+    ),
+    order_by="(market, symbol, source, minute)",
+    partition_by="toYYYYMM(minute)",
+    version="version",
     shard_by=BY_SYMBOL,
 )
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ..errors import StoreRefused
 from .connection import Connection
-from .ledgers import COVERAGE_EVIDENCE, SCHEMA_MIGRATIONS
+from .ledgers import COVERAGE_EVIDENCE, RECONCILIATION, SCHEMA_MIGRATIONS
 from .market_tables import PRICE_CANDLES
 from .schema import LOCAL_SUFFIX, Place, Table
 from .tables import TABLES
@@ -65,10 +65,15 @@ def _price_candles(place: Place) -> list[str]:
     return PRICE_CANDLES.ddl(place)
 
 
+def _reconciliation(place: Place) -> list[str]:
+    return RECONCILIATION.ddl(place)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "the tables of the first day", _first_day),
     Migration(2, "the ledger counts vain attempts", _added(COVERAGE_EVIDENCE, "attempts", "missed_since")),
     Migration(3, "mark and index prices", _price_candles),
+    Migration(4, "minutes of ours beside the exchange's", _reconciliation),
 )
 
 
@@ -105,6 +110,11 @@ def schema_version(warehouse: Connection) -> int:
     """The number of the newest migration the database has, 0 if none."""
     there = "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = 'schema_migrations'"
     return max(_applied(warehouse), default=0) if warehouse.query(there)[0][0] else 0
+
+
+def newest_migration() -> int:
+    """The number of the newest migration this program knows."""
+    return MIGRATIONS[-1].number
 
 
 def drift(warehouse: Connection) -> list[str]:

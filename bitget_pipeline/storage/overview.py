@@ -15,7 +15,16 @@ import redis
 from ..market.instrument import Symbol
 from .anchors import Anchor, parse_anchor
 from .budget import EndpointUse, parse_use
-from .control import KEPT_SECONDS, Published, StopRequest, parse_published, parse_stop, stop_text
+from .control import (
+    KEPT_SECONDS,
+    Published,
+    Starting,
+    StopRequest,
+    parse_published,
+    parse_starting,
+    parse_stop,
+    stop_text,
+)
 from .keys import egress_key, shard_key
 from .lease import LeaseState, lease_keys, lease_state
 from .redis_errors import translated
@@ -45,6 +54,7 @@ class Overview:
         self._anchors = shard_key(prefix, shard, "anchors")
         self._state = shard_key(prefix, shard, "state")
         self._stop = shard_key(prefix, shard, "stop")
+        self._start = shard_key(prefix, shard, "start")
 
     def lease(self) -> LeaseState | None:
         """Who holds the lease, None when nobody does."""
@@ -92,6 +102,15 @@ class Overview:
             pipeline.time()
             text, now = pipeline.execute()
         return parse_stop(text, now)
+
+    def starting(self) -> Starting | None:
+        """The run that is starting, or failed to; None when none is."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.get(self._start)
+            pipeline.time()
+            text, now = pipeline.execute()
+        return parse_starting(text, now)
 
     def backlog(self) -> Backlog:
         """What waits for ClickHouse."""

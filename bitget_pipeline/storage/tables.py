@@ -21,7 +21,7 @@ DateTime with a zone of its own loses it on the way out of the embedded server (
 
 from __future__ import annotations
 
-from .ledgers import COVERAGE_EVIDENCE, HEALTH, INCIDENTS, SCHEMA_MIGRATIONS, SCORECARD, STAMP
+from .ledgers import COVERAGE_EVIDENCE, HEALTH, INCIDENTS, RECONCILIATION, SCHEMA_MIGRATIONS, SCORECARD, STAMP
 from .market_tables import (
     CANDLES,
     CANDLES_LIVE,
@@ -50,6 +50,7 @@ TABLES: tuple[Table, ...] = (
     OPEN_INTEREST,
     PRICE_CANDLES,
     COVERAGE_EVIDENCE,
+    RECONCILIATION,
     INCIDENTS,
     HEALTH,
     SCORECARD,

@@ -31,4 +31,5 @@ class Versions:
         """A number greater than every one before. Raises StoreUnavailable and its kin."""
         with translated():
             answer: Any = await self._next(keys=[self._key], args=[self._floor])
+        self._floor = max(self._floor, int(answer))  # a Redis that loses its last second does not count anew from there
         return int(answer)

@@ -100,6 +100,26 @@ FROM
 """,
 )
 
+MATCH_RATE = View(
+    "match_rate",
+    "For each symbol and day: how many minutes made of our trades are the exchange's own, at once or after a repair.",
+    """
+SELECT
+    market, symbol, source, toDate(minute, 'UTC') AS day,
+    count() AS minutes,
+    countIf(state IN ('matched', 'repaired')) AS matched,
+    matched / minutes AS rate,
+    countIf(state = 'matched') AS at_once,
+    countIf(state = 'repaired') AS repaired,
+    countIf(state = 'differs') AS waiting,
+    countIf(state = 'open_differs') AS open_differs,
+    countIf(state = 'unexplained') AS unexplained,
+    sum(refetched) AS trades_refetched
+FROM {db}.reconciliation_final
+GROUP BY market, symbol, source, day
+""",
+)
+
 COVERAGE = View(
     "coverage",
     "What holds now about each stretch of each stream: the evidence that nothing newer about the same or a wider stretch "
@@ -144,6 +164,7 @@ VIEWS: tuple[View, ...] = (
     UNIVERSE_NOW,
     PINS,
     CANDLES_UNIFIED,
+    MATCH_RATE,
     COVERAGE,
 )
 """Every view, each after those it reads from."""

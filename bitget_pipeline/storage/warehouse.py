@@ -3,7 +3,7 @@ The warehouse: everything the pipeline asks of ClickHouse, in our own terms.
 
 Input: values of market/, from pipeline/; output: rows in the tables of tables.py, and values read from the views of
 views.py. What it can do is written by subject in connection.py, reference_rows.py, candle_rows.py, derived_rows.py,
-derivative_rows.py, trade_rows.py, live_candle_rows.py, book_rows.py and coverage_rows.py.
+derivative_rows.py, trade_rows.py, live_candle_rows.py, reconciliation_rows.py, book_rows.py and coverage_rows.py.
 """
 
 from __future__ import annotations
@@ -16,14 +16,23 @@ from .coverage_rows import CoverageRows
 from .derivative_rows import DerivativeRows
 from .derived_rows import DerivedRows
 from .live_candle_rows import LiveCandleRows
+from .reconciliation_rows import Agreement, Reconciled, ReconciliationRows
 from .reference_rows import Member, ReferenceRows
 from .trade_rows import TradeRows
 
-__all__ = ["CoverageState", "Evidence", "Member", "Warehouse", "WarehouseAddress"]
+__all__ = ["Agreement", "CoverageState", "Evidence", "Member", "Reconciled", "Warehouse", "WarehouseAddress"]
 
 
 class Warehouse(
-    ReferenceRows, CandleRows, DerivedRows, DerivativeRows, TradeRows, LiveCandleRows, BookRows, CoverageRows
+    ReferenceRows,
+    CandleRows,
+    DerivedRows,
+    DerivativeRows,
+    TradeRows,
+    LiveCandleRows,
+    ReconciliationRows,
+    BookRows,
+    CoverageRows,
 ):
     """
     An open connection to ClickHouse, with all that is kept there; `Warehouse.open(address)` makes one, and it closes

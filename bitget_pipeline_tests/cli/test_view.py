@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bitget_pipeline.cli.facts import Facts
+from bitget_pipeline.cli.status import socket_table
 from bitget_pipeline.cli.up.supervisor import Happened
 from bitget_pipeline.cli.up.view import Panels, Watcher, rows
 
@@ -47,6 +48,43 @@ def test_a_narrow_terminal_shows_every_program_and_event() -> None:
     read = "".join(Text.from_ansi(shown.getvalue()).plain.replace("│", "").split())
     assert not [name for name in names if f"{name}ready" not in read]
     assert "thereasonattheend" in read
+
+
+def test_the_sockets_the_disk_and_a_start_that_failed_are_told() -> None:
+    """
+    What troubles a live run stands in the figures: silent subscriptions, trades on disk, channels given up, the stage.
+    """
+    socket = {"age": 12.0, "frames_per_second": 7.5, "live": 9, "asked": 0, "silent": 1, "refused": 0}
+    facts = Facts(
+        at=0.0,
+        connections={"socket-0": socket, "socket-1": socket | {"age": None, "live": 0, "asked": 10, "silent": 0}},
+        spill_bytes=3 * 2**20,
+        shed={"books": "the disk is nearly full (8% free)"},
+        starting={"run_id": "abc", "stage": "lease", "failed": "", "age": 3.0},
+    )
+    told = dict(rows(facts, None))
+    assert told["sockets"] == "1 of 2 open, 9 live, 10 asked, 1 silent, 0 refused, 15 frames/s"
+    assert told["on disk"].startswith("3.0 MiB")
+    assert told["books"] == "not collected: the disk is nearly full (8% free)"
+    assert told["live start"] == "run abc in the stage lease since 3 s"
+    facts.starting = {"run_id": "abc", "stage": "sockets", "failed": "stage `sockets`: not done", "age": 9.0}
+    assert "failed 9 s ago: stage `sockets`: not done" in dict(rows(facts, None))["live start"]
+
+
+def test_of_many_sockets_those_that_trouble_most_are_shown() -> None:
+    """
+    A table of twelve: the ones that are not open come first, and the others are counted.
+    """
+    good = {"age": 3700.0, "frames_per_second": 1.0, "live": 5, "asked": 0, "silent": 0, "opened": 1, "reconnects": 0}
+    every = {f"socket-{number}": good | {"last_reason": ""} for number in range(20)}
+    every["socket-17"] |= {"age": None, "reconnects": 4, "last_reason": "no pong within 15 s"}
+    shown = io.StringIO()
+    Console(file=shown, width=140).print(socket_table(every))
+    lines = shown.getvalue().splitlines()
+    assert "socket-17" in lines[1]
+    assert "no pong within 15 s" in lines[1]
+    assert "1:01:40" in lines[2]
+    assert "and 8 more" in lines[-1]
 
 
 def test_what_the_live_run_collects_beside_trades_is_shown():

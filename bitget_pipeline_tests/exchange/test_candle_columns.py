@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from bitget_pipeline.errors import MalformedPage
 from bitget_pipeline.exchange.bitget import normalise
 from bitget_pipeline.exchange.bitget.adapter import Bitget
-from bitget_pipeline.exchange.bitget.wire import Rows, WireCandle
+from bitget_pipeline.exchange.bitget.wire import WireCandle
+from bitget_pipeline.exchange.rows import Rows
 from bitget_pipeline.market.candle import Candle, Resolution
 from bitget_pipeline.market.instrument import Market, Symbol
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitget_pipeline.exchange.contract import Channel, Subscription
 from bitget_pipeline.exchange.registry import get, substitute
-from bitget_pipeline.feed.session import Reconnect, Renew, Report, Send, Session, SessionRules, Stage
+from bitget_pipeline.feed.session import Reconnect, Renew, Report, Send, Session, SessionRules, Stage, Stale
 from bitget_pipeline.market.instrument import Market, Symbol
 
 
@@ -230,3 +231,85 @@ def test_beginning_anew_keeps_within_the_allowance_of_the_hour():
     assert session.stages() == {one: Stage.LIVE}
     assert session.again(one, now=3605.0)
     assert not session.again(*trades_of("UNKNOWN"), now=3606.0)
+
+
+def pumped(
+    session: Session, *, start: float, until: float, every: float, heard: Sequence[Subscription]
+) -> list[object]:
+    """The session's actions while these bring something again and again; pongs come."""
+    done: list[object] = []
+    now = start
+    while now < until:
+        session.heard(heard, now=now)
+        session.ponged()
+        done += session.tick(now=now)
+        now += every
+    return done
+
+
+def quiet_after(session: Session, *, start: float, until: float) -> list[tuple[float, object]]:
+    """What it does and when, while nothing but pongs comes."""
+    done: list[tuple[float, object]] = []
+    now = start
+    while now < until:
+        session.ponged()
+        done += [(round(now), action) for action in session.tick(now=now) if action != Send("ping")]
+        now += 1.0
+    return done
+
+
+def test_one_that_falls_silent_against_its_own_pace_is_begun_anew():
+    """
+    A trade a second, then nothing: after some fifteen seconds it is unsubscribed and subscribed, and what it missed has to
+    be proven. Its neighbour with a trade in half a minute is left alone.
+    """
+    busy, slow = trades_of("BUSY", "SLOW")
+    session = Session(PlainSpelling(), [busy, slow], now=0.0)
+    for one in (busy, slow):
+        session.data(one)
+    for minute in range(6):
+        pumped(session, start=60.0 * minute, until=60.0 * minute + 60, every=1.0, heard=[busy])
+        session.heard([slow], now=60.0 * minute + 30)
+        session.heard([slow], now=60.0 * minute + 59.5)
+    done = quiet_after(session, start=360.0, until=378.0)
+    stale = [(at, action) for at, action in done if isinstance(action, Stale)]
+    assert [action.subscription for _, action in stale] == [busy]
+    assert 373 <= stale[0][0] <= 376
+    assert [action.text for _, action in done if isinstance(action, Send)] == ['end ["spot:BUSY"]', '["spot:BUSY"]']
+    assert session.stages()[busy] is Stage.ASKED
+
+
+def test_a_silence_that_a_snapshot_confirms_is_doubted_ever_more_seldom():
+    """
+    The exchange answers with a snapshot and then nothing: the market is quiet. It is asked again after twice as long.
+    """
+    (one,) = trades_of("QUIET")
+    session = Session(PlainSpelling(), [one], now=0.0)
+    session.data(one)
+    pumped(session, start=0.0, until=60.0, every=1.0, heard=[one])
+    moments = []
+    now = 60.0
+    while now < 400.0:
+        session.ponged()
+        for action in session.tick(now=now):
+            if isinstance(action, Stale):
+                moments.append(now)
+        session.data(one)
+        now += 1.0
+    between = [later - earlier for earlier, later in pairwise(moments)]
+    assert len(between) >= 2
+    assert all(later >= 1.8 * earlier for earlier, later in pairwise(between))
+
+
+def test_one_that_does_not_come_back_replaces_the_connection():
+    """
+    It delivered on this connection, fell silent, and three requests brought nothing: the connection is to blame.
+    """
+    (one,) = trades_of("MUTE")
+    session = Session(PlainSpelling(), [one], now=0.0)
+    session.data(one)
+    pumped(session, start=0.0, until=60.0, every=1.0, heard=[one])
+    done = [action for _, action in quiet_after(session, start=60.0, until=120.0)]
+    assert any(isinstance(action, Reconnect) and "spot:MUTE fell silent" in action.reason for action in done)
+    asked = [action.text for action in done if isinstance(action, Send)]
+    assert asked == ['end ["spot:MUTE"]', '["spot:MUTE"]', '["spot:MUTE"]', '["spot:MUTE"]']

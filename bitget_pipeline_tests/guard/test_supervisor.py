@@ -8,6 +8,7 @@ from bitget_pipeline.guard.supervisor import (
     RunState,
     Terminate,
     Wait,
+    latest_series,
     supervise,
 )
 
@@ -79,3 +80,14 @@ def test_first_failure_is_repaired_at_once_and_repeated_ones_wait_longer():
 def test_failures_of_long_ago_are_forgotten():
     """Ten quiet minutes clear the account."""
     assert isinstance(verdict(runs=[], failures=[601.0] * 9), Launch)
+
+
+def test_a_run_that_had_lived_for_a_while_begins_a_new_series():
+    """A worker that is killed every few minutes is replaced at once each time; one that fails at its start is not."""
+    gone = {"runs": [], "lease_owner": None, "lease_age": None}
+    often_killed = latest_series([(1.0, 60.0), (90.0, 45.0), (150.0, 3.0)])
+    assert often_killed == [1.0]
+    assert isinstance(verdict(**gone, failures=often_killed), Launch)
+    failing = latest_series([(1.0, 2.0), (20.0, 3.0), (40.0, 500.0), (600.0, 1.0)])
+    assert failing == [1.0, 20.0, 40.0]
+    assert isinstance(verdict(**gone, failures=failing), Wait)

@@ -26,8 +26,10 @@ from bitget_pipeline.history.client import HttpAddress, Patience, opened
 from bitget_pipeline.market.instrument import Symbol
 from bitget_pipeline.pipeline.flush import FlushRules
 from bitget_pipeline.pipeline.live import LivePlan, LiveStores, run_live
+from bitget_pipeline.pipeline.stages import Stages
 from bitget_pipeline.storage.budget import Budget
 from bitget_pipeline.storage.connection import WarehouseAddress
+from bitget_pipeline.storage.connects import ConnectBudget
 from bitget_pipeline.storage.control import LiveControl
 from bitget_pipeline.storage.lease import Lease
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect, server_identity
@@ -74,6 +76,7 @@ async def stores_at(where: Where) -> AsyncIterator[LiveStores]:
                 client=http,
                 identity=functools.partial(server_identity, client),
                 spill=spill_of(where),
+                connects=ConnectBudget(client, where.prefix),
             )
     finally:
         await client.aclose()
@@ -98,6 +101,7 @@ def plan_for(where: Where) -> LivePlan:
         flush_rules=FlushRules(max_wait=0.2, block_ms=100),
         reconnects=Backoff(base=0.05, ceiling=0.5),
         store_retries=Backoff(base=0.05, ceiling=0.5),
+        rest_after_failures=0.3,
         lease_ttl=where.lease_ttl,
         publish_every=0.2,
     )
@@ -125,7 +129,7 @@ async def main(where: Where) -> None:
             clock=lambda: round(time.time() * 1000) + where.ahead_ms,
             stop=stop,
             rng=random.Random(1),
-            on_stage=lambda stage: print(stage, flush=True),
+            stages=Stages(where.run_id, on_stage=lambda stage: print(stage, flush=True), control=stores.control),
         )
     print(report, flush=True)
 

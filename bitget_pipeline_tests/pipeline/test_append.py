@@ -139,7 +139,7 @@ async def test_a_redis_that_lost_its_last_second_is_noticed_before_the_next_appe
     await bench.bring(a_batch(1, 2, snapshot=True))
     highest = {symbol: anchor.highest_id for symbol, anchor in (await bench.stream.anchors()).items()}
     await bench.bring(a_batch(3))
-    await redis_client.hset(bench.stream._anchors, str(BTC), f"{highest[BTC]:020d}|||")
+    await redis_client.hset(bench.stream._anchors, str(BTC), f"{highest[BTC]:020d}|")
     await redis_client.script_flush()
 
     with pytest.raises(StoreUnavailable, match="restarted"):

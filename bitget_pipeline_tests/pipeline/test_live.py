@@ -23,6 +23,7 @@ from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.rollup import rollup
 from bitget_pipeline.pipeline.companion import Companion, Writing
 from bitget_pipeline.pipeline.live import LivePlan, LiveReport, LiveStores, run_live
+from bitget_pipeline.pipeline.stages import Stages
 from bitget_pipeline.storage.connection import WarehouseAddress
 from bitget_pipeline.storage.overview import Overview
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect_sync
@@ -89,7 +90,7 @@ async def live(
             get("bitget"),
             clock=server.now_ms,
             stop=stop,
-            on_stage=stages.append,
+            stages=Stages(where.run_id, on_stage=stages.append, control=stores.control),
             companions=companions,
         )
         task = asyncio.create_task(walk)
@@ -187,9 +188,9 @@ async def test_live_trades_of_a_closed_interval_are_stored_exactly_once(where, l
     assert report.because == "asked to stop"
     assert not report.left_in_stream
     assert run.stages == [
-        "connecting",
-        "waiting for the lease",
-        "starting to write",
+        "sockets",
+        "lease",
+        "flushers",
         "live",
         "stopping",
         "stopped",
@@ -216,6 +217,26 @@ async def test_dropped_sockets_lose_nothing(where, local_exchange, warehouse):
         report = await run.end()
     assert report.reconnects >= 2
     await assert_stored_is_true(warehouse, local_exchange, Interval(start, end))
+
+
+async def test_each_connection_tells_how_it_does(where, local_exchange):
+    """
+    Age, frames a second, subscriptions and their state, reconnects and the last reason are published for each socket.
+    """
+    async with live(where, local_exchange) as run:
+
+        def socket() -> dict[str, object]:
+            published = run.overview.published()
+            return {} if published is None else published.overall["connections"].get("socket-0", {})
+
+        await until(lambda: socket().get("live") == len(SYMBOLS), what="live subscriptions")
+        await until(lambda: socket()["frames_per_second"] > 0, what="a rate of frames")
+        assert (socket()["opened"], socket()["reconnects"], socket()["last_reason"]) == (1, 0, "")
+        local_exchange.drop()
+        await until(lambda: socket()["reconnects"] == 1 and socket()["live"] == len(SYMBOLS), what="the reconnect")
+        assert (socket()["opened"], socket()["silent"]) == (2, 0)
+        assert "closed by the exchange" in socket()["last_reason"]
+        await run.end()
 
 
 async def test_unreadable_frames_lose_nothing(where, local_exchange, warehouse):
@@ -325,7 +346,7 @@ async def test_a_successor_waits_for_the_lease_and_misses_nothing(where, local_e
         start = local_exchange.now_ms()
         second_where = replace_run(where, "run-2")
         async with live(second_where, local_exchange) as second:
-            await until(lambda: "waiting for the lease" in second.stages)
+            await until(lambda: "lease" in second.stages)
             await passed(local_exchange, 700)
             assert "live" not in second.stages
             await first.end()

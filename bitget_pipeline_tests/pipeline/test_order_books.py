@@ -20,6 +20,8 @@ from bitget_pipeline.local.exchange import LocalExchange, running
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.pipeline.companion import Writing
+from bitget_pipeline.pipeline.intake import Intake
+from bitget_pipeline.pipeline.live_state import LiveState
 from bitget_pipeline.pipeline.order_books import BookRules, OrderBooks
 from bitget_pipeline.storage.latest import KEPT_SECONDS, Latest, latest_book, latest_books
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect_sync
@@ -345,3 +347,26 @@ async def test_an_unchanged_book_is_stored_once_and_kept_alive_in_redis(listenin
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert there.books.published()["stored"] + there.books.published()["waiting"] == 1
+
+
+async def test_books_that_are_given_up_are_not_shown_and_begin_anew_afterwards(listening):
+    """
+    Disk nearly full: the books get no frames any more. What was known is not shown as if it were new, and changes that come
+    after they are collected again have nothing to follow.
+    """
+    there = listening(50)
+    intake = Intake(LiveState((BTC,)), companions=(there.books,))
+    there.hear(frame_of(channel="books"))
+    mine = [Subscription(BTC, Channel.BOOKS)]
+    intake.shed("order_books", mine)
+    intake.frame(
+        get("bitget").decode(frame_of(channel="books", action="update", seq=101, pseq=100), received_ms=NOW_MS)
+    )
+    assert (there.books.published()["usable"], await there.sampled()) == (0, [])
+    intake.readmit("order_books", mine)
+    intake.frame(
+        get("bitget").decode(frame_of(channel="books", action="update", seq=102, pseq=101), received_ms=NOW_MS)
+    )
+    assert there.books.published()["broken"] == 1
+    intake.frame(get("bitget").decode(frame_of(channel="books", seq=103), received_ms=NOW_MS))
+    assert (there.books.published()["usable"], there.books.published()["broken"]) == (1, 0)

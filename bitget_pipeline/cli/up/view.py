@@ -97,10 +97,16 @@ def rows(facts: Facts, trades_per_second: float | None) -> list[tuple[str, str]]
         ("requests", _requests(facts)),
         ("runs", runs + (f", {facts.backfills} backfills in progress" if facts.backfills else "")),
         ("live run", live),
+        ("sockets", _sockets(facts)),
         *([("repairs", _repairs(facts))] if facts.gaps_open else []),
         ("lease", f"{lease['owner']}, renewed {lease['age']:.1f} s ago" if lease else "nobody holds it"),
         ("health", ": ".join(filter(None, [facts.health or "unknown", "; ".join(facts.health_reasons[:2])]))),
     ]
+    if facts.starting is not None:
+        shown.insert(-2, ("live start", _start(facts.starting)))
+    if facts.spill_bytes:
+        shown.insert(-2, ("on disk", f"{facts.spill_bytes / 2**20:,.1f} MiB of trades that Redis did not take"))
+    shown[-2:-2] = [(name, f"not collected: {why}") for name, why in facts.shed.items()]
     return shown + [(source, reason[:LONGEST_REASON]) for source, reason in facts.unreachable.items()]
 
 
@@ -243,6 +249,21 @@ def _lag(facts: Facts) -> str:
     if facts.lag_p99_ms is None:
         return newest
     return f"{facts.lag_p50_ms:,.0f} ms half, {facts.lag_p99_ms:,.0f} ms 99 % of them; {newest}; {_number(facts.backlog)} waiting"
+
+
+def _sockets(facts: Facts) -> str:
+    every = facts.connections.values()
+    if not every:
+        return "none"
+    told = [f"{sum(one['age'] is not None for one in every)} of {len(every)} open"]
+    told += [f"{sum(one[what] for one in every)} {what}" for what in ("live", "asked", "silent", "refused")]
+    return ", ".join([*told, f"{sum(one['frames_per_second'] for one in every):,.0f} frames/s"])
+
+
+def _start(starting: Mapping[str, Any]) -> str:
+    if starting["failed"]:
+        return f"run {starting['run_id']} failed {starting['age']:.0f} s ago: {starting['failed'][:LONGEST_REASON]}"
+    return f"run {starting['run_id']} in the stage {starting['stage']} since {starting['age']:.0f} s"
 
 
 def _beside(said: Mapping[str, Any]) -> str:

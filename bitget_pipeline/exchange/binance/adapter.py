@@ -18,7 +18,7 @@ from ...market.candle import Candles, Resolution
 from ...market.instrument import Market, Symbol, Ticker
 from ...market.trade import Trade
 from ..contract import CandlePage, InstrumentPage, Page, Request, Subscription
-from ..rows import Rows, each
+from ..rows import Rows, each, settled
 from . import answers, commands, normalise, products, requests
 from .frames import AHEAD_MS, Reader
 from .wire import ExchangeInfo, ServerTime, WireAggregate, WireCandle, WireSymbol, WireTicker, WireTrade
@@ -96,21 +96,21 @@ class Binance:
         quotes = self._own(market).quotes
         ours = [row for row in found if quotes is None or row.quoteAsset in quotes]
         listed = each(ours, lambda row: normalise.instrument(row, market), rejected)
-        answers.settled(listed, rejected, where=where)
+        settled(listed, rejected, where=where)
         return InstrumentPage(list({one.symbol: one for one in listed}.values()), rejected)
 
     def read_tickers(self, market: Market, status: int, body: bytes) -> Page[Ticker]:
         where = f"binance tickers of {self._own(market).market.value}"
         found, rejected = answers.rows(_tickers, answers.checked(status, body, where=where), where=where)
         tickers = each(found, lambda row: normalise.ticker(row, market), rejected)
-        answers.settled(tickers, rejected, where=where)
+        settled(tickers, rejected, where=where)
         return Page(tickers, rejected)
 
     def read_candles(self, symbol: Symbol, resolution: Resolution, status: int, body: bytes) -> CandlePage:
         where = f"binance {resolution.value} bars of {symbol}"
         found, rejected = answers.rows(_candles, answers.checked(status, body, where=where), where=where)
         candles = each(found, lambda row: normalise.candle(row, resolution), rejected)
-        answers.settled(candles, rejected, where=where)
+        settled(candles, rejected, where=where)
         ascending = sorted(set(candles))
         for earlier, later in pairwise(ascending):
             if earlier.open_ms == later.open_ms:
@@ -127,13 +127,13 @@ class Binance:
             f"trade {one.trade_id} is dated {one.ts_ms} ms, in the future" for one in trades if one.ts_ms >= latest
         ]
         good = [one for one in trades if one.ts_ms < latest]
-        answers.settled(good, rejected, where=where)
+        settled(good, rejected, where=where)
         return Page(sorted({one.trade_id: one for one in good}.values()), rejected)
 
     def read_first_trade(self, symbol: Symbol, status: int, body: bytes) -> int | None:
         where = f"binance first trade of {symbol}"
         found, rejected = answers.rows(_aggregates, answers.checked(status, body, where=where), where=where)
-        answers.settled(found, rejected, where=where)
+        settled(found, rejected, where=where)
         return min((row.a if self._joined else row.f for row in found), default=None)
 
     def read_headers(self, headers: Mapping[str, str]) -> int | None:

@@ -64,17 +64,6 @@ def rows(reader: Rows[Wire], body: bytes | Raw, *, where: str) -> tuple[list[Wir
         raise _unreadable(error, where=where) from None
 
 
-def settled(good: list[Wire], rejected: list[str], *, where: str) -> None:
-    """Count what was set aside. Raises MalformedPage when nothing was left of an answer that held rows."""
-    if not rejected:
-        return
-    telemetry.count("exchange.rows_rejected", len(rejected))
-    if not good:
-        raise MalformedPage(
-            f"none of {len(rejected)} rows makes sense; {rejected[0]}", where=where, remedy="it is set aside"
-        )
-
-
 def _unreadable(error: Exception, *, where: str) -> PipelineError:
     if isinstance(error, msgspec.ValidationError):
         return MalformedPage(f"the answer makes no sense: {error}", where=where, remedy="it is set aside")

@@ -26,14 +26,15 @@ from ..contract import (
     InstrumentPage,
     KeyVerdict,
     Page,
+    ReleaseWindow,
     Request,
     SocketLimits,
     Subscription,
 )
+from ..rows import Rows, each, settled
 from . import answers, books, commands, frames, normalise, requests, signing
 from . import credentials as account
 from .wire import (
-    Rows,
     WireCandle,
     WireContract,
     WireFunding,
@@ -93,6 +94,7 @@ class Bitget:
         pong_within=15.0,
         lifetime=86_400.0,
         connects_per_5min=300,
+        releases=(ReleaseWindow(frozenset({1, 2, 3}), from_hour=6, until_hour=9),),  # reference 2.3
     )
     max_candles_per_page = requests.MAX_CANDLES
     max_trades_per_page = requests.MAX_TRADES
@@ -151,25 +153,25 @@ class Bitget:
         raw = answers.data(status, body, where=where)
         if market is Market.SPOT:
             symbols, rejected = answers.rows(_spot_symbols, raw, where=where)
-            found = normalise.each(symbols, normalise.spot_instrument, rejected)
+            found = each(symbols, normalise.spot_instrument, rejected)
         else:
             contracts, rejected = answers.rows(_contracts, raw, where=where)
-            found = normalise.each(contracts, lambda row: normalise.contract(row, market), rejected)
-        answers.settled(found, rejected, where=where)
+            found = each(contracts, lambda row: normalise.contract(row, market), rejected)
+        settled(found, rejected, where=where)
         return InstrumentPage(list({one.symbol: one for one in found}.values()), rejected)
 
     def read_tickers(self, market: Market, status: int, body: bytes) -> Page[Ticker]:
         where = f"bitget tickers of {market.value}"
         found, rejected = answers.rows(_tickers, answers.data(status, body, where=where), where=where)
-        tickers = normalise.each(found, lambda row: normalise.ticker(row, market), rejected)
-        answers.settled(tickers, rejected, where=where)
+        tickers = each(found, lambda row: normalise.ticker(row, market), rejected)
+        settled(tickers, rejected, where=where)
         return Page(tickers, rejected)
 
     def read_candles(self, symbol: Symbol, resolution: Resolution, status: int, body: bytes) -> CandlePage:
         where = f"bitget {resolution.value} bars of {symbol}"
         found, rejected = answers.rows(_candles, answers.data(status, body, where=where), where=where)
         candles = normalise.candles(found, symbol.market, resolution, rejected)
-        answers.settled(candles, rejected, where=where)
+        settled(candles, rejected, where=where)
         return CandlePage(_each_once(candles, where=where), rejected)
 
     def read_trades(self, symbol: Symbol, status: int, body: bytes, *, received_ms: int) -> Page[Trade]:
@@ -178,7 +180,7 @@ class Bitget:
         latest = received_ms + frames.AHEAD_MS
         rejected += [f"trade {row.tradeId} is dated {row.ts} ms, in the future" for row in found if row.ts >= latest]
         trades = [normalise.trade(row) for row in found if row.ts < latest]
-        answers.settled(trades, rejected, where=where)
+        settled(trades, rejected, where=where)
         once = {one.trade_id: one for one in trades}.values()
         return Page(sorted(once, key=lambda one: (one.ts_ms, one.trade_id)), rejected)
 
@@ -193,8 +195,8 @@ class Bitget:
     def read_funding(self, symbol: Symbol, status: int, body: bytes) -> Page[FundingRate]:
         where = f"bitget funding of {symbol}"
         found, rejected = answers.rows(_funding, answers.data(status, body, where=where), where=where)
-        rates = normalise.each(found, normalise.funding, rejected)
-        answers.settled(rates, rejected, where=where)
+        rates = each(found, normalise.funding, rejected)
+        settled(rates, rejected, where=where)
         return Page(sorted({one.settled_ms: one for one in rates}.values()), rejected)
 
     def read_open_interest(self, symbol: Symbol, status: int, body: bytes) -> OpenInterest | None:

@@ -7,8 +7,6 @@ breaks off) counts as the exchange being unavailable. Used by adapter.py; error 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 from msgspec import Raw
 
@@ -24,9 +22,10 @@ from ...errors import (
     RequestRefused,
     UnknownInstrument,
 )
+from ..rows import Rows, Wire
 from .channels import FIRST_GENERATION_SUFFIXES
 from .codes import CODES, Meaning, Verdict
-from .wire import Envelope, Rows, Wire
+from .wire import Envelope
 
 _ENVELOPE = msgspec.json.Decoder(Envelope)
 _ROW_KEYS = msgspec.json.Decoder(list[dict[str, Raw]])
@@ -77,17 +76,6 @@ def rows(reader: Rows[Wire], raw: Raw | None, *, where: str) -> tuple[list[Wire]
     except (ValueError, RecursionError) as error:
         raise MalformedPage(f"the answer holds no rows: {error}", where=where, remedy="it is set aside") from None
     return good, rejected
-
-
-def settled(good: Sequence[object], rejected: list[str], *, where: str) -> None:
-    """Count what was set aside. Raises MalformedPage when nothing was left of an answer that held rows."""
-    if not rejected:
-        return
-    telemetry.count("exchange.rows_rejected", len(rejected))
-    if not good:
-        raise MalformedPage(
-            f"none of {len(rejected)} rows makes sense; {rejected[0]}", where=where, remedy="it is set aside"
-        )
 
 
 def foreign(generation: str, *, where: str) -> ForeignGeneration:

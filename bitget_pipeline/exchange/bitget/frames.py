@@ -29,11 +29,12 @@ from ..contract import (
     TickerFrame,
     TradesFrame,
 )
+from ..rows import Rows, each
 from . import books, normalise
 from .answers import foreign
 from .channels import BY_WIRE_NAME, CHANNELS, FIRST_GENERATION_PRODUCTS, MARKETS
 from .normalise import BUYS
-from .wire import Push, Rows, TradePush, WireArgument, WireCandle, WireTicker, WireTrade
+from .wire import Push, TradePush, WireArgument, WireCandle, WireTicker, WireTrade
 
 AHEAD_MS = 86_400_000
 """A row dated more than a day after now is noise."""
@@ -157,7 +158,7 @@ def _read_candles(about: Subscription, push: Push, received_ms: int) -> Frame:
             raise ValueError(f"a bar of the future: {candle.open_ms} ms")
         return candle
 
-    candles = normalise.each(rows, bar, rejected)
+    candles = each(rows, bar, rejected)
     if rejected and not candles:
         raise ValueError(f"none of its bars makes sense; {rejected[0]}")
     latest_of_each = {candle.open_ms: candle for candle in candles}

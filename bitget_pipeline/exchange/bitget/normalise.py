@@ -8,12 +8,11 @@ here; the callers set it aside and keep the others.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from itertools import chain
-from typing import TypeVar
 
 import numpy as np
 
@@ -22,11 +21,9 @@ from ...market.derivatives import FundingRate
 from ...market.instrument import FORBIDDEN_IN_SYMBOLS, Instrument, Market, Status, Symbol, Ticker
 from ...market.interval import from_ms
 from ...market.trade import Trade
+from ..rows import each
 from .requests import TRADE_ID_EPOCH_MS, trade_time_ms, upper
 from .wire import LATEST_MS, LooseNumber, WireContract, WireFunding, WireSpotSymbol, WireTicker, WireTrade
-
-Theirs = TypeVar("Theirs")
-Ours = TypeVar("Ours")
 
 SPOT_STATUS = {
     "online": Status.TRADING,
@@ -47,17 +44,6 @@ CONTRACT_STATUS = {
 BUYS = {"buy": True, "Buy": True, "sell": False, "Sell": False}
 MOST_DECIMALS = 30
 VOLUME_TOLERANCE = 0.01  # how far quote volume / base volume may lie outside a bar's range
-
-
-def each(rows: Iterable[Theirs], convert: Callable[[Theirs], Ours], rejected: list[str]) -> list[Ours]:
-    """Convert every row; the reason of those that cannot be true is added to `rejected`."""
-    good: list[Ours] = []
-    for row in rows:
-        try:
-            good.append(convert(row))
-        except ValueError as error:
-            rejected.append(str(error))
-    return good
 
 
 @lru_cache(maxsize=16_384)

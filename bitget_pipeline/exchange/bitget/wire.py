@@ -9,14 +9,12 @@ strict where a value cannot be true (a price of zero, an id that is no integer):
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Raw
 
 from .requests import TRADE_ID_EPOCH_MS
-
-Wire = TypeVar("Wire")
 
 LATEST_MS = 4_102_444_800_000  # the year 2100: anything later is seconds, microseconds or noise taken for milliseconds
 Positive = Annotated[float, Meta(gt=0, lt=1e308)]  # also refuses NaN and infinity
@@ -172,36 +170,3 @@ class Envelope(msgspec.Struct):
     msg: str | None = None
     message: str | None = None
     data: Raw = NO_DATA
-
-
-class Rows(Generic[Wire]):
-    """
-    Reads a JSON list of rows of one type: all at once, and one by one where a row makes no sense.
-
-    A bad row is set aside with its reason and the good ones are kept. Raises ValueError when the text is no list at
-    all.
-    """
-
-    def __init__(self, row: Any) -> None:
-        self._all: msgspec.json.Decoder[list[Wire]] = msgspec.json.Decoder(list[row], strict=False)
-        self._one: msgspec.json.Decoder[Wire] = msgspec.json.Decoder(row, strict=False)
-
-    def read(self, data: bytes | Raw) -> tuple[list[Wire], list[str]]:
-        """The rows, and in a line each why others were set aside."""
-        try:
-            return self._all.decode(data), []
-        except msgspec.ValidationError:
-            return self._one_by_one(_EACH.decode(data))
-
-    def _one_by_one(self, raws: list[Raw]) -> tuple[list[Wire], list[str]]:
-        good: list[Wire] = []
-        rejected: list[str] = []
-        for number, raw in enumerate(raws):
-            try:
-                good.append(self._one.decode(raw))
-            except ValueError as error:
-                rejected.append(f"row {number}: {error}: {bytes(raw)[:120].decode(errors='replace')}")
-        return good, rejected
-
-
-_EACH: msgspec.json.Decoder[list[Raw]] = msgspec.json.Decoder(list[Raw])

@@ -22,7 +22,10 @@ from .server import serve
 
 
 def _announce(address: Address) -> None:
-    print(json.dumps({"rest_url": address.rest_url, "ws_url": address.ws_url}), flush=True)
+    said: dict[str, Any] = {"rest_url": address.rest_url, "ws_url": address.ws_url}
+    if address.binance is not None:
+        said["binance"] = address.binance.as_json()
+    print(json.dumps(said), flush=True)
 
 
 async def _run(config: ExchangeConfig) -> None:
@@ -43,6 +46,9 @@ async def _run(config: ExchangeConfig) -> None:
 @click.option("--speed", default=1.0, show_default=True, help="Market seconds per second.")
 @click.option("--limits/--no-limits", default=True, show_default=True, help="Enforce rate and socket limits.")
 @click.option("--window", type=click.Choice(["fixed", "sliding"]), default="sliding", show_default=True)
+@click.option("--binance/--no-binance", default=False, show_default=True, help="Play Binance too, on two more ports.")
+@click.option("--binance-spot-port", default=0, show_default=True)
+@click.option("--binance-futures-port", default=0, show_default=True)
 @click.option(
     "--listed-days", type=int, default=None, help="Days since the old instruments were listed [default: since 2021]."
 )

@@ -2,21 +2,25 @@
 The admin paths, for loopback only: ground truth, counters, faults and the clock.
 
 `market` is spot, usdtm, coinm or usdcm. Times are Unix ms, `from` inclusive, `to` exclusive. Truth is what happened, up to
-the market's present, whatever the levers made of it on the wire; candles are closed bars only.
+the market's present, whatever the levers made of it on the wire; candles are closed bars only. `venue=binance` in the
+query (in the body of a fault) asks, or strikes, the Binance side instead.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from .bars import MIX_GRANULARITIES, Granularity
+from .binance import BinanceSide
+from .binance.truth import Truth
 from .config import MARKETS
-from .faults import KINDS
+from .faults import BINANCE_KINDS, KINDS
 from .instruments import MINUTE_MS, Instrument
 from .levers import Levers
 from .venue import Venue
@@ -43,9 +47,10 @@ _RESOLUTIONS: dict[str, Granularity] = {
 class Admin:
     """The admin paths of one venue."""
 
-    def __init__(self, venue: Venue, levers: Levers) -> None:
+    def __init__(self, venue: Venue, levers: Levers, binance: BinanceSide | None = None) -> None:
         self._venue = venue
         self._levers = levers
+        self._binance = binance
 
     def routes(self) -> list[web.RouteDef]:
         """All admin routes; each refuses callers that are not on this machine."""
@@ -76,6 +81,8 @@ class Admin:
 
     async def truth_trades(self, request: web.Request) -> web.StreamResponse:
         """JSON lines of all trades that happened in [from, to), oldest first."""
+        if other := self._other(request.query.get("venue")):
+            return await _told(request, Truth(other.side).trades(request.query, *self._span(request)))
         instrument = self._instrument(request)
         begin, end = self._span(request)
         begin, end = max(begin, instrument.listed_minute * MINUTE_MS), min(end, self._venue.clock.now_ms() + 1)
@@ -92,6 +99,9 @@ class Admin:
 
     async def truth_candles(self, request: web.Request) -> web.StreamResponse:
         """JSON lines of all closed bars opening in [from, to), oldest first; `resolution` defaults to 1m."""
+        if other := self._other(request.query.get("venue")):
+            bars = Truth(other.side).candles(request.query, self._resolution(request), *self._span(request))
+            return await _told(request, bars)
         instrument, granularity = self._instrument(request), self._resolution(request)
         begin, end = self._span(request)
         now = self._venue.clock.now_ms()
@@ -115,6 +125,8 @@ class Admin:
 
     async def truth_instruments(self, request: web.Request) -> web.StreamResponse:
         """JSON lines of everything listed now (all markets, or `market`)."""
+        if other := self._other(request.query.get("venue")):
+            return await _told(request, Truth(other.side).instruments(request.query))
         wanted = request.query.get("market")
         if wanted is not None and wanted not in MARKETS:
             raise ValueError(f"unknown market {wanted!r}; known: {', '.join(MARKETS)}")
@@ -128,17 +140,24 @@ class Admin:
 
     async def counters(self, request: web.Request) -> web.StreamResponse:
         """What this exchange has answered and sent since it started."""
+        if other := self._other(request.query.get("venue")):
+            return _json(other.counters())
         return _json(self._venue.counters.as_json())
 
     async def list_faults(self, request: web.Request) -> web.StreamResponse:
         """The active faults, and all kinds there are."""
+        if other := self._other(request.query.get("venue")):
+            kinds = {kind: KINDS[kind] for kind in sorted(BINANCE_KINDS)}
+            return _json({"active": [fault.describe() for fault in other.side.faults.active()], "kinds": kinds})
         return _json({"active": [fault.describe() for fault in self._venue.faults.active()], "kinds": KINDS})
 
     async def add_fault(self, request: web.Request) -> web.StreamResponse:
         """Start a fault: `{"kind", "target", "seconds", "probability", …}`, or end all with `{"clear": true}`."""
         body = msgspec.json.decode(await request.read(), type=dict[str, Any])
+        other = self._other(str(body.pop("venue", "bitget")))
         if body.pop("clear", False):
-            return _json({"cleared": self._venue.faults.clear(kind=body.get("kind"))})
+            faults = other.side.faults if other else self._venue.faults
+            return _json({"cleared": faults.clear(kind=body.get("kind"))})
         kind = str(body.pop("kind", ""))
         if kind not in KINDS:
             return _json({"error": f"unknown kind {kind!r}", "kinds": list(KINDS)}, status=400)
@@ -146,12 +165,15 @@ class Admin:
         probability = float(body.pop("probability", 1.0))
         target = str(body.pop("target", "") or "*")
         limit = None if seconds is None else float(seconds)
-        return _json(self._levers.fault(kind, target=target, seconds=limit, probability=probability, **body))
+        pull = other.fault if other else self._levers.fault
+        return _json(pull(kind, target=target, seconds=limit, probability=probability, **body))
 
     async def clear_faults(self, request: web.Request) -> web.StreamResponse:
         """End the faults named by `kind` or `id`, or all."""
         ident = request.query.get("id")
-        cleared = self._venue.faults.clear(kind=request.query.get("kind"), ident=int(ident) if ident else None)
+        other = self._other(request.query.get("venue"))
+        faults = other.side.faults if other else self._venue.faults
+        cleared = faults.clear(kind=request.query.get("kind"), ident=int(ident) if ident else None)
         return _json({"cleared": cleared})
 
     async def clock(self, request: web.Request) -> web.StreamResponse:
@@ -166,6 +188,14 @@ class Admin:
             raise ValueError("speed must be between 0 and 3600")
         self._venue.clock.set(speed=speed, now_ms=None if now is None else int(now))
         return await self.clock(request)
+
+    def _other(self, venue: str | None) -> BinanceSide | None:
+        """The Binance side if that is meant, None for the Bitget side. Raises ValueError when it is not played."""
+        if venue in (None, "bitget"):
+            return None
+        if venue != "binance" or self._binance is None:
+            raise ValueError(f"no venue {venue!r} is played here; start the exchange with Binance to have it")
+        return self._binance
 
     def _instrument(self, request: web.Request) -> Instrument:
         market, symbol = request.query.get("market", ""), request.query.get("symbol", "")
@@ -204,6 +234,17 @@ class Admin:
 async def _lines(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
+    return response
+
+
+async def _told(request: web.Request, lines: AsyncIterator[bytes]) -> web.StreamResponse:
+    """Stream bunches of lines; what is wrong with the question shows before the answer has begun."""
+    first = await anext(lines, b"")
+    response = await _lines(request)
+    await response.write(first)
+    async for bunch in lines:
+        await response.write(bunch)
+    await response.write_eof()
     return response
 
 

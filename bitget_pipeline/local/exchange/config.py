@@ -27,11 +27,36 @@ class Credential:
 
 
 @dataclass(frozen=True)
+class BinanceAddress:
+    """Where the Binance side listens: spot and futures are hosts of their own."""
+
+    host: str
+    spot_port: int
+    futures_port: int
+
+    def rest_url(self, market: str) -> str:
+        """Base of the REST paths of spot or usdtm."""
+        return f"http://{self.host}:{self._port(market)}"
+
+    def ws_url(self, market: str) -> str:
+        """The socket for raw streams: on usdtm the one of market data."""
+        return f"ws://{self.host}:{self._port(market)}" + ("/ws" if market == "spot" else "/market/ws")
+
+    def _port(self, market: str) -> int:
+        return self.spot_port if market == "spot" else self.futures_port
+
+    def as_json(self) -> dict[str, dict[str, str]]:
+        """Both markets with both addresses."""
+        return {m: {"rest_url": self.rest_url(m), "ws_url": self.ws_url(m)} for m in ("spot", "usdtm")}
+
+
+@dataclass(frozen=True)
 class Address:
-    """Where a running exchange listens."""
+    """Where a running exchange listens; `binance` is None when it does not play that too."""
 
     host: str
     port: int
+    binance: BinanceAddress | None = None
 
     @property
     def rest_url(self) -> str:
@@ -54,6 +79,9 @@ class ExchangeConfig:
     `listed_days`: None lists the old instruments in 2021; a number lists them that many days before the server starts.
     `speed` accelerates market time only; the protocol timers below (seconds) stay wall time.
     `recordings`: a folder of recorded bars (see recordings.py), served as the history of their symbols.
+    `binance`: play Binance too, on two ports of its own (0 finds free ones), with pings every `binance_ping_seconds`
+    that want their answer within `binance_pong_seconds`, and `serverShutdown` announced `binance_notice_seconds` before
+    a connection's end.
     """
 
     seed: int = 7
@@ -80,6 +108,12 @@ class ExchangeConfig:
     book_checksum: bool = False
     recordings: Path | None = None
     credentials: tuple[Credential, ...] = ()
+    binance: bool = False
+    binance_spot_port: int = 0
+    binance_futures_port: int = 0
+    binance_ping_seconds: float = 20.0
+    binance_pong_seconds: float = 60.0
+    binance_notice_seconds: float = 600.0
 
     def instruments_of(self, market: str) -> int:
         """How many instruments the market lists."""

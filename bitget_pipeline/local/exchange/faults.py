@@ -15,6 +15,7 @@ from typing import Any
 
 # kind -> what it does. One row each; rest.py, sockets.py, feeds.py and levers.py ask for these names.
 KINDS: dict[str, str] = {
+    "dark": "nothing answers: REST requests are cut off, sockets are cut and new ones too",
     "rate_limit_storm": "REST answers 429 although the limit is not reached",
     "bad_json": "REST bodies are cut in the middle",
     "html_502": "REST answers 502 with an HTML page",
@@ -42,6 +43,15 @@ KINDS: dict[str, str] = {
     "halt": "the symbol `target` traded nothing from `from_ms` to `to_ms`, and has no bars of that time",
     "status": "the symbol `target` shows `status` in the instrument list",
 }
+
+
+BINANCE_KINDS = frozenset(
+    {
+        *("dark", "rate_limit_storm", "bad_json", "html_502", "slow", "error_code", "region_block", "clock_skew"),
+        *("drop", "refuse_connections", "half_open", "mute", "lose_trades", "duplicate", "bad_frame"),
+    }
+)
+"""Those that the same server can pull on its Binance side, independently."""
 
 
 @dataclass(frozen=True)

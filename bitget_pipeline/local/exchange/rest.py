@@ -70,6 +70,8 @@ class Router:
         endpoint = self._endpoints.get(path) if request.method == "GET" else None
         venue.counters.requests[path if endpoint else "(unknown)"] += 1
         remaining: int | None = None
+        if venue.faults.strikes("dark", **place):
+            return cut_off(request)
         if venue.faults.strikes("rate_limit_storm", **place):
             venue.counters.answered_429 += 1
             return self._answer(request, arrived, error=ApiError("429", "Too Many Requests", status=429))
@@ -86,10 +88,10 @@ class Router:
         if slow:
             await asyncio.sleep(float(slow.params.get("delay", 5.0)))
         if venue.faults.strikes("html_502", **place):
-            return web.Response(status=502, text=_HTML_502, content_type="text/html")
+            return web.Response(status=502, text=HTML_502, content_type="text/html")
         blocked = venue.faults.strikes("region_block", **place)
         if blocked and blocked.params.get("html"):
-            return web.Response(status=403, text=_HTML_403, content_type="text/html")
+            return web.Response(status=403, text=HTML_403, content_type="text/html")
         try:
             if blocked:
                 raise ApiError("40000", "Service is not available in your region")
@@ -141,11 +143,18 @@ class Router:
         return web.Response(status=error.status if error else 200, body=body, headers=headers)
 
 
-_HTML_403 = (
+def cut_off(request: web.Request) -> web.Response:
+    """End the connection without an answer; what is returned reaches nobody."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response(status=503)
+
+
+HTML_403 = (
     "<html>\r\n<head><title>403 Forbidden</title></head>\r\n<body>\r\n<center><h1>403 Forbidden</h1></center>\r\n"
     "<p>This service is not available in your region.</p>\r\n</body>\r\n</html>\r\n"
 )
-_HTML_502 = (
+HTML_502 = (
     "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n"
     "<hr><center>cloudflare</center>\r\n</body>\r\n</html>\r\n"
 )

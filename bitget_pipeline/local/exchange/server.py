@@ -1,5 +1,5 @@
 """
-The local exchange as a server: REST, socket and admin on one loopback port.
+The local exchange as a server: REST, socket and admin on one loopback port, and Binance on two more when it plays that.
 
 `serve` runs until told to stop (the command line); `running` is the same for a test, with levers as methods.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 from aiohttp import web
@@ -18,6 +18,7 @@ from ...errors import PortTaken, SettingsInvalid
 from ...telemetry import get_logger
 from . import rest_mix, rest_private, rest_spot
 from .admin import Admin
+from .binance import BinanceSide, playing
 from .config import MARKETS, Address, ExchangeConfig
 from .feeds import Feeds
 from .levers import Levers
@@ -32,9 +33,10 @@ log = get_logger(__name__)
 class LocalExchange:
     """A running exchange and its levers."""
 
-    def __init__(self, venue: Venue, address: Address, sockets: Sockets) -> None:
+    def __init__(self, venue: Venue, address: Address, sockets: Sockets, binance: BinanceSide | None = None) -> None:
         self.venue = venue
         self.address = address
+        self._binance = binance
         self._levers = Levers(venue, sockets)
 
     @property
@@ -46,6 +48,13 @@ class LocalExchange:
     def ws_url(self) -> str:
         """`ws://127.0.0.1:PORT/v2/ws/public`."""
         return self.address.ws_url
+
+    @property
+    def binance(self) -> BinanceSide:
+        """The Binance side and its levers. Raises ValueError when it is not played."""
+        if self._binance is None:
+            raise ValueError("this exchange does not play Binance: start it with ExchangeConfig(binance=True)")
+        return self._binance
 
     def now_ms(self) -> int:
         """Market time, Unix ms."""
@@ -102,7 +111,17 @@ async def running(config: ExchangeConfig | None = None) -> AsyncIterator[LocalEx
     feeds = Feeds(venue)
     sockets = Sockets(venue, feeds)
     feeds.each_tick += [sockets.strike, venue.warm_next]
-    runner = web.AppRunner(_app(venue, sockets), access_log=None, shutdown_timeout=1.0)
+    async with AsyncExitStack() as stack:
+        binance = await stack.enter_async_context(playing(config, venue, feeds)) if config.binance else None
+        async with _bitget(config, venue, feeds, sockets, binance) as exchange:
+            yield exchange
+
+
+@asynccontextmanager
+async def _bitget(
+    config: ExchangeConfig, venue: Venue, feeds: Feeds, sockets: Sockets, binance: BinanceSide | None
+) -> AsyncIterator[LocalExchange]:
+    runner = web.AppRunner(_app(venue, sockets, binance), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     ticking: asyncio.Task[None] | None = None
     try:
@@ -119,10 +138,10 @@ async def running(config: ExchangeConfig | None = None) -> AsyncIterator[LocalEx
                 where="local exchange",
                 remedy="stop what uses it, or choose another port (0 finds a free one)",
             ) from error
-        address = Address(config.host, runner.addresses[0][1])
+        address = Address(config.host, runner.addresses[0][1], binance.address if binance else None)
         ticking = asyncio.create_task(feeds.run())
         log.info("exchange.ready", rest_url=address.rest_url, ws_url=address.ws_url, seed=config.seed)
-        yield LocalExchange(venue, address, sockets)
+        yield LocalExchange(venue, address, sockets, binance)
     finally:
         if ticking is not None:
             ticking.cancel()
@@ -145,15 +164,16 @@ def _check(config: ExchangeConfig) -> None:
         raise SettingsInvalid(
             "the local exchange listens on this machine only", where=config.host, remedy="use 127.0.0.1"
         )
-    if not 0 <= config.port <= 65535:
-        raise SettingsInvalid(f"no such port: {config.port}", remedy="use 0 to 65535")
+    for port in (config.port, config.binance_spot_port, config.binance_futures_port):
+        if not 0 <= port <= 65535:
+            raise SettingsInvalid(f"no such port: {port}", remedy="use 0 to 65535")
     if max(config.instruments_of(market) for market in MARKETS) > 3500:
         raise SettingsInvalid("at most 3,500 instruments a market", remedy="lower the count")
     if config.speed < 0 or config.trades_per_second <= 0 or config.active_per_market < 1:
         raise SettingsInvalid("speed, trades_per_second and active_per_market must be positive")
 
 
-def _app(venue: Venue, sockets: Sockets) -> web.Application:
+def _app(venue: Venue, sockets: Sockets, binance: BinanceSide | None) -> web.Application:
     router = Router(venue, {**rest_spot.ENDPOINTS, **rest_mix.ENDPOINTS, **rest_private.ENDPOINTS})
 
     async def old_socket(request: web.Request) -> web.Response:
@@ -167,7 +187,7 @@ def _app(venue: Venue, sockets: Sockets) -> web.Application:
         return web.Response(status=400, body=encode(body), content_type="application/json")
 
     app = web.Application(client_max_size=1 << 20)
-    app.add_routes(Admin(venue, Levers(venue, sockets)).routes())
+    app.add_routes(Admin(venue, Levers(venue, sockets), binance).routes())
     app.router.add_get("/v2/ws/public", sockets.respond)
     app.router.add_get("/spot/v1/stream", old_socket)
     app.router.add_get("/mix/v1/stream", old_socket)

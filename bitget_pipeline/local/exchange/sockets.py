@@ -21,6 +21,7 @@ from .faults import Target
 from .feeds import Channel, Feeds
 from .instruments import MARKET_OF_INST_TYPE
 from .limits import Allowance
+from .rest import cut_off
 from .venue import Venue
 from .wire import encode
 
@@ -235,6 +236,8 @@ class Sockets:
         venue, address = self._venue, request.remote or "?"
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return web.Response(status=400, text='Can "Upgrade" only to "WebSocket".')
+        if venue.faults.strikes("dark"):
+            return cut_off(request)
         if venue.faults.strikes("region_block"):
             return web.Response(status=403, text="Forbidden")
         if venue.faults.strikes("refuse_connections"):
@@ -266,7 +269,7 @@ class Sockets:
         for connection in list(self.open):
             if connection.closed:
                 continue
-            if self._struck("drop", connection):
+            if self._struck("drop", connection) or self._struck("dark", connection):
                 connection.abort()
             elif self._struck("half_open", connection):
                 connection.half_open = True

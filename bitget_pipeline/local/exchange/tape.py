@@ -3,14 +3,16 @@ The tape: every trade and every one-minute bar of every instrument, for any minu
 
 A day is planned top-down: how many trades each minute has, where it closes, and how its trades split into at most
 `GROUPS` runs of one price each. Bars follow from the runs without making the trades; trades, when someone wants them, are
-cut out of the runs so that counts, volumes and turnover agree with the bars exactly. A bar opens at the previous close;
-a minute without trades is flat with volume 0. Prices, sizes and turnover are integers (see instruments.py).
+cut out of the runs so that counts, volumes and turnover agree with the bars exactly. A bar opens at the previous close,
+or at its first trade where the venue does it so; a minute without trades is flat with volume 0. Prices, sizes and
+turnover are integers (see instruments.py).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -41,7 +43,14 @@ class Day:
 class Tape:
     """Days of bars behind an LRU, and trades on demand."""
 
-    def __init__(self, recorded: RecordedMarket | None = None, *, cached_days: int = 600) -> None:
+    def __init__(
+        self,
+        recorded: RecordedMarket | None = None,
+        *,
+        cached_days: int = 600,
+        opens: Literal["previous close", "first trade"] = "previous close",
+    ) -> None:
+        self._opens_at_first_trade = opens == "first trade"
         self._recorded = recorded or RecordedMarket({})
         self._days: OrderedDict[tuple[Instrument, int], Day] = OrderedDict()
         self._closes: dict[tuple[Instrument, int], int] = {}
@@ -86,6 +95,11 @@ class Tape:
                 rows.extend(_cut(instrument, day, chosen))
             minute = number * DAY_MINUTES + until
         return rows
+
+    def day_counts(self, instrument: Instrument, day: int) -> I64:
+        """How many synthetic trades each minute of a UTC day has, without planning their prices."""
+        found = self._days.get((instrument, day))
+        return found.counts if found is not None else self._counts(instrument, day)
 
     def trade_count(self, instrument: Instrument, first_minute: int, end_minute: int) -> int:
         """How many synthetic trades there are in [first, end), without making them (within one UTC day)."""
@@ -163,6 +177,8 @@ class Tape:
             born = instrument.listed_minute - int(minutes[0])
             if before is None and len(trading) and trading[0] == born:
                 day.open[born] = prices[0, 0]
+            if self._opens_at_first_trade:
+                day.open[trading] = prices[:, 0]
             day.high, day.low = np.maximum(day.open, close), np.minimum(day.open, close)
             top = np.where(used, prices, 0).max(axis=1)
             bottom = np.where(used, prices, np.iinfo(np.int64).max).min(axis=1)

@@ -95,11 +95,12 @@ class Tickers:
         known = self._quiet.get(market)
         if known is None or known[0] != version:
             quiet = [i for i in self._universe.instruments(market) if not i.active]
-            known = self._quiet[market] = (version, _modelled(quiet, now_ms // MINUTE_MS) if quiet else {})
+            known = self._quiet[market] = (version, modelled(quiet, now_ms // MINUTE_MS) if quiet else {})
         return known[1]
 
 
-def _modelled(quiet: list[Instrument], minute: int) -> dict[Instrument, Figures]:
+def modelled(quiet: list[Instrument], minute: int) -> dict[Instrument, Figures]:
+    """The figures of quiet symbols in an epoch minute, from path and activity model, without walking their bars."""
     seeds: U64 = np.array([i.path_seed for i in quiet], dtype=np.uint64)
     own: U64 = np.array([i.own_seed for i in quiet], dtype=np.uint64)
     sigma = np.array([i.sigma for i in quiet])

@@ -1,0 +1,58 @@
+"""
+How often a subscription brings something, and how long it may therefore be silent. Pure.
+
+Kept by feed/session.py for each subscription; it is fed with the moments at which something had arrived.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+
+FAST_ARRIVALS = 30
+SLOW_ARRIVALS = 1000
+LEAST_ARRIVALS = 8
+"""Arrivals over which the pace is averaged, and how many it takes to know one at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class SilenceRules:
+    """
+    With nothing but chance between arrivals, a silence longer than `-ln(chance) / pace` has that chance only. `least` and
+    `most` bound it, in seconds.
+    """
+
+    chance: float = 1e-6
+    least: float = 15.0
+    most: float = 6 * 3600.0
+
+
+class Pace:
+    """
+    The pace of one subscription: the lower of a fast and a slow average, because one that goes quiet has not fallen
+    silent; learned from arrivals alone, so that a silence does not talk itself into being usual.
+    """
+
+    __slots__ = ("_arrivals", "_fast_gap", "_slow_gap", "heard_at")
+
+    def __init__(self) -> None:
+        self.heard_at: float | None = None
+        self._arrivals = 0
+        self._fast_gap = 0.0  # seconds between two arrivals
+        self._slow_gap = 0.0
+
+    def heard(self, *, now: float) -> None:
+        """Something arrived."""
+        if self.heard_at is not None:
+            self._arrivals += 1
+            gap = max(0.0, now - self.heard_at)
+            self._fast_gap += (gap - self._fast_gap) / min(self._arrivals, FAST_ARRIVALS)
+            self._slow_gap += (gap - self._slow_gap) / min(self._arrivals, SLOW_ARRIVALS)
+        self.heard_at = now
+
+    def silence_within(self, rules: SilenceRules) -> float | None:
+        """How many seconds it may be silent; None until its pace is known."""
+        if self._arrivals < LEAST_ARRIVALS:
+            return None
+        gap = max(self._fast_gap, self._slow_gap, 1e-3)
+        return min(rules.most, max(rules.least, -log(rules.chance) * gap))

@@ -1,0 +1,244 @@
+"""
+The scene of the kill suite: a local exchange, a real Redis, the embedded ClickHouse, a live worker, each kept alive.
+
+Made by `scene`, played on by kinds.py, looked at by compare.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from bitget_pipeline.errors import PipelineError
+from bitget_pipeline.local import redis as local_redis
+from bitget_pipeline.local.exchange import ExchangeConfig, LocalExchange, running
+from bitget_pipeline.market.instrument import Market, Symbol
+from bitget_pipeline.storage.connection import WarehouseAddress
+from bitget_pipeline.storage.migrations import migrate
+from bitget_pipeline.storage.overview import Overview
+from bitget_pipeline.storage.redis_connection import RedisAddress, connect_sync
+from bitget_pipeline.storage.warehouse import Warehouse
+
+from ..pipeline.live_runner import Where
+from .processes import Supervised
+
+Answer = TypeVar("Answer")
+
+SYMBOLS = tuple(
+    Symbol(market, name) for market in (Market.SPOT, Market.USDTM) for name in ("BTCUSDT", "ETHUSDT", "SOLUSDT")
+)
+EXCHANGE = ExchangeConfig(
+    spot_instruments=40, usdtm_instruments=20, coinm=2, usdcm=2, active_per_market=4, trades_per_second=120.0
+)
+PREFIX = "chaos:"
+STREAM_ENTRIES = 400
+"""So small a bound that a ClickHouse that is away for some seconds fills the stream."""
+
+
+class DidNotSettle(AssertionError):
+    """Something that has to happen by itself did not."""
+
+
+@dataclass
+class Scene:
+    """Everything a round may act on. `start_ms` is from when on every trade has to be stored."""
+
+    folder: Path
+    exchange: LocalExchange
+    redis_config: local_redis.RedisConfig
+    warehouse_port: int
+    redis: Supervised = field(init=False)
+    warehouse: Supervised = field(init=False)
+    worker: Supervised = field(init=False)
+    start_ms: int = 0
+    left_alone: list[Process] = field(default_factory=list)
+    """Workers that were replaced while they stood still."""
+
+    def __post_init__(self) -> None:
+        self.redis = Supervised("redis", self._start_redis)
+        self.warehouse = Supervised("clickhouse", self._start_warehouse)
+        self.worker = Supervised("worker", self._start_worker, ended=self._worker_ended)
+
+    @property
+    def processes(self) -> tuple[Supervised, ...]:
+        """Those of one host."""
+        return (self.worker, self.redis, self.warehouse)
+
+    @property
+    def worker_log(self) -> Path:
+        """What all live workers said, as JSON lines."""
+        return self.folder / "worker.log"
+
+    # ------------------------------------------------------------ how they are started
+
+    async def _start_redis(self, _: int) -> Process:
+        return await self._spawn(local_redis.command(self.redis_config), "redis.out")
+
+    async def _start_warehouse(self, _: int) -> Process:
+        command = [sys.executable, "-m", "bitget_pipeline.local.warehouse", "--data", str(self.folder / "clickhouse")]
+        return await self._spawn([*command, "--port", str(self.warehouse_port)], "clickhouse.log")
+
+    async def _start_worker(self, number: int) -> Process:
+        where = Where(
+            rest_url=self.exchange.rest_url,
+            ws_url=self.exchange.ws_url,
+            redis_port=self.redis_config.port,
+            prefix=PREFIX,
+            warehouse_port=self.warehouse_port,
+            database="chaos",
+            symbols=tuple(str(symbol) for symbol in SYMBOLS),
+            run_id=f"run-{number}",
+            spill=str(self.folder / "spill"),
+            capacity=STREAM_ENTRIES,
+        )
+        module = "bitget_pipeline_tests.chaos.worker"
+        return await self._spawn(
+            [sys.executable, "-u", "-m", module, msgspec.json.encode(where).decode()], "worker.log"
+        )
+
+    async def _spawn(self, command: list[str], log: str) -> Process:
+        environment = {name: value for name, value in os.environ.items() if name != "CLICKHOUSE_PASSWORD"}
+        with (self.folder / log).open("ab") as output:
+            return await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+            )
+
+    async def _worker_ended(self, number: int, code: int) -> None:
+        """As the live supervisor does: the lease of a run that is dead is taken from it."""
+        if code != 0:
+            with contextlib.suppress(PipelineError):
+                await asyncio.to_thread(self._overview().break_lease, f"run-{number}")
+
+    # ------------------------------------------------------------ looking
+
+    def _overview(self) -> Overview:
+        return Overview(connect_sync(RedisAddress("127.0.0.1", self.redis_config.port)), PREFIX, "0")
+
+    def open_warehouse(self) -> Warehouse:
+        """A connection of our own to the ClickHouse that runs."""
+        return Warehouse.open(WarehouseAddress("127.0.0.1", self.warehouse_port, database="chaos"))
+
+    async def asked(self, question: Callable[[], Answer]) -> Answer | None:
+        """The answer of a store, None while it cannot be reached."""
+        try:
+            return await asyncio.to_thread(question)
+        except PipelineError:
+            return None
+
+    async def stored_through(self) -> dict[str, int]:
+        """The newest stored trade of each symbol, Unix ms; empty while nobody answers."""
+
+        def ask() -> dict[str, int]:
+            with self.open_warehouse() as warehouse:
+                rows = warehouse.query(
+                    "SELECT market, symbol, toUnixTimestamp64Milli(max(ts)) FROM trades GROUP BY market, symbol"
+                )
+            return {f"{row[0]}:{row[1]}": row[2] for row in rows}
+
+        return await self.asked(ask) or {}
+
+    async def recovered(self, since_ms: int, *, within: float = 60.0) -> float:
+        """Wait until trades of after a moment are stored; the seconds it took."""
+
+        async def arrived() -> bool:
+            return max((await self.stored_through()).values(), default=0) > since_ms
+
+        return await self.until(arrived, within=within, what="trades of after the fault are stored")
+
+    async def settled(self, *, within: float = 120.0) -> int:
+        """
+        Wait until every symbol's trades are stored through now and no gap is open; the moment (Unix ms) through which
+        that is so.
+        """
+        end = self.exchange.now_ms()
+
+        async def complete() -> bool:
+            through = await self.stored_through()
+            if len(through) < len(SYMBOLS) or min(through.values()) <= end:
+                return False
+            overview = self._overview()
+            anchors = await self.asked(overview.anchors)
+            return anchors is not None and len(anchors) == len(SYMBOLS) and not any(a.gaps for a in anchors.values())
+
+        await self.until(complete, within=within, what="every gap is repaired and every symbol stored")
+        return end
+
+    async def until(self, true: Callable[[], object], *, within: float, what: str) -> float:
+        """Poll a condition; the seconds it took. Raises DidNotSettle."""
+        began = time.monotonic()
+        while True:
+            answer = true()
+            if asyncio.iscoroutine(answer):
+                answer = await answer
+            took = time.monotonic() - began
+            if answer:
+                return took
+            if took > within:
+                raise DidNotSettle(f"not within {within:.0f} s: {what}; logs: {self.folder}")
+            await asyncio.sleep(0.1)
+
+    async def ended_by_themselves(self) -> None:
+        """Workers that were replaced have to see it and end."""
+
+        def gone() -> bool:
+            return all(process.returncode is not None for process in self.left_alone)
+
+        await self.until(gone, within=30.0, what="the replaced worker has ended")
+        self.left_alone.clear()
+
+
+def free_port() -> int:
+    """A port of this machine that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.asynccontextmanager
+async def scene(folder: Path) -> AsyncIterator[Scene]:
+    """A scene whose live worker has stored the first trades; every process of it has ended after the block."""
+    (folder / "clickhouse").mkdir(parents=True)
+    config = local_redis.with_port(local_redis.RedisConfig(data=folder / "redis"))
+    async with running(EXCHANGE) as exchange, contextlib.AsyncExitStack() as stack:
+        made = Scene(folder, exchange, config, free_port())
+        stack.push_async_callback(_end, made)
+        await stack.enter_async_context(made.redis.kept())
+        await stack.enter_async_context(made.warehouse.kept())
+
+        def tables() -> bool:
+            with made.open_warehouse() as warehouse:
+                migrate(warehouse)
+            return True
+
+        async def has_tables() -> bool:
+            return await made.asked(tables) or False
+
+        await made.until(has_tables, within=60, what="ClickHouse has its tables")
+        await stack.enter_async_context(made.worker.kept())
+
+        async def first_trades() -> bool:
+            return len(await made.stored_through()) == len(SYMBOLS)
+
+        await made.until(first_trades, within=60, what="the first trades of every symbol")
+        made.start_ms = exchange.now_ms()
+        yield made
+
+
+async def _end(made: Scene) -> None:
+    for process in made.left_alone:
+        if process.returncode is None:
+            process.send_signal(signal.SIGKILL)
+            await process.wait()

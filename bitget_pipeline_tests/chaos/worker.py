@@ -1,0 +1,52 @@
+"""
+The live walk as a process of the kill suite: that of pipeline/live_runner.py, quick to notice a dead connection.
+
+`python -m bitget_pipeline_tests.chaos.worker '<json>'`; logs to stdout as JSON lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import sys
+import time
+from dataclasses import replace
+
+import msgspec
+
+from bitget_pipeline.exchange.registry import get
+from bitget_pipeline.feed.session import SessionRules
+from bitget_pipeline.pipeline.live import run_live
+from bitget_pipeline.storage.redis_connection import RedisAddress, connect
+from bitget_pipeline.storage.versions import Versions
+from bitget_pipeline.telemetry import configure
+
+from ..pipeline.live_runner import Where, plan_for, stores_at
+
+QUICK = SessionRules(ping_every=1.0, pong_within=1.0, first_data_within=3.0)
+
+
+async def main(where: Where) -> None:
+    """Run until SIGTERM, or until it fails."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    async with stores_at(where) as stores:
+        floor = await asyncio.to_thread(stores.warehouse.highest_version)
+        counter = connect(RedisAddress("127.0.0.1", where.redis_port))
+        try:
+            await run_live(
+                replace(plan_for(where), session_rules=QUICK),
+                replace(stores, versions=Versions(counter, where.prefix, floor=floor)),
+                get("bitget"),
+                clock=lambda: round(time.time() * 1000) + where.ahead_ms,
+                stop=stop,
+                rng=random.Random(where.run_id),
+            )
+        finally:
+            await counter.aclose()
+
+
+if __name__ == "__main__":
+    configure(json=True)
+    asyncio.run(main(msgspec.json.decode(sys.argv[1], type=Where)))

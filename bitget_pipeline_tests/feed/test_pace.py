@@ -1,0 +1,41 @@
+"""How long a subscription may be silent follows from its own pace."""
+
+from __future__ import annotations
+
+import pytest
+
+from bitget_pipeline.feed.pace import Pace, SilenceRules
+
+
+def arriving(*, every: float, times: int) -> Pace:
+    pace = Pace()
+    for number in range(times):
+        pace.heard(now=number * every)
+    return pace
+
+
+@pytest.mark.parametrize(("every", "within"), [(0.1, 15.0), (2.0, 27.6), (60.0, 829.0), (86_400.0, 21_600.0)])
+def test_the_slower_the_pace_the_longer_the_silence(every: float, within: float) -> None:
+    """
+    Two seconds between arrivals make half a minute of silence unlikely, a minute a quarter of an hour; within bounds.
+    """
+    assert arriving(every=every, times=50).silence_within(SilenceRules()) == pytest.approx(within, rel=0.01)
+
+
+def test_a_pace_is_not_known_from_a_few_arrivals() -> None:
+    """
+    Until then nothing is called a silence.
+    """
+    assert arriving(every=1.0, times=5).silence_within(SilenceRules()) is None
+
+
+def test_one_that_goes_quiet_may_be_silent_longer() -> None:
+    """
+    After a burst, a symbol that trades slowly again is judged by the slow pace soon.
+    """
+    pace = arriving(every=1.0, times=500)
+    for number in range(30):
+        pace.heard(now=500.0 + 20.0 * number)
+    within = pace.silence_within(SilenceRules())
+    assert within is not None
+    assert within > 100
