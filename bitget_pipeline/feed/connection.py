@@ -34,7 +34,7 @@ from ..market.instrument import Symbol
 from ..telemetry import count, get_logger
 from .renewal import renew_after
 from .session import Reconnect, Renew, Report, Send, Session, SessionRules, Stage, Stale
-from .websocket import DATA, SocketAddress, SocketEnded, WebSocket, open_socket
+from .websocket import BINARY, TEXT, SocketAddress, SocketEnded, WebSocket, open_socket
 
 __all__ = ["Connection", "Listener", "SocketAddress"]
 
@@ -168,7 +168,8 @@ class Connection:
         waiting.update(item.symbol for item in self._subscriptions if item.channel is Channel.TRADE)
         while True:
             message = await receive()
-            if message.type not in DATA:
+            kind = message.type
+            if kind is not TEXT and kind is not BINARY:
                 return f"closed by the exchange: {socket.why(message)}"
             raw = message.data
             self.frames += 1

@@ -13,7 +13,6 @@ from bitget_pipeline.defs.assets import candles_assets, derivative_assets, deriv
 from bitget_pipeline.defs.check_scope import last_week
 from bitget_pipeline.defs.checks import CHECKS, asset_checks
 from bitget_pipeline.defs.history_launcher import derivations
-from bitget_pipeline.defs.partitions import RANGE_END, RANGE_START
 from bitget_pipeline.defs.resources import PipelineResource, boot
 from bitget_pipeline.defs.sensors import archive_derivation_launchers, derivation_launchers
 from bitget_pipeline.local.exchange import ExchangeConfig, LocalExchange, running
@@ -24,6 +23,7 @@ from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.universe import Chosen, Reason
 from bitget_pipeline.pipeline.backfill import backfill_candles
 from bitget_pipeline.pipeline.discover import discover
+from bitget_pipeline.pipeline.rectangles import RANGE_END, RANGE_START
 from bitget_pipeline.storage.stamp import stamp_database
 
 MARKETS = (Market.SPOT, Market.USDTM)
