@@ -150,7 +150,6 @@ class Repairer:
         gap, work = due
         try:
             await self._page(symbol, gap, work)
-            work.failures = 0
         except LeaseLost:
             raise
         except StoreUnavailable as error:  # the ledger's; it passes by itself
@@ -208,7 +207,7 @@ class Repairer:
             work.closing = (replace(gap, fetched=gap.fetched + len(fresh)), *_VERDICTS[walk.outcome])
             await self._close(symbol, work)
         elif walk.reached != gap.before_id:
-            work.fruitless = 0
+            work.failures = work.fruitless = 0
             held = Held(symbol, walk.reached, gap.before_id, len(fresh))
             await self._append(symbol, fresh, held)
             self._progress.fetched(gap.before_id, walk.reached)

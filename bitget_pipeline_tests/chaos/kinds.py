@@ -17,7 +17,7 @@ import redis
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect_sync
 
 from .processes import Supervised
-from .scene import MINUTE, Scene
+from .scene import MINUTE, DidNotSettle, Scene
 
 Act = Callable[[Scene, random.Random], Awaitable[None]]
 
@@ -100,15 +100,20 @@ async def pause_worker(scene: Scene, rng: random.Random) -> None:
 
 
 async def replace_paused_worker(scene: Scene, rng: random.Random) -> None:
-    """It stands still for so long that it is replaced; then it wakes up beside its successor."""
+    """It stands still for so long that its successor takes the lease; then it wakes up beside it."""
+    number = scene.worker.starts
     process = scene.worker.let_go()
     if process is None:
         return
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGSTOP)
         scene.left_alone.append(process)
-        await asyncio.sleep(rng.uniform(2.5, 4.0))
-        process.send_signal(signal.SIGCONT)
+        await asyncio.sleep(rng.uniform(0.0, 2.0))
+        with contextlib.suppress(DidNotSettle):  # woken up earlier, it would rightly go on
+            await scene.until(lambda: scene.taken_over(number), within=30, what="the successor has the lease")
+            process.send_signal(signal.SIGCONT)
+            return
+        process.kill()
 
 
 async def pause_redis(scene: Scene, rng: random.Random) -> None:

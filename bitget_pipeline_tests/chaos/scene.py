@@ -134,6 +134,11 @@ class Scene:
     def _overview(self) -> Overview:
         return Overview(connect_sync(RedisAddress("127.0.0.1", self.redis_config.port)), PREFIX, "0")
 
+    async def taken_over(self, number: int) -> bool:
+        """Whether another live run than that of this number holds the lease."""
+        lease = await self.asked(self._overview().lease)
+        return lease is not None and lease.owner != f"run-{number}"
+
     def open_warehouse(self) -> Warehouse:
         """A connection of our own to the ClickHouse that runs."""
         return Warehouse.open(WarehouseAddress("127.0.0.1", self.warehouse_port, database="chaos"))

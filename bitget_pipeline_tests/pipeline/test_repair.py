@@ -21,6 +21,7 @@ from .conftest import until
 from .live_runner import Where
 from .test_live import assert_stored_is_true, live, replace_run, worker
 
+pytestmark = pytest.mark.timeout(300)  # weeks of trades go through everything
 SYMBOLS = (Symbol(Market.SPOT, "BTCUSDT"), Symbol(Market.USDTM, "BTCUSDT"))
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 SLOW = ExchangeConfig(
@@ -67,6 +68,12 @@ def gaps_open(overview: Overview) -> int:
     return sum(len(anchor.gaps) for anchor in overview.anchors().values())
 
 
+def all_stored(overview: Overview) -> bool:
+    """Whether no gap is open, and what was fetched for them has arrived in ClickHouse."""
+    waits = overview.backlog().oldest_age
+    return gaps_open(overview) == 0 and (waits is None or waits < 1.0)
+
+
 def stored(overview: Overview, run_id: str = "run-1") -> int:
     published = overview.published()
     return published.overall["stored"] if published is not None and published.overall["run_id"] == run_id else 0
@@ -90,7 +97,7 @@ async def test_a_break_of_any_length_is_repaired_row_by_row(length, where, local
             put_forward(local_exchange, length)
             end = local_exchange.now_ms()
         local_exchange.venue.clock.set(speed=60)  # the next trades come soon
-        await until(lambda: settled(overview, end), within=60, what="trades after the break, no gap")
+        await until(lambda: settled(overview, end), within=90, what="trades after the break, no gap")
         local_exchange.venue.clock.set(speed=1)
         await run.end()
     rows = await assert_stored_is_true(warehouse, local_exchange, Interval(start, end), symbols=SYMBOLS)
@@ -109,7 +116,7 @@ def settled(overview: Overview, end_ms: int) -> bool:
     return (
         published is not None
         and all(said["last_trade_ms"] > end_ms for said in published.symbols.values())
-        and gaps_open(overview) == 0
+        and all_stored(overview)
     )
 
 
@@ -136,7 +143,7 @@ async def test_a_killed_repair_goes_on_where_it_was(where, local_exchange, wareh
                 await until(lambda seen=seen: pages(local_exchange) >= seen + 5, within=30, what="a part of the repair")
                 process.kill()
             else:
-                await until(lambda: gaps_open(overview) == 0, within=60, what="the end of the repair")
+                await until(lambda: all_stored(overview), within=90, what="the end of the repair")
                 took = time.monotonic() - began
                 process.send_signal(signal.SIGTERM)
             await process.wait()
@@ -183,7 +190,7 @@ async def test_a_break_during_a_long_repair_is_repaired_first(where, local_excha
         await until(short_closed_first, what="the short break closed, the long one open")
         assert all(anchor.gaps[0].fetched > 0 for anchor in overview.anchors().values())
         local_exchange.clear("slow")
-        await until(lambda: gaps_open(overview) == 0, within=60, what="the end of all repairs")
+        await until(lambda: all_stored(overview), within=90, what="the end of all repairs")
         local_exchange.venue.clock.set(speed=1)
         await run.end()
     await assert_stored_is_true(warehouse, local_exchange, Interval(start, end), symbols=SYMBOLS)
@@ -205,7 +212,7 @@ async def test_what_is_older_than_the_trade_history_is_said_to_be_not_repairable
             await until(lambda: run.overview.published().overall["connected"] == 0, what="the break")
             put_forward(local_exchange, 95 * DAY)
             end = local_exchange.now_ms()
-        await until(lambda: run.stored() > 100 and gaps_open(overview) == 0, within=60, what="the repair")
+        await until(lambda: run.stored() > 100 and all_stored(overview), within=90, what="the repair")
         await until(lambda: len(incidents(warehouse)) == len(SYMBOLS), what="an incident of each symbol")
         await run.end()
     reachable = Interval(end - 90 * DAY + HOUR, end)
