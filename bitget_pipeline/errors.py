@@ -62,6 +62,10 @@ class LeaseLost(Transient):
     """The lease went to a successor: this run must not write any more."""
 
 
+class StillWaiting(Transient):
+    """What was asked for goes on, and is not done in the time given."""
+
+
 class StageTimedOut(Transient):
     """A stage of a live run's start took longer than it may."""
 

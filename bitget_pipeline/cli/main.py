@@ -27,6 +27,8 @@ COMMANDS = {
     "backfill": "backfill",
     "symbols": "symbols",
     "coverage": "coverage",
+    "flush": "flush",
+    "flusher": "flush",
     "settings": "settings",
     "exchange": "servers",
     "warehouse": "servers",

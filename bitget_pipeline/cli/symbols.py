@@ -1,4 +1,4 @@
-"""The symbols that are collected: which, why, and which of them whatever their volume."""
+"""The symbols that are collected: which, why, which of them whatever their volume; and lists that lost many at once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from ..errors import UnknownInstrument
-from ..market.instrument import Symbol
+from ..errors import Refused, UnknownInstrument
+from ..market.instrument import Market, Symbol
+from ..market.interval import from_ms
+from ..market.stand_in import StandIn
 from ..settings import Boot, Operational, load_operational, variable_of, warehouse_address
 from .output import as_json, boot_for, console, meant_environment, print_json, where
 
 if TYPE_CHECKING:
     from ..storage.warehouse import Warehouse
 
+STAND_IN_VENUE = "binance"
 WHEN = "the next selection takes it up (hourly, or materialize `universe` now)"
 
 
@@ -26,13 +29,18 @@ def symbols_command() -> None:
 
 
 @symbols_command.command("list")
+@click.option("--stand-ins", is_flag=True, help="Who stands in for each while Bitget is dark, or why nobody does.")
 @where
 @as_json
-def list_command(demo: bool, home: Path | None, json_wanted: bool) -> None:
+def list_command(stand_ins: bool, demo: bool, home: Path | None, json_wanted: bool) -> None:
     """The selection that holds now, with rank, volume and reason, and the pins."""
     boot = boot_for(home=home, demo=demo)
     with _open(boot) as warehouse:
         members, pins = warehouse.current_universe(), warehouse.pins()
+        decided = warehouse.stand_ins(venue=STAND_IN_VENUE) if stand_ins else []
+    if stand_ins:
+        _tell_stand_ins(boot, [member.symbol for member in members], decided, json_wanted)
+        return
     if json_wanted:
         selected = [
             {
@@ -91,6 +99,82 @@ def unpin_command(symbols: tuple[str, ...], demo: bool, home: Path | None, json_
             warehouse.unpin(symbol)
         pins = warehouse.pins()
     _tell(boot, f"unpinned {', '.join(map(str, wanted))}; {WHEN}", pins, json_wanted)
+
+
+def _tell_stand_ins(boot: Boot, selected: list[Symbol], decided: list[StandIn], json_wanted: bool) -> None:
+    known = {one.symbol: one for one in decided}
+    if json_wanted:
+        rows = [_stand_in_json(symbol, known.get(symbol)) for symbol in selected]
+        print_json({"home": str(boot.home), "venue": STAND_IN_VENUE, "stand_ins": rows})
+        return
+    table = Table("symbol", "stands in", "unit", "apart", "why", "decided (UTC)", box=None)
+    for symbol in selected:
+        one = known.get(symbol)
+        if one is None:
+            table.add_row(str(symbol), "-", "", "", "undecided", "")
+            continue
+        apart = "" if one.apart is None else f"{one.apart:.2%}"
+        unit = f"{one.factor:g}" if one.name else ""
+        name = one.name if one.stands_in else "-"
+        why = one.verdict.value.replace("_", " ") + (f" ({one.name})" if one.name and not one.stands_in else "")
+        table.add_row(str(symbol), name, unit, apart, why, f"{from_ms(one.decided_ms):%m-%d %H:%M}")
+    console().print(table if selected else "nothing is selected yet: the discovery job does it, hourly")
+    matched = sum(symbol in known and known[symbol].stands_in for symbol in selected)
+    console().print(
+        f"{STAND_IN_VENUE} stands in for {matched} of {len(selected)}; the data lies in {_place(boot)}", markup=False
+    )
+
+
+def _stand_in_json(symbol: Symbol, one: StandIn | None) -> dict[str, object]:
+    if one is None:
+        return {"symbol": str(symbol), "verdict": None}
+    return {
+        "symbol": str(symbol),
+        "verdict": one.verdict.value,
+        "stand_in": one.name or None,
+        "factor": one.factor,
+        "price": one.price or None,
+        "their_price": one.their_price or None,
+        "apart": one.apart,
+        "decided_at": from_ms(one.decided_ms).isoformat(),
+    }
+
+
+@symbols_command.command("accept-list")
+@click.argument("market", type=click.Choice([market.value for market in Market]))
+@where
+@as_json
+def accept_list_command(market: str, demo: bool, home: Path | None, json_wanted: bool) -> None:
+    """
+    Believe a list of instruments that lost more than 5 %. The exchange really delisted what it lacks: from the next
+    discovery on these symbols count as gone. Data is never deleted, and a symbol that is listed again comes back.
+    """
+    from ..pipeline.shrunken import KIND, doubt_of
+
+    boot = boot_for(home=home, demo=demo)
+    with _open(boot) as warehouse:
+        waiting = warehouse.open_incidents(KIND, market=Market(market))
+        if not waiting:
+            raise Refused(
+                f"no list of {market} waits to be accepted",
+                where=_place(boot),
+                remedy=f"open incidents of the kind {KIND} in the table `incidents` are such lists",
+            )
+        found = waiting[0]
+        doubted = doubt_of(found)
+        warehouse.note_on_incident(found, {"accepted": True})
+    missing, since = sorted(doubted.missing), from_ms(doubted.since_ms)
+    if json_wanted:
+        print_json(
+            {"home": str(boot.home), "market": market, "accepted": True, "missing": missing, "since": since.isoformat()}
+        )
+        return
+    shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+    console().print(
+        f"accepted: the list of {market} without {shown}, short since {since:%Y-%m-%d %H:%M} UTC; the next discovery takes it "
+        f"(hourly, or materialize `instruments` now); the incident lies in {_place(boot)}",
+        markup=False,
+    )
 
 
 def _open(boot: Boot) -> Warehouse:

@@ -21,10 +21,20 @@ from .assets import (
     universe,
 )
 from .checks import asset_checks
-from .jobs import archive_jobs, coverage_recount, derivation_jobs, derivative_jobs, discovery, history_jobs, live
+from .jobs import (
+    archive_derivation_jobs,
+    archive_jobs,
+    coverage_recount,
+    derivation_jobs,
+    derivative_jobs,
+    discovery,
+    history_jobs,
+    live,
+)
 from .resources import PipelineResource
 from .schedules import daily_recount, daily_top_ups, derivative_schedules, hourly_discovery
 from .sensors import (
+    archive_derivation_launchers,
     archive_launchers,
     derivation_launchers,
     first_discovery,
@@ -61,6 +71,7 @@ def build() -> dg.Definitions:
             *history_jobs(markets),
             *archive_jobs(markets),
             *derivation_jobs(markets),
+            *archive_derivation_jobs(markets),
             *derivative_jobs(markets),
         ],
         schedules=[
@@ -76,6 +87,7 @@ def build() -> dg.Definitions:
             *history_launchers(markets, grid_starts=grid_starts),
             *derivation_launchers(markets, grid_starts=grid_starts),
             *archive_launchers(markets, grid_starts=grid_starts),
+            *archive_derivation_launchers(markets, grid_starts=grid_starts),
         ],
         resources={"pipeline": pipeline},
         executor=dg.in_process_executor,

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from .partitions import RANGE_END, RANGE_START
+from ..market.interval import days_of_month
+from .partitions import EARLIEST_MONTH, RANGE_END, RANGE_START
 
 PARTITION = "dagster/partition"
 WEEK = 8
@@ -45,9 +46,14 @@ def last_week(now: datetime) -> Scope:
     return Scope((), today - timedelta(days=WEEK), today + timedelta(days=3650))
 
 
-def scope_of(tags: Mapping[str, str], *, order: Sequence[str], now: datetime) -> Scope:
+def whole_archive(now: datetime) -> Scope:
+    """All months that a grid can begin after, of all symbols: what a person who runs a check of the archive alone means."""
+    return Scope((), EARLIEST_MONTH, now.astimezone(UTC).date())
+
+
+def scope_of(tags: Mapping[str, str], *, order: Sequence[str], otherwise: Scope, months: bool = False) -> Scope:
     """
-    What a run with these tags was for; the last week when they name no symbols and days.
+    What a run with these tags was for; `otherwise` when they name no symbols and days (or `months`, by their first days).
 
     `order` is the insertion order of the market's symbol partitions, in which a range of symbols is meant.
     """
@@ -56,6 +62,8 @@ def scope_of(tags: Mapping[str, str], *, order: Sequence[str], now: datetime) ->
     first_day, _, first = start.partition("|")
     last_day, _, last = end.partition("|")
     if first not in order or last not in order:
-        return last_week(now)
+        return otherwise
     symbols = tuple(order[order.index(first) : order.index(last) + 1])
-    return Scope(symbols, date.fromisoformat(first_day), date.fromisoformat(last_day) + timedelta(days=1))
+    until = date.fromisoformat(last_day)
+    until = days_of_month(until)[-1] if months else until
+    return Scope(symbols, date.fromisoformat(first_day), until + timedelta(days=1))

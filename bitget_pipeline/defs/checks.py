@@ -1,12 +1,11 @@
 """
 Asset checks: each is a query for offenders, and passes when there are none.
 
-To add one, add a `Check(...)` here. Queries about history look at the days and symbols of their run, the others at what
-was written lately, so that their cost does not grow with the tables.
+To add one, add a `Check(...)` here, or in bar_checks.py what is true of all kinds of bars. Queries about history look at the
+days and symbols of their run, the others at what was written lately, so that their cost does not grow with the tables.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -16,129 +15,25 @@ from ..market.instrument import Market
 from ..market.interval import months_between
 from ..storage.migrations import drift
 from .assets.derivatives import futures
-from .check_scope import LISTED_WITHIN, WITHIN, Scope, scope_of
+from .bar_checks import BAR_CHECKS, EVERY_KIND, Bars
+from .check_scope import WITHIN, Scope, last_week, scope_of, whole_archive
 from .health import CHECK, evaluation, look
 from .metadata import as_table
+from .offenders import SINCE, Check
 from .partitions import EARLIEST_MONTH, MOST_KEYS, symbol_partitions
 from .resources import PipelineResource
 
-SINCE = "inserted_at >= now() - INTERVAL 1 HOUR"
 LAST_HOUR = (
     "BETWEEN toStartOfMinute(now() - INTERVAL 1 HOUR) "
     "AND toStartOfMinute(now() - INTERVAL 3 MINUTE) + INTERVAL 59999 MILLISECOND"
 )
 """Whole minutes that are settled."""
 
-OF_THE_RUN = f"WHERE market = {{market:String}} AND resolution = '1m' AND {WITHIN}"
-
-WITH_PREVIOUS = (
-    "SELECT symbol, open_time, open, high, low, "
-    "lagInFrame(toNullable(open_time)) OVER before AS previous, lagInFrame(close) OVER before AS previous_close "
-    f"FROM candles_final {OF_THE_RUN} "
-    "WINDOW before AS (PARTITION BY symbol, source ORDER BY open_time ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
-)
-"""The bars of the run, each with the time and the close of the one before."""
-
 SHOWN = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A sentence that should be true of an asset's rows; `offenders` selects the rows of which it is not."""
-
-    asset: str  # `*/candles_1m` stands for that asset of every market, `futures/…` of every futures market
-    name: str
-    sentence: str
-    offenders: str
-    columns: tuple[str, ...]
-    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
-
-
 CHECKS = (
-    Check(
-        asset="*/candles_1m",
-        name="bars_are_possible",
-        sentence="No bar has its high below or its low above another of its prices, or a negative volume.",
-        offenders=(
-            f"SELECT symbol, toString(open_time), open, high, low, close, base_volume FROM candles_final {OF_THE_RUN} "
-            "AND (high < greatest(open, close, low) OR low > least(open, close, high) OR base_volume < 0 OR low <= 0)"
-        ),
-        columns=("symbol", "opens at", "open", "high", "low", "close", "base volume"),
-    ),
-    Check(
-        asset="*/candles_1m",
-        name="bars_are_closed",
-        sentence="No bar was stored before its minute was over.",
-        offenders=(
-            f"SELECT symbol, toString(open_time), toString(received_at) FROM candles_final {OF_THE_RUN} "
-            "AND open_time + INTERVAL 1 MINUTE > received_at"
-        ),
-        columns=("symbol", "opens at", "received at"),
-    ),
-    Check(
-        asset="*/candles_1m",
-        name="complete_days_are_complete",
-        sentence="What the ledger calls complete has every bar in the table.",
-        offenders=(
-            "SELECT c.symbol, toString(c.interval_start), c.expected, "
-            "countIf(b.open_time >= c.interval_start AND b.open_time < c.interval_end) AS stored FROM "
-            "(SELECT symbol, toDate(interval_start) AS day, interval_start, interval_end, expected FROM coverage "
-            "WHERE market = {market:String} AND stream = 'candles_1m' AND state = 'complete' "
-            f"AND {LISTED_WITHIN}) AS c "
-            f"LEFT JOIN (SELECT symbol, toDate(open_time) AS day, open_time FROM candles_final {OF_THE_RUN}) AS b "
-            "ON b.symbol = c.symbol AND b.day = c.day "
-            "GROUP BY c.symbol, c.interval_start, c.expected HAVING stored != c.expected"
-        ),
-        columns=("symbol", "from", "expected", "stored"),
-    ),
-    Check(
-        asset="*/candles_1m",
-        name="bars_are_stored_once",
-        sentence="No bar is stored twice once versions of a row are merged.",
-        offenders=(
-            f"SELECT symbol, source, toString(open_time), count() AS times FROM candles_final {OF_THE_RUN} "
-            "GROUP BY symbol, source, open_time HAVING times > 1"
-        ),
-        columns=("symbol", "source", "opens at", "times"),
-    ),
-    Check(
-        asset="*/candles_1m",
-        name="times_are_on_the_grid",
-        sentence="Every bar opens at a whole minute, none of them in the future.",
-        offenders=(
-            f"SELECT symbol, toString(open_time), toString(received_at) FROM candles_final {OF_THE_RUN} "
-            "AND (open_time != toStartOfMinute(open_time) OR open_time > now())"
-        ),
-        columns=("symbol", "opens at", "received at"),
-    ),
-    Check(
-        asset="*/candles_1m",
-        name="every_gap_is_listed",
-        sentence="Minutes missing between two bars of a day are listed in the ledger, with a reason.",
-        offenders=(
-            "SELECT g.symbol, toString(g.gap_start), g.minutes, sum(greatest(0, dateDiff('minute', "
-            "greatest(c.interval_start, g.gap_start), least(c.interval_end, g.gap_end)))) AS listed FROM "
-            "(SELECT symbol, assumeNotNull(previous) + INTERVAL 1 MINUTE AS gap_start, open_time AS gap_end, "
-            f"dateDiff('minute', gap_start, gap_end) AS minutes FROM ({WITH_PREVIOUS}) "
-            "WHERE previous IS NOT NULL AND minutes > 0 AND toDate(assumeNotNull(previous)) = toDate(open_time)) AS g "
-            "LEFT JOIN (SELECT symbol, interval_start, interval_end FROM coverage WHERE market = {market:String} "
-            f"AND stream = 'candles_1m' AND state NOT IN ('complete', 'partial') AND {LISTED_WITHIN}) "
-            "AS c ON c.symbol = g.symbol GROUP BY g.symbol, g.gap_start, g.minutes HAVING listed < g.minutes"
-        ),
-        columns=("symbol", "from", "minutes missing", "minutes listed"),
-    ),
-    Check(
-        asset="*/candles_1m",
-        name="bars_fit_their_neighbours",
-        sentence="No bar lies at less than a third, or more than three times, of the bar before it.",
-        offenders=(
-            "SELECT symbol, toString(open_time), previous_close, low, high FROM "
-            f"({WITH_PREVIOUS}) WHERE previous_close > 0 AND open_time = assumeNotNull(previous) + INTERVAL 1 MINUTE "
-            "AND (high > 3 * previous_close OR low < previous_close / 3)"
-        ),
-        columns=("symbol", "opens at", "close before", "low", "high"),
-        severity=dg.AssetCheckSeverity.WARN,
-    ),
+    *BAR_CHECKS,
     Check(
         asset="coverage",
         name="no_hole_grows_old",
@@ -176,12 +71,23 @@ CHECKS = (
         columns=("at", "severity", "what"),
     ),
     Check(
+        asset="coverage",
+        name="stored_bars_still_agree",
+        sentence="Of the complete days that were fetched again in the last two nights, the exchange had changed no bar.",
+        offenders=(
+            "SELECT market, symbol, toString(opened_at), what, details FROM incidents_final "
+            "WHERE kind = 'bars_changed' AND opened_at > now() - INTERVAL 2 DAY ORDER BY opened_at DESC"
+        ),
+        columns=("market", "symbol", "found at", "what", "bars before and now"),
+        severity=dg.AssetCheckSeverity.WARN,
+    ),
+    Check(
         asset="*/candles_derived",
         name="derived_bars_agree",
-        sentence="No sampled bar made from our minutes differed from the exchange's own in the last day.",
+        sentence="No sampled bar made from our minutes differs from the exchange's own.",
         offenders=(
             "SELECT symbol, what, details FROM incidents_final WHERE kind = 'derived_differs' "
-            "AND market = {market:String} AND opened_at >= now() - INTERVAL 1 DAY ORDER BY opened_at DESC"
+            "AND market = {market:String} AND closed_at IS NULL ORDER BY opened_at DESC"
         ),
         columns=("symbol", "what", "both bars"),
     ),
@@ -324,6 +230,16 @@ CHECKS = (
         severity=dg.AssetCheckSeverity.WARN,
     ),
     Check(
+        asset="instruments",
+        name="lists_are_believed",
+        sentence="No market's list of instruments is refused for having lost more than 5 %.",
+        offenders=(
+            "SELECT market, toString(opened_at), what FROM incidents_final WHERE kind = 'shrunk_list' AND closed_at IS NULL"
+        ),
+        columns=("market", "since", "what"),
+        severity=dg.AssetCheckSeverity.WARN,
+    ),
+    Check(
         asset="universe",
         name="selection_can_be_traded",
         sentence="Something is selected, and all of it can be traded.",
@@ -341,9 +257,12 @@ def asset_checks(markets: Sequence[Market], *, grid_starts: date) -> list[dg.Ass
     """Every check as Dagster wants it, those of all markets once for each."""
     made = [_schema_matches(), _data_arrives()]
     for market in markets:
-        made.append(_opens_at_previous_close(market))
-        made.append(_keys_fit(market, "candles_1m", lambda: days_since(grid_starts)))
-        made.append(_keys_fit(market, "candles_1m_archive", lambda: len(months_between(EARLIEST_MONTH, grid_starts))))
+        made += [_opens_at_previous_close(market, bars) for bars in EVERY_KIND]
+        prices = ("mark_candles", "index_candles") if market in futures(markets) else ()
+        for asset in ("candles_1m", "candles_derived", "trades_history", *prices):
+            made.append(_keys_fit(market, asset, lambda: days_since(grid_starts)))
+        for asset in ("candles_1m_archive", "candles_derived_archive"):
+            made.append(_keys_fit(market, asset, lambda: len(months_between(EARLIEST_MONTH, grid_starts))))
     for check in CHECKS:
         place, _, name = check.asset.partition("/")
         if name:
@@ -363,7 +282,7 @@ def _as_asset_check(check: Check, asset: dg.AssetKey, market: Market | None) -> 
             "days": settings.history_days,
             "books": int(settings.books),
             "grid_start": settings.grid_start.isoformat(),
-            **(_scope(context, market).parameters if market else {}),
+            **(_scope(context, market, check.asset).parameters if market else {}),
         }
         parameters = {name: value for name, value in known.items() if f"{{{name}:" in check.offenders}
         with pipeline.warehouse() as warehouse:
@@ -373,10 +292,13 @@ def _as_asset_check(check: Check, asset: dg.AssetKey, market: Market | None) -> 
     return found
 
 
-def _scope(context: dg.AssetCheckExecutionContext, market: Market) -> Scope:
+def _scope(context: dg.AssetCheckExecutionContext, market: Market, asset: str) -> Scope:
     name = symbol_partitions(market).name
     assert name is not None
-    return scope_of(context.run.tags, order=context.instance.get_dynamic_partitions(name), now=datetime.now(UTC))
+    order, now = context.instance.get_dynamic_partitions(name), datetime.now(UTC)
+    if asset.endswith("_archive"):
+        return scope_of(context.run.tags, order=order, otherwise=whole_archive(now), months=True)
+    return scope_of(context.run.tags, order=order, otherwise=last_week(now))
 
 
 def _told(rows: Sequence[tuple[Any, ...]], columns: tuple[str, ...]) -> dict[str, Any]:
@@ -400,9 +322,9 @@ def _schema_matches() -> dg.AssetChecksDefinition:
     return schema_matches
 
 
-def _opens_at_previous_close(market: Market) -> dg.AssetChecksDefinition:
+def _opens_at_previous_close(market: Market, bars: Bars) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=dg.AssetKey([market.value, "candles_1m"]),
+        asset=dg.AssetKey([market.value, bars.asset.removeprefix("*/")]),
         name="opens_at_previous_close",
         description="How many of the run's bars open at the close of the bar before: a habit of the exchange, reported "
         "as a rate and never a failure.",
@@ -411,13 +333,14 @@ def _opens_at_previous_close(market: Market) -> dg.AssetChecksDefinition:
         context: dg.AssetCheckExecutionContext, pipeline: PipelineResource
     ) -> dg.AssetCheckResult:
         with pipeline.warehouse() as warehouse:
-            ((bars, alike),) = warehouse.query(
-                f"SELECT count(), countIf(open = previous_close) FROM ({WITH_PREVIOUS}) "
-                "WHERE open_time = assumeNotNull(previous) + INTERVAL 1 MINUTE",
-                {"market": market.value, **_scope(context, market).parameters},
+            known = {"market": market.value, **_scope(context, market, bars.asset).parameters}
+            ((compared, alike),) = warehouse.query(
+                f"SELECT count(), countIf(open = previous_close) FROM ({bars.with_previous}) "
+                "WHERE toUnixTimestamp64Milli(open_time) = toUnixTimestamp64Milli(assumeNotNull(previous)) + length",
+                known,
             )
-        rate = {"rate": round(alike / bars, 6)} if bars else {}
-        return dg.AssetCheckResult(passed=True, metadata={"bars compared": int(bars), **rate})
+        rate = {"rate": round(alike / compared, 6)} if compared else {}
+        return dg.AssetCheckResult(passed=True, metadata={"bars compared": int(compared), **rate})
 
     return opens_at_previous_close
 

@@ -15,7 +15,7 @@ from ..market.instrument import Market, Symbol
 from ..market.interval import Interval, days_of_month, months_between, to_ms
 from ..market.target import HistoryTarget, target_of
 from ..storage.warehouse import Warehouse
-from .partitions import RANGE_END, RANGE_START, Rectangle, rectangles, symbol_partitions
+from .partitions import EARLIEST_MONTH, RANGE_END, RANGE_START, Rectangle, rectangles, symbol_partitions
 
 STREAM = "candles_1m"
 
@@ -28,6 +28,9 @@ KEYS_PER_DERIVATION = 365
 
 MONTHS_PER_LAUNCH = 3
 """Months of one symbol in one run: some 750 requests, so three quarters of a minute."""
+
+MONTHS_PER_DERIVATION = 12
+"""Months of one symbol in one run that makes longer candles: a year."""
 
 
 def days_back(days: int, *, now: datetime, not_before: date) -> list[date]:
@@ -139,11 +142,11 @@ def archive_launches(
     return found
 
 
-def _consecutive(months: Sequence[date]) -> list[list[date]]:
+def _consecutive(months: Sequence[date], *, most: int = MONTHS_PER_LAUNCH) -> list[list[date]]:
     runs: list[list[date]] = []
     for month in months:
         follows = runs and (runs[-1][-1] + timedelta(days=31)).replace(day=1) == month
-        if follows and len(runs[-1]) < MONTHS_PER_LAUNCH:
+        if follows and len(runs[-1]) < most:
             runs[-1].append(month)
         else:
             runs.append([month])
@@ -162,3 +165,22 @@ def derivations(
     return rectangles(
         warehouse.underived(market, span), order=instance.get_dynamic_partitions(name), max_keys=KEYS_PER_DERIVATION
     )
+
+
+def archive_derivations(
+    warehouse: Warehouse, instance: dg.DagsterInstance, market: Market, *, grid_starts: date
+) -> list[ArchiveRange]:
+    """The months before the grid with days whose longer candles are not those of the minutes stored now, newest last."""
+    name = symbol_partitions(market).name
+    assert name is not None
+    known = set(instance.get_dynamic_partitions(name))
+    span = Interval(Interval.of_day(EARLIEST_MONTH).start_ms, Interval.of_day(grid_starts).start_ms)
+    months: dict[str, set[date]] = {}
+    for symbol, day in warehouse.underived(market, span):
+        if symbol in known:
+            months.setdefault(symbol, set()).add(day.replace(day=1))
+    return [
+        ArchiveRange(symbol, run[0], run[-1])
+        for symbol in sorted(months)
+        for run in _consecutive(sorted(months[symbol]), most=MONTHS_PER_DERIVATION)
+    ]

@@ -80,6 +80,24 @@ def derivation_jobs(markets: Sequence[Market]) -> list:
     ]
 
 
+def archive_derivation_job_name(market: Market) -> str:
+    """The name of a market's job for the longer candles of its archive."""
+    return f"{market}_archive_derivation"
+
+
+def archive_derivation_jobs(markets: Sequence[Market]) -> list:
+    """One job for each market's longer candles from before the grid; it shares the slot of the younger ones."""
+    return [
+        dg.define_asset_job(
+            archive_derivation_job_name(market),
+            selection=dg.AssetSelection.assets(dg.AssetKey([market.value, "candles_derived_archive"])),
+            tags={DERIVED_MARKET: market.value},
+            description=f"Candles of 5m to 1d of {market} from before the grid, for a range of months and symbols.",
+        )
+        for market in markets
+    ]
+
+
 def derivative_jobs(markets: Sequence[Market]) -> list:
     """What the schedules of funding and open interest start: one run for all futures markets."""
     found = [

@@ -28,6 +28,7 @@ from .health import budget_events, events, look
 from .history_launcher import (
     KEYS_PER_DERIVATION,
     ArchiveRange,
+    archive_derivations,
     archive_launches,
     days_back,
     derivations,
@@ -39,6 +40,7 @@ from .jobs import (
     HISTORY_MARKET,
     LIVE_GENERATION,
     LIVE_SHARD,
+    archive_derivation_job_name,
     archive_job_name,
     derivation_job_name,
     discovery,
@@ -211,6 +213,33 @@ def _derivation_launcher(market: Market, grid_starts: date) -> dg.SensorDefiniti
         if found and in_flight(HISTORY_MARKET) and sum(one.keys for one in found) < KEYS_PER_DERIVATION:
             return dg.SkipReason("minutes are still arriving, and too few wait for a run of their own")
         return _runs_for(found, context.cursor, now, most=1)
+
+    return launcher
+
+
+def archive_derivation_launchers(markets: Sequence[Market], *, grid_starts: date) -> list[dg.SensorDefinition]:
+    """For each market a sensor that launches the longer candles of the archive's minutes."""
+    return [_archive_derivation_launcher(market, grid_starts) for market in markets]
+
+
+def _archive_derivation_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=f"{market}_archive_derivation_launcher",
+        job_name=archive_derivation_job_name(market),
+        minimum_interval_seconds=120,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=(
+            f"Makes the longer {market} candles of months before {grid_starts} whose minutes arrived or changed: one run at a "
+            "time, up to a year of a symbol, when no minutes are arriving any more. A range that failed rests for ten minutes."
+        ),
+    )
+    def launcher(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult | dg.SkipReason:
+        for tag, why in ((DERIVED_MARKET, "a run is on its way"), (HISTORY_MARKET, "minutes are still arriving")):
+            if context.instance.get_runs_count(dg.RunsFilter(statuses=IN_FLIGHT, tags={tag: market.value})):
+                return dg.SkipReason(why)
+        with pipeline.warehouse() as warehouse:
+            found = archive_derivations(warehouse, context.instance, market, grid_starts=grid_starts)
+        return _runs_for(found, context.cursor, datetime.now(UTC), most=1)
 
     return launcher
 

@@ -13,8 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Generic, Protocol, TypeAlias, TypeVar
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from ..market.candle import Candle, Candles, Resolution
 from ..market.derivatives import FundingRate, OpenInterest, PriceKind
@@ -44,6 +47,12 @@ class Channel(StrEnum):
     CANDLE_1D = "candle_1d"
 
 
+@lru_cache(maxsize=4096)
+def _quoted(text: str) -> str:
+    """Percent-encoded as UTF-8. Kept, for nearly every request says the same words."""
+    return quote(text, safe="")
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """
@@ -59,7 +68,7 @@ class Request:
 
     def url_query(self) -> str:
         """The query as it stands in the URL, percent-encoded as UTF-8, without the question mark."""
-        return "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in self.params)
+        return "&".join(f"{_quoted(name)}={_quoted(value)}" for name, value in self.params)
 
     def raw_query(self) -> str:
         """The query as it is signed: the raw text, without the question mark."""
@@ -111,8 +120,7 @@ class SocketLimits:
 # ---------------------------------------------------------------- what a frame can be
 
 
-@dataclass(slots=True)
-class TradesFrame:
+class TradesFrame(Struct, gc=False):
     """
     Trades of one symbol, oldest first (the wire has them newest first).
 

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-import ssl
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI, ProxyError
-
-from ..errors import ExchangeUnavailable, Malformed, RegionBlocked
+from ..errors import Malformed
 from ..exchange.contract import (
     Acknowledged,
     BookFrame,
@@ -38,24 +34,11 @@ from ..market.instrument import Symbol
 from ..telemetry import count, get_logger
 from .renewal import renew_after
 from .session import Reconnect, Renew, Report, Send, Session, SessionRules, Stage, Stale
+from .websocket import DATA, SocketAddress, SocketEnded, WebSocket, open_socket
+
+__all__ = ["Connection", "Listener", "SocketAddress"]
 
 log = get_logger(__name__)
-
-MAX_FRAME_BYTES = 8 * 1024 * 1024
-"""150 book snapshots can reach 1 MB in a burst; a single frame beyond this is nothing we asked for."""
-QUEUED_FRAMES = 4096
-"""Frames received and not yet read, before the socket's own flow control holds the exchange back."""
-REGION_STATUSES = frozenset({403, 451})
-
-
-@dataclass(frozen=True, slots=True)
-class SocketAddress:
-    """Where the socket goes. `proxy` is an http:// or socks5:// address; `tls` None means the system's defaults."""
-
-    url: str
-    proxy: str | None = None
-    tls: ssl.SSLContext | None = None
-    open_within: float = 15.0
 
 
 class Listener(Protocol):
@@ -150,7 +133,7 @@ class Connection:
 
         Raises ExchangeUnavailable when no connection could be opened, RegionBlocked when the exchange says so.
         """
-        socket = await self._open()
+        socket = await open_socket(self._address)
         rules = replace(self._rules, renew_after=self._renew_after())
         self._session = Session(self._exchange, self._subscriptions, now=time.monotonic(), rules=rules)
         self._opened_at = time.monotonic()
@@ -170,50 +153,24 @@ class Connection:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._listener.disconnected(self.name, reason)
-            socket.transport.abort()  # the exchange owes us nothing more: no waiting for its closing handshake
+            await socket.abort()
         return reason
 
     def _renew_after(self) -> float:
         opened = datetime.fromtimestamp(self._clock() / 1000, UTC)
         return renew_after(opened, self._rules.renew_after, self._rules.releases, spread=random.random())
 
-    async def _open(self) -> ClientConnection:
-        try:
-            return await connect(
-                self._address.url,
-                proxy=self._address.proxy,
-                ssl=self._address.tls,
-                open_timeout=self._address.open_within,
-                close_timeout=1.0,
-                ping_interval=None,  # the exchange wants text pings, not protocol pings
-                compression=None,  # it does not negotiate any
-                max_size=MAX_FRAME_BYTES,
-                max_queue=QUEUED_FRAMES,
-            )
-        except InvalidHandshake as error:
-            status = getattr(getattr(error, "response", None), "status_code", 0)
-            if status in REGION_STATUSES:
-                raise RegionBlocked(
-                    f"the exchange refuses the websocket with HTTP {status}",
-                    where=self._address.url,
-                    remedy="it does not serve this region: use a proxy in one it serves, or try the local exchange",
-                ) from error
-            raise ExchangeUnavailable(f"no websocket: {error}", where=self._address.url) from error
-        except (OSError, TimeoutError, InvalidURI, ProxyError) as error:
-            what = str(error) or "timed out"
-            raise ExchangeUnavailable(f"no websocket: {what}", where=self._address.url) from error
-
-    async def _pump(self, socket: ClientConnection, session: Session) -> str:
+    async def _pump(self, socket: WebSocket, session: Session) -> str:
         """Read, decode, hand on. The hot path of the live walk."""
-        receive, decode, clock = socket.recv, self._exchange.decode, self._clock
+        receive, decode, clock = socket.receive, self._exchange.decode, self._clock
         deliver = self._listener.frame
         waiting, traded = self._waiting, self._traded
         waiting.update(item.symbol for item in self._subscriptions if item.channel is Channel.TRADE)
         while True:
-            try:
-                raw = await receive(decode=False)
-            except ConnectionClosed as closed:
-                return f"closed by the exchange: {closed}"
+            message = await receive()
+            if message.type not in DATA:
+                return f"closed by the exchange: {socket.why(message)}"
+            raw = message.data
             self.frames += 1
             try:
                 frame = decode(raw, received_ms=clock())
@@ -265,7 +222,7 @@ class Connection:
         self._heard.clear()
         return heard
 
-    async def _steer(self, socket: ClientConnection, session: Session) -> str:
+    async def _steer(self, socket: WebSocket, session: Session) -> str:
         """Do what the session says, when it says so."""
         while True:
             now = time.monotonic()
@@ -275,7 +232,7 @@ class Connection:
                     case Send(text):
                         try:
                             await socket.send(text)
-                        except ConnectionClosed as closed:
+                        except SocketEnded as closed:
                             return f"closed by the exchange: {closed}"
                     case Reconnect(reason):
                         return reason

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
+from msgspec import Struct
+
 from .instrument import Symbol
 
 
@@ -37,10 +39,10 @@ class Trade(NamedTuple):
     exact_ms: bool = True
 
 
-@dataclass(slots=True)
-class TradeBatch:
+class TradeBatch(Struct, gc=False):
     """
-    Trades of one symbol that arrived together, oldest first.
+    Trades of one symbol that arrived together, oldest first. One is made of every frame, so it is a Struct: made in half the
+    time, and nothing for the garbage collector to look at (it is part of no cycle).
 
     `snapshot` is true for the history that the exchange sends on subscribing; `received_ms` is our clock, Unix ms.
     `rejected` counts the rows that arrived with these and made no sense.

@@ -153,6 +153,50 @@ def shrunk(previous_count: int, count: int, *, tolerance: float = SHRINKAGE) -> 
     return count < previous_count * (1 - tolerance)
 
 
+LOSS_BORNE = 3
+"""A market of ten contracts loses a tenth whenever one is delivered: so few are believed to be missing, whatever their share."""
+BELIEVED_AFTER = timedelta(hours=24)
+BELIEVED_ANSWERS = 12
+"""
+A short list is believed when it lacks the same instruments for so long, in so many complete answers (discovery is hourly).
+No trouble of an exchange that we know of lasts a day and cuts the same rows each time; and were it wrong all the same, only
+rows are marked as gone: they come back with the next list that has them, and no data is ever deleted.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """
+    A list that is too short: which names every answer lacked since `since_ms` (Unix ms UTC), in how many answers, and
+    whether a person accepted it.
+    """
+
+    missing: frozenset[str]
+    since_ms: int
+    answers: int
+    accepted: bool = False
+
+
+def doubt(earlier: Doubt | None, missing: Collection[str], *, before: int, at_ms: int) -> Doubt:
+    """The doubt after one more answer; of another list than before it begins anew, and nobody has accepted that one."""
+    names = frozenset(missing)
+    if earlier is not None:
+        lasting = names & earlier.missing
+        if len(names - lasting) <= max(LOSS_BORNE, before * SHRINKAGE):
+            return Doubt(lasting, earlier.since_ms, earlier.answers + 1, earlier.accepted)
+    return Doubt(names, at_ms, 1)
+
+
+def believable(found: Doubt, *, at_ms: int) -> str:
+    """Why a short list is believed now, "" while it is not."""
+    if found.accepted:
+        return "a person accepted it"
+    lasted = timedelta(milliseconds=at_ms - found.since_ms)
+    if lasted >= BELIEVED_AFTER and found.answers >= BELIEVED_ANSWERS:
+        return f"it was the same in {found.answers} complete answers over {lasted.total_seconds() / 3600:.0f} hours"
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Absences:
     """Instruments that a complete list lacked: since when (Unix ms UTC of the first such list), and which are gone

@@ -35,6 +35,8 @@ APPEND_WITHIN = 5.0
 """Seconds for one call to Redis; one that hangs longer counts as failed."""
 LAST_APPEND_WITHIN = 1.5
 """The same when the run ends, which has to be done in a few seconds."""
+MARKS = (Broke, Follows)
+"""What stands among trades: asked of every frame, so made once."""
 
 
 class Appender:
@@ -230,7 +232,7 @@ class Appender:
         gaps: list[Gap] = []
         rest: list[Arrived] = []
         for index, item in enumerate(part):
-            if isinstance(item, Broke | Follows):
+            if isinstance(item, MARKS):
                 if merged:  # a mark is about what comes after it: those already taken go before
                     rest = part[index:]
                     break

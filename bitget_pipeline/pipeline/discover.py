@@ -2,8 +2,8 @@
 Discovery: every instrument of every market, kept point in time, and the tickers that rank them.
 
 From the exchange's lists into `instruments` and `tickers`; called by the assets of the same names. One market's failure
-does not lose the others; a list that lost more than 5 % is not believed; an instrument is retired only after two complete
-lists an hour apart lacked it.
+does not lose the others; a list that lost more than 5 % is not believed at once (shrunken.py); an instrument is retired
+only after two complete lists an hour apart lacked it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,14 @@ from ..guard.rate_limit import Priority
 from ..history.client import HistoryClient
 from ..market.instrument import Instrument, Market, Status, Symbol
 from ..market.interval import from_ms
-from ..market.universe import absences, shrunk
+from ..market.universe import LOSS_BORNE, absences, shrunk
 from ..storage.versions import Versions
 from ..storage.warehouse import Warehouse
 from ..telemetry import count, get_logger
-from .incidents import Incident, Severity, report_incident
+from .shrunken import whole_again, why_not_believed
 
 log = get_logger(__name__)
 
-LOSS_BORNE = 3
-"""A market of ten contracts loses a tenth whenever one is delivered: so few are believed to be missing, whatever their share."""
 _MISSING = re.compile(r"missing since (\d+)")
 """What stands in `exchange_status` of an instrument that the last complete list lacked, with Unix ms UTC."""
 
@@ -134,18 +132,15 @@ async def _discover_market(
     before = len(present) - len(absent_before)
     active = sum(one.status is not Status.RETIRED for one in page.instruments)
     if shrunk(before, active) and before - active > LOSS_BORNE:
-        what = f"the list of {market.value} shrank from {before} to {active} instruments"
-        incident = Incident(
-            f"shrunk_list:{market.value}:{run_id}",
-            "shrunk_list",
-            Severity.DEGRADED,
-            what,
-            at_ms,
-            market=market,
-            details={"before": before, "now": active},
+        there = {one.symbol for one in page.instruments if one.status is not Status.RETIRED}
+        missing = {symbol.name for symbol in present.keys() - absent_before.keys() - there}
+        what, remedy = await why_not_believed(
+            warehouse, versions, market, missing, before=before, now=active, at_ms=at_ms, run_id=run_id
         )
-        await report_incident(warehouse, versions, incident, run_id=run_id)
-        raise MalformedPage(what, remedy="it is not believed; the next discovery asks again")
+        if what:
+            raise MalformedPage(what, remedy=remedy)
+    else:
+        await whole_again(warehouse, versions, market, at_ms=at_ms, run_id=run_id)
     listed = {one.symbol: one for one in page.instruments}
     gone = absences(present.keys(), listed.keys(), absent_before, at_ms=at_ms)
     rows = list(listed.values())

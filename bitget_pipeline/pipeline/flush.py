@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ..errors import DiskFull, StoreUnavailable
+from ..errors import DiskFull, LeaseLost, StoreUnavailable
 from ..market.candle import Resolution
 from ..storage.stream import Entry, TradeStream
 from ..storage.warehouse import Warehouse
@@ -49,6 +49,9 @@ class Flusher:
     """
     Writes what waits in the stream. `run` works until cancelled; `drain` then writes what is left.
 
+    A live run's own flusher has its `fence`. One that is a process by itself has None: it serves whichever run holds the
+    lease, because what it acknowledges lies in ClickHouse whoever appended it.
+
     Raises LeaseLost when a successor took over, StoreRefused when the warehouse refuses the rows for good.
     """
 
@@ -58,7 +61,7 @@ class Flusher:
         warehouse: Warehouse,
         *,
         consumer: str,
-        fence: int,
+        fence: int | None,
         source: str,
         run_id: str,
         clock: Callable[[], int],
@@ -77,13 +80,18 @@ class Flusher:
         self._rules = rules or FlushRules()
         self._state = state
         self._held: list[Entry] = []  # read and not acknowledged
+        self._hurried = False
         self.rows = 0
         self.flushes = 0
+
+    def hurry(self) -> None:
+        """Write what waits without gathering more."""
+        self._hurried = True
 
     async def run(self) -> None:
         """Take over what a predecessor left, then write as it comes, until cancelled."""
         loop = asyncio.get_running_loop()
-        await self._take_over(idle_ms=0)
+        await self._take_over(idle_ms=self._rules.claim_idle_ms if self._fence is None else 0)
         claim_at = loop.time() + self._rules.claim_every
         trim_at = loop.time() + self._rules.trim_every
         while True:
@@ -106,19 +114,31 @@ class Flusher:
                 return self.rows - before
             await self._flush()
 
+    async def once(self, *, idle_ms: int) -> None:
+        """Write what waits and what others left for so long."""
+        await self._take_over(idle_ms=idle_ms)
+        await self.drain()
+
+    async def finish(self) -> None:
+        """Write what is held, and read no more."""
+        await self._flush()
+
     async def _gather(self) -> None:
         """Read until there are enough rows, or the first of them has waited long enough."""
         loop = asyncio.get_running_loop()
         deadline: float | None = None
         rows = sum(len(entry.batch.trades) for entry in self._held)
         while rows < self._rules.max_rows:
+            if self._hurried:
+                self._hurried, deadline = False, loop.time()
             left = self._rules.block_ms if deadline is None else int((deadline - loop.time()) * 1000)
-            if left <= 0:
+            if left <= 0 and self._held:
                 return
+            left = max(left, 1)
             wanted, block = self._rules.max_rows - rows, min(left, self._rules.block_ms)
             entries = await self._patiently(functools.partial(self._stream.read, self._consumer, wanted, block))
             if not entries:
-                if deadline is None:
+                if deadline is None or left == 1:
                     return
                 continue
             self._held += entries
@@ -143,7 +163,7 @@ class Flusher:
             return
         entries = list(self._held)
         await self._patiently(lambda: asyncio.to_thread(self._write, entries))
-        await self._patiently(lambda: self._stream.acknowledge([entry.id for entry in entries], fence=self._fence))
+        await self._patiently(lambda: self._acknowledge([entry.id for entry in entries]))
         self._held = self._held[len(entries) :]
         rows = sum(len(entry.batch.trades) for entry in entries)
         self.rows += rows
@@ -151,6 +171,17 @@ class Flusher:
         count("flush.rows", rows)
         if self._state is not None:
             self._state.note_stored((entry.batch for entry in entries), now_ms=self._clock())
+
+    async def _acknowledge(self, ids: Sequence[str]) -> None:
+        if self._fence is not None:
+            await self._stream.acknowledge(ids, fence=self._fence)
+            return
+        try:
+            await self._stream.acknowledge(ids, fence=await self._stream.fence())
+        except LeaseLost as error:  # it changed hands just now
+            raise StoreUnavailable(
+                "the lease changes hands", where="Redis", remedy="nothing, it is tried again"
+            ) from error
 
     def _write(self, entries: Sequence[Entry]) -> None:
         """The blocking part, in a thread of its own."""

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from ..market.instrument import Market, Symbol
+from ..storage.incident_rows import OpenIncident
 from ..storage.versions import Versions
 from ..storage.warehouse import Warehouse
 from ..telemetry import get_logger
@@ -49,7 +50,8 @@ class Incident:
 
 async def report_incident(warehouse: Warehouse, versions: Versions, incident: Incident, *, run_id: str) -> None:
     """Write the incident down, and into the log."""
-    log.warning("incident", kind=incident.kind, severity=incident.severity.value, what=incident.what)
+    tell = log.warning if incident.closed_ms is None else log.info
+    tell("incident", kind=incident.kind, severity=incident.severity.value, what=incident.what)
     market = incident.symbol.market if incident.symbol is not None else incident.market
     row: dict[str, Any] = {
         "incident_id": incident.incident_id,
@@ -65,3 +67,21 @@ async def report_incident(warehouse: Warehouse, versions: Versions, incident: In
         "run_id": run_id,
     }
     await asyncio.to_thread(warehouse.insert_columns, "incidents", tuple(row), [[value] for value in row.values()])
+
+
+async def close_incident(
+    warehouse: Warehouse, versions: Versions, found: OpenIncident, *, because: str, at_ms: int, run_id: str
+) -> None:
+    """An open incident is over: its last row says since when (Unix ms UTC) and why."""
+    closed = Incident(
+        found.incident_id,
+        found.kind,
+        Severity(found.severity),
+        found.what,
+        found.opened_ms,
+        at_ms,
+        found.market,
+        found.symbol,
+        {**found.details, "closed_because": because},
+    )
+    await report_incident(warehouse, versions, closed, run_id=run_id)

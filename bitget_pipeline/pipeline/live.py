@@ -186,7 +186,7 @@ class _LiveRun:
         for name, work in self._writers.work():
             self._spawn(work, name)
         self._spawn(self._herald.beat(self._writers.appender.check_store), "heartbeat")
-        self._spawn(self._herald.publish(), "publish")
+        self._spawn(self._herald.publish(self._writers.flusher.hurry), "publish")
         writing = Writing(
             self.fence,
             self.plan.run_id,

@@ -64,10 +64,13 @@ class Herald:
                 log.warning("live.heartbeat_failed", problem=str(error), silent=round(time.monotonic() - last, 1))
             await asyncio.sleep(every)
 
-    async def publish(self) -> None:
-        """Tell sensors and people how it goes; return when told to stop through Redis."""
+    async def publish(self, hurry: Callable[[], None]) -> None:
+        """
+        Tell sensors and people how it goes; `hurry` the flusher when asked to, and return when told to stop through Redis.
+        """
         run = self._run
         before = time.monotonic()
+        asked: int | None = None
         while True:
             await asyncio.sleep(run.plan.publish_every)
             now = time.monotonic()
@@ -77,6 +80,10 @@ class Herald:
             with suppress(StoreUnavailable, DiskFull):
                 await self.publish_once()
             with suppress(StoreUnavailable):
+                flushes = await run.stores.control.flushes_asked()
+                if asked is not None and flushes > asked:
+                    hurry()
+                asked = flushes
                 request = await run.stores.control.stop_request(run.plan.run_id)
                 if request is not None:
                     log.info("live.asked_to_stop", because=request.because)

@@ -20,21 +20,18 @@ from ..errors import BookBroken, DiskFull, StoreUnavailable
 from ..exchange.contract import BookFrame, Channel, Frame, Subscription
 from ..guard.backoff import Backoff
 from ..market.instrument import Symbol
-from ..market.order_book import BookSnapshot, Level, OrderBook, whole
+from ..market.order_book import BookSnapshot, whole
 from ..storage.latest import Latest, LatestBook
 from ..storage.warehouse import Warehouse
 from ..telemetry import count, get_logger
 from .companion import Writing
+from .held_book import HeldBook
 from .waiting import Waiting
 
 log = get_logger(__name__)
 
 FIXED_LEVELS = 15
 """What `books15` holds; the exchange has no `books50` (reference 6.6)."""
-AHEAD_MS = 86_400_000
-BEHIND_MS = 7 * 86_400_000
-"""A book dated further from now than this is noise; an older one would be past its table's retention at once."""
-GREATEST_SEQ = 2**63
 TELL_EVERY = 60.0
 """Seconds between two lines about one symbol in the log."""
 AT_A_TIME = 256
@@ -67,48 +64,6 @@ class BookRules:
         return Channel.BOOKS_15 if self.levels <= FIXED_LEVELS else Channel.BOOKS
 
 
-class _Held:
-    """What is known of one symbol's book."""
-
-    __slots__ = (
-        "asked",
-        "asked_at",
-        "book",
-        "broken",
-        "doubted",
-        "frame",
-        "received_ms",
-        "shared_at",
-        "taken",
-        "told_at",
-    )
-
-    def __init__(self, book: OrderBook | None) -> None:
-        self.book = book  # None: every frame is a whole book
-        self.frame: BookFrame | None = None  # the newest of them
-        self.received_ms = 0
-        self.doubted = False  # nobody carries it, or something was missed
-        self.broken = ""
-        self.asked = 0  # how often in a row it was begun anew
-        self.asked_at = 0.0
-        self.taken: tuple[int | None, int] | None = None  # number and time of the last sample
-        self.shared_at = 0.0
-        self.told_at = -TELL_EVERY
-
-    def state(self) -> tuple[int | None, int] | None:
-        """Number and time of the book at hand; None when there is none to be trusted."""
-        if self.book is not None:
-            return (self.book.seq, self.book.ts_ms) if self.book.usable else None
-        return None if self.frame is None or self.doubted else (self.frame.seq, self.frame.ts_ms)
-
-    def levels(self, count: int) -> tuple[list[Level], list[Level]]:
-        """The best levels of each side."""
-        if self.book is not None:
-            return self.book.top(count)
-        assert self.frame is not None, "asked only when there is a state"
-        return self.frame.bids[:count], self.frame.asks[:count]
-
-
 class OrderBooks:
     """The companion. `clock` is market time (Unix ms), `steady` any clock that only goes forward (seconds)."""
 
@@ -129,7 +84,7 @@ class OrderBooks:
         self.rules = rules or BookRules()
         self.channels: tuple[Channel, ...] = (self.rules.channel,)
         self._depth = FIXED_LEVELS if self.rules.channel is Channel.BOOKS_15 else None
-        self._held = {symbol: _Held(OrderBook() if self._depth is None else None) for symbol in symbols}
+        self._held = {symbol: HeldBook(followed=self._depth is None) for symbol in symbols}
         self._latest = latest
         self._warehouse = warehouse
         self._clock = clock
@@ -160,48 +115,14 @@ class OrderBooks:
             self.foreign += 1
             count("books.foreign")
             return
-        now = self._clock()
         try:
-            _possible(frame, now_ms=now)
-            if held.book is None:
-                self._replace(held, frame)
-            else:
-                self._follow(held, held.book, frame)
+            fresh = held.take(frame, now_ms=self._clock())
         except BookBroken as error:
             self._put_aside(frame.symbol, held, error)
         else:
-            held.received_ms = now
+            self.repeated += not fresh
 
-    def _replace(self, held: _Held, frame: BookFrame) -> None:
-        """A whole book. It is looked at when it is sampled; the slower of two connections brings it once more."""
-        before = None if held.doubted else held.frame
-        if before is not None and _older(frame, before):
-            self.repeated += 1
-            return
-        held.frame = frame
-        held.doubted = False
-        held.broken = ""
-
-    def _follow(self, held: _Held, book: OrderBook, frame: BookFrame) -> None:
-        if frame.snapshot:
-            fresh = book.snapshot(frame.bids, frame.asks, ts_ms=frame.ts_ms, seq=frame.seq, checksum=frame.checksum)
-            held.broken = ""
-        elif not book.intact:  # it waits for its snapshot
-            held.broken = held.broken or "changes without a snapshot"
-            return
-        else:
-            fresh = book.change(
-                frame.bids,
-                frame.asks,
-                ts_ms=frame.ts_ms,
-                seq=frame.seq,
-                prev_seq=frame.prev_seq,
-                checksum=frame.checksum,
-            )
-        if not fresh:
-            self.repeated += 1
-
-    def _put_aside(self, symbol: Symbol, held: _Held, error: BookBroken) -> None:
+    def _put_aside(self, symbol: Symbol, held: HeldBook, error: BookBroken) -> None:
         self.set_aside += 1
         count("books.set_aside")
         self.quarantine.append((symbol, error.what))
@@ -209,8 +130,6 @@ class OrderBooks:
         if now >= held.told_at + TELL_EVERY:
             held.told_at = now
             log.warning("books.set_aside", symbol=str(symbol), problem=error.what)
-        if held.book is not None and not held.book.intact:
-            held.broken = error.what
 
     def lost(self, subscriptions: Sequence[Subscription]) -> None:
         """Nobody carries these any more, or something of theirs was missed: not to be shown until proven whole."""
@@ -218,9 +137,7 @@ class OrderBooks:
             held = self._held.get(subscription.symbol)
             if held is None or subscription.channel not in self.channels:
                 continue
-            held.doubted = True
-            if held.book is not None:
-                held.book.doubt()
+            held.doubt()
 
     # ------------------------------------------------------------ what is written
 
@@ -280,7 +197,7 @@ class OrderBooks:
                     row = whole(symbol, bids, asks, ts_ms=ts_ms, seq=seq, received_ms=held.received_ms)
                 except BookBroken as error:
                     self._put_aside(symbol, held, error)
-                    held.frame = None
+                    held.forget()
                     continue
                 if not bids and not asks:
                     continue
@@ -323,7 +240,7 @@ class OrderBooks:
             "symbols": len(self._held),
             "usable": sum(state is not None for state in states),
             "broken": sum(bool(held.broken) for held in self._held.values()),
-            "levels_kept": sum(len(held.book) for held in self._held.values() if held.book is not None),
+            "levels_kept": sum(held.kept() for held in self._held.values()),
             "begun_anew": self.begun_anew,
             "set_aside": self.set_aside,
             "foreign": self.foreign,
@@ -331,17 +248,3 @@ class OrderBooks:
             "last_set_aside": last,
             "trouble": waiting["trouble"] or self._redis_trouble,
         }
-
-
-def _older(frame: BookFrame, known: BookFrame) -> bool:
-    """Whether it is not newer than the one known, by number and by time. Without numbers nobody can tell."""
-    return frame.seq is not None and known.seq is not None and frame.seq <= known.seq and frame.ts_ms <= known.ts_ms
-
-
-def _possible(frame: BookFrame, *, now_ms: int) -> None:
-    """Raise BookBroken when time or number cannot be."""
-    if not now_ms - BEHIND_MS < frame.ts_ms < now_ms + AHEAD_MS:
-        raise BookBroken(f"a book of {frame.ts_ms} ms, while it is {now_ms}")
-    for number in (frame.seq, frame.prev_seq):
-        if number is not None and not 0 <= number < GREATEST_SEQ:
-            raise BookBroken(f"the sequence number {number} cannot be")

@@ -57,6 +57,19 @@ class LiveControl:
         self._state = shard_key(prefix, shard, "state")
         self._stop = shard_key(prefix, shard, "stop")
         self._start = shard_key(prefix, shard, "start")
+        self._flush = shard_key(prefix, shard, "flush")
+
+    async def ask_to_flush(self) -> None:
+        """Whoever writes shall write at once."""
+        with translated():
+            await self._redis.incr(self._flush)
+            await self._redis.expire(self._flush, KEPT_SECONDS)
+
+    async def flushes_asked(self) -> int:
+        """How often somebody asked; a run that sees it grow writes at once."""
+        with translated():
+            found: Any = await self._redis.get(self._flush)
+        return int(found or 0)
 
     async def starting(self, run_id: str, stage: str, *, failed: str = "") -> None:
         """A run begins a stage of its start, or failed in it; its predecessor may still be at work."""

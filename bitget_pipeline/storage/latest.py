@@ -8,6 +8,7 @@ vanish by themselves when nobody renews them. Anybody may read them: `latest_boo
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,11 +16,14 @@ import msgspec
 import redis
 import redis.asyncio
 
+from ..errors import StoreUnavailable
 from ..market.instrument import Symbol
 from .keys import latest_key
 from .redis_errors import translated
 
 KEPT_SECONDS = 30
+WRITTEN_WITHIN = 2.0
+"""Seconds for one call: the next one brings newer ones anyway."""
 
 
 class LatestBook(msgspec.Struct, frozen=True, gc=False):
@@ -81,11 +85,15 @@ class Latest:
     async def _put(self, what: str, values: Mapping[Symbol, msgspec.Struct]) -> None:
         if not values:
             return
-        with translated():
-            pipeline = self._redis.pipeline(transaction=False)
-            for symbol, value in values.items():
-                pipeline.set(latest_key(self._prefix, what, str(symbol)), _encode(value), ex=KEPT_SECONDS)
-            await pipeline.execute()
+        pipeline = self._redis.pipeline(transaction=False)
+        for symbol, value in values.items():
+            pipeline.set(latest_key(self._prefix, what, str(symbol)), _encode(value), ex=KEPT_SECONDS)
+        try:
+            async with asyncio.timeout(WRITTEN_WITHIN):
+                with translated():
+                    await pipeline.execute()
+        except TimeoutError:
+            raise StoreUnavailable(f"Redis did not answer within {WRITTEN_WITHIN:g} s", where="redis") from None
 
 
 def latest_book(client: redis.Redis, prefix: str, symbol: Symbol) -> LatestBook | None:

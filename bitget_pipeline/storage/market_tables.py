@@ -295,3 +295,27 @@ OPEN_INTEREST = Table(
     version="version",
     shard_by=BY_SYMBOL,
 )
+
+VENUE_MAP = Table(
+    "venue_map",
+    "Which instrument of another venue stands in for ours while our exchange is dark, or why none does; a row for each change.",
+    (
+        MARKET,
+        SYMBOL,
+        Column("venue", WORD, "the other venue: binance"),
+        moment("decided_at", "when it was decided, UTC"),
+        Column("verdict", WORD, "matched, no_market, not_listed, not_trading, no_price or apart"),
+        Column("stand_in", "String", "the other venue's name of the instrument, empty when it has none"),
+        Column(
+            "factor", "Float64", "one unit there is so many of ours: prices there are as many times ours", "ZSTD(1)"
+        ),
+        price("price", "our last price then, quote units; 0 without one"),
+        price("their_price", "the other venue's last price then, in its own unit; 0 without one"),
+        Column("version", "UInt64", "0: a decision of one moment is one fact", "ZSTD(1)", "0"),
+        RUN_ID,
+        INSERTED,
+    ),
+    order_by="(market, symbol, venue, decided_at)",
+    version="version",
+    shard_by=BY_SYMBOL,
+)

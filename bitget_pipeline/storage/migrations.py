@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ..errors import StoreRefused
 from .connection import Connection
 from .ledgers import COVERAGE_EVIDENCE, RECONCILIATION, SCHEMA_MIGRATIONS
-from .market_tables import PRICE_CANDLES
+from .market_tables import PRICE_CANDLES, VENUE_MAP
 from .schema import LOCAL_SUFFIX, Place, Table
 from .tables import TABLES
 from .views import VIEWS
@@ -69,11 +69,16 @@ def _reconciliation(place: Place) -> list[str]:
     return RECONCILIATION.ddl(place)
 
 
+def _venue_map(place: Place) -> list[str]:
+    return VENUE_MAP.ddl(place)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "the tables of the first day", _first_day),
     Migration(2, "the ledger counts vain attempts", _added(COVERAGE_EVIDENCE, "attempts", "missed_since")),
     Migration(3, "mark and index prices", _price_candles),
     Migration(4, "minutes of ours beside the exchange's", _reconciliation),
+    Migration(5, "who stands in for whom", _venue_map),
 )
 
 

@@ -101,7 +101,7 @@ class TradeStream:
         for batch in batches:
             trades = batch.trades
             if trades:
-                newest = trades[-1].trade_id if len(trades) == 1 else max(trade[0] for trade in trades)
+                newest = max(trades).trade_id  # its first field
                 arguments += (str(batch.symbol), padded(newest) if advance else "", encode_batch(batch))
         arguments[2] = (len(arguments) - 4) // 3
         for symbol, after_id, before_id in gaps:
@@ -196,6 +196,28 @@ class TradeStream:
             return 0
         return int(await self._run(self._acknowledge, [self._fence, self._stream], [fence, self._group, *ids]))
 
+    async def fence(self) -> int:
+        """The fence that holds now, 0 when nobody ever held the lease: for flushers that are no live run."""
+        with translated():
+            found: Any = await self._redis.get(self._fence)
+        return int(found or 0)
+
+    async def last_id(self) -> str | None:
+        """The newest entry, None when the stream is empty."""
+        with translated():
+            found: Any = await self._redis.xrevrange(self._stream, count=1)
+        return found[0][0].decode() if found else None
+
+    async def is_done(self, entry_id: str) -> bool:
+        """Whether this entry and all before it are in ClickHouse."""
+        oldest = (await self.pending()).oldest_id
+        with translated():
+            groups: Any = await self._redis.xinfo_groups(self._stream)
+        delivered = next(
+            (one["last-delivered-id"].decode() for one in groups if one["name"] == self._group.encode()), "0-0"
+        )
+        return _order(delivered) >= _order(entry_id) and (oldest is None or _order(oldest) > _order(entry_id))
+
     async def trim(self) -> int:
         """Drop the entries that every group has done with; returns how many."""
         return int(await self._run(self._trim, [self._stream], []))
@@ -283,6 +305,11 @@ def _ours(error: redis.exceptions.ResponseError, stream: str, capacity: int) -> 
             remedy="ClickHouse is behind or down: bring it back, the backlog drains by itself",
         )
     return None
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    milliseconds, _, number = entry_id.partition("-")
+    return int(milliseconds), int(number or 0)
 
 
 def _entry(raw_id: bytes, fields: dict[bytes, bytes]) -> Entry:

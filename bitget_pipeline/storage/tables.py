@@ -7,7 +7,7 @@ views.py.
 Names. A table carries the plain name (`trades`): writers insert there, and several versions of a row may lie in it. A
 reader takes the view `<table>_final` (`trades_final`), which hides FINAL: each row once, the winning version, nothing
 deleted. Beside them stand the views that answer whole questions: `candles_unified` (what readers use first),
-`instruments_now`, `tickers_now`, `universe_now`, `coverage`, `pins`.
+`instruments_now`, `tickers_now`, `universe_now`, `venue_map_now`, `coverage`, `pins`.
 
 Keys. `source` stands in the sort key wherever two sources can meet. That includes `candles`: a failover may bring
 Binance's bars beside Bitget's, and neither may overwrite the other. Truth lies in key and version alone: versions of
@@ -34,6 +34,7 @@ from .market_tables import (
     TRADES,
     UNIVERSE,
     UNIVERSE_PINS,
+    VENUE_MAP,
 )
 from .schema import Table
 
@@ -49,6 +50,7 @@ TABLES: tuple[Table, ...] = (
     FUNDING_RATES,
     OPEN_INTEREST,
     PRICE_CANDLES,
+    VENUE_MAP,
     COVERAGE_EVIDENCE,
     RECONCILIATION,
     INCIDENTS,

@@ -45,6 +45,12 @@ UNIVERSE_NOW = View(
     "SELECT * FROM {db}.universe_final WHERE selected_at = (SELECT max(selected_at) FROM {db}.universe)",
 )
 
+VENUE_MAP_NOW = View(
+    "venue_map_now",
+    "Which instrument of another venue stands in for each of ours as decided last, or why none does.",
+    "SELECT * FROM {db}.venue_map_final ORDER BY market, symbol, venue, decided_at DESC LIMIT 1 BY market, symbol, venue",
+)
+
 PINS = View(
     "pins",
     "Symbols that are collected whatever their volume.",
@@ -191,6 +197,7 @@ VIEWS: tuple[View, ...] = (
     INSTRUMENTS_NOW,
     TICKERS_NOW,
     UNIVERSE_NOW,
+    VENUE_MAP_NOW,
     PINS,
     CANDLES_UNIFIED,
     MATCH_RATE,

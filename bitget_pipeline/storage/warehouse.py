@@ -2,8 +2,9 @@
 The warehouse: everything the pipeline asks of ClickHouse, in our own terms.
 
 Input: values of market/, from pipeline/; output: rows in the tables of tables.py, and values read from the views of
-views.py. What it can do is written by subject in connection.py, reference_rows.py, candle_rows.py, derived_rows.py,
-derivative_rows.py, trade_rows.py, live_candle_rows.py, reconciliation_rows.py, book_rows.py and coverage_rows.py.
+views.py. What it can do is written by subject in connection.py, reference_rows.py, venue_rows.py, candle_rows.py,
+derived_rows.py, derivative_rows.py, trade_rows.py, live_candle_rows.py, reconciliation_rows.py, book_rows.py,
+coverage_rows.py and incident_rows.py.
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ from .connection import WarehouseAddress
 from .coverage_rows import CoverageRows
 from .derivative_rows import DerivativeRows
 from .derived_rows import DerivedRows
+from .incident_rows import IncidentRows
 from .live_candle_rows import LiveCandleRows
 from .reconciliation_rows import Agreement, Reconciled, ReconciliationRows
 from .reference_rows import Member, ReferenceRows
 from .trade_rows import TradeRows
+from .venue_rows import VenueRows
 
 __all__ = ["Agreement", "CoverageState", "Evidence", "Member", "Reconciled", "Warehouse", "WarehouseAddress"]
 
 
 class Warehouse(
     ReferenceRows,
+    VenueRows,
     CandleRows,
     DerivedRows,
     DerivativeRows,
@@ -33,6 +37,7 @@ class Warehouse(
     ReconciliationRows,
     BookRows,
     CoverageRows,
+    IncidentRows,
 ):
     """
     An open connection to ClickHouse, with all that is kept there; `Warehouse.open(address)` makes one, and it closes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -20,8 +21,12 @@ from bitget_pipeline.cli.main import main
 from bitget_pipeline.cli.up import dagster_home, folder
 from bitget_pipeline.market.instrument import Instrument, Market, Status, Symbol
 from bitget_pipeline.market.interval import Interval
+from bitget_pipeline.market.stand_in import StandIn, Verdict
+from bitget_pipeline.market.trade import Trade, TradeBatch
 from bitget_pipeline.market.universe import Chosen, Reason
-from bitget_pipeline.storage.redis_connection import RedisAddress
+from bitget_pipeline.storage.lease import Lease
+from bitget_pipeline.storage.redis_connection import RedisAddress, connect
+from bitget_pipeline.storage.stream import TradeStream
 from bitget_pipeline.storage.warehouse import CoverageState, Evidence, Warehouse
 
 from .running import free_port
@@ -325,6 +330,36 @@ def test_a_pinned_symbol_is_listed_until_it_is_unpinned(run: Run, stores: dict[s
     assert json.loads(run("symbols", "list", "--json", **stores).out)["pinned"] == ["usdtm:BTCUSDT"]
 
 
+def test_the_list_says_who_stands_in_and_why_not(run: Run, stores: dict[str, str], warehouse: Warehouse) -> None:
+    """
+    For a person and for a program; what was not decided yet says so.
+    """
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    chosen = [Symbol(Market.SPOT, "BTCUSDT"), Symbol(Market.SPOT, "ETHUSDT"), Symbol(Market.USDTM, "BTCUSDT")]
+    warehouse.store_universe(
+        [Chosen(symbol, rank, 9e6, Reason.VOLUME) for rank, symbol in enumerate(chosen, start=1)],
+        selected_at=at,
+        run_id="t",
+    )
+    decided = [
+        StandIn(chosen[0], Verdict.MATCHED, "1000BTCUSDT", 1000.0, 2.0, 2010.0, 1_767_225_600_000),
+        StandIn(chosen[1], Verdict.APART, "ETHUSDT", 1.0, 100.0, 150.0, 1_767_225_600_000),
+    ]
+    assert warehouse.store_stand_ins(decided, venue="binance", run_id="t") == 2
+    assert warehouse.store_stand_ins(decided, venue="binance", run_id="t") == 0
+
+    shown = run("symbols", "list", "--stand-ins", **stores)
+    rows = json.loads(run("symbols", "list", "--stand-ins", "--json", **stores).out)["stand_ins"]
+
+    assert shown.code == 0
+    assert "undecided" in shown.out
+    assert "apart (ETHUSDT)" in shown.out
+    assert "stands in for 1 of 3" in shown.out
+    assert [row["verdict"] for row in rows] == ["matched", "apart", None]
+    assert (rows[0]["stand_in"], rows[0]["factor"]) == ("1000BTCUSDT", 1000.0)
+    assert rows[0]["apart"] == pytest.approx(0.005)
+
+
 PINS = [
     ("BTCUSDT", "'BTCUSDT' is not a symbol — write market:SYMBOL, for example spot:BTCUSDT or usdtm:BTCUSDT"),
     ("spot:BTCUSD", "the exchange does not know spot:BTCUSD — did you mean BTCUSDT"),
@@ -351,6 +386,29 @@ def test_unpinning_what_is_not_pinned_is_refused(run: Run, stores: dict[str, str
     answer = run("symbols", "unpin", "spot:ETHUSDT", **stores)
     assert answer.code == 78
     assert answer.error.strip() == "spot:ETHUSDT is not pinned — pinned are: none"
+
+
+def test_a_shortened_list_can_be_accepted_by_a_person(run: Run, stores: dict[str, str], warehouse: Warehouse) -> None:
+    """
+    While one waits; the answer names what counts as gone from then on. Where none waits, the command says so.
+    """
+    nothing = run("symbols", "accept-list", "spot", **stores)
+    assert nothing.code == 78
+    assert nothing.error.startswith("no list of spot waits to be accepted")
+
+    doubted = {"missing": ["ETHUSDT"], "since_ms": 1_790_000_000_000, "answers": 3, "accepted": False}
+    row = ("shrunk_list:spot:r", "shrunk_list", "degraded", "spot", "it shrank", json.dumps(doubted), 5, "r")
+    names = ("incident_id", "kind", "severity", "market", "what", "details", "version", "run_id")
+    warehouse.insert_columns("incidents", (*names, "opened_at"), [[value] for value in (*row, 1_790_000_000_000)])
+    told = run("symbols", "accept-list", "spot", **stores)
+    assert told.code == 0
+    assert "accepted: the list of spot without ETHUSDT, short since 2026-09-21" in told.out
+    (incident,) = warehouse.open_incidents("shrunk_list")
+    assert (incident.details["accepted"], incident.details["answers"]) == (True, 3)
+
+    again = json.loads(run("symbols", "accept-list", "spot", "--json", **stores).out)
+    assert (again["market"], again["missing"]) == ("spot", ["ETHUSDT"])
+    assert run("symbols", "accept-list", "moon", **stores).code == 2
 
 
 def test_doctor_finds_running_stores_in_order(run: Run, stores: dict[str, str]) -> None:
@@ -425,6 +483,8 @@ MISTAKES = [
     (("--from", "soon"), "'soon' is not a day (--from) — write YYYY-MM-DD"),
     (("--from", "2017-01-01"), "2017-01-01 lies before Bitget existed (--from) — begin on 2018-01-01"),
     (("--from", "2026-01-02", "--to", "2026-01-01"), "the range ends on 2026-01-01, before it begins on 2026-01-02"),
+    (("--from", "2023-01-01", "--to", "2023-01-31"), "spot:ETHUSDT has been listed since 2024-01-01"),
+    (("--from", "2026-01-01", "--to", "2999-01-01"), "2999-01-01 is not over yet (UTC)"),
     (("--from", "2026-01-01", "--resolution", "1s"), "the exchange serves no bars of 1s"),
     (("--from", "2026-01-01", "--resolution", "1h"), "bars of 1h are not fetched: they are made of 1m bars"),
     (("--from", "2026-01-01", "--resolution", "7m"), "there is no resolution '7m'"),
@@ -463,3 +523,38 @@ def test_a_dry_run_says_what_it_would_cost(run: Run, stores: dict[str, str]) -> 
     assert told["partitions"] == {"candles_1m": 2, "candles_1m_archive": 1}
     assert (told["requests"], told["rows"], told["bytes"] > 0) == (33 * 8, 33 * 1440, True)
     assert told["minutes"] == round(33 * 8 / 18 / 60, 1)
+
+
+def test_flush_brings_in_what_waits_and_says_so(
+    run: Run, warehouse: Warehouse, redis_address: RedisAddress, redis_prefix: str, tmp_path: Path
+) -> None:
+    """
+    No live run: the command itself writes what lies in Redis, and a second call finds nothing. JSON for programs.
+    """
+    environ = {
+        "BITGET_PIPELINE_EXCHANGE": "local",
+        "BITGET_PIPELINE_HOME": str(tmp_path),
+        "BITGET_PIPELINE_REDIS_PREFIX": redis_prefix,
+        "REDIS_HOST": redis_address.host,
+        "REDIS_PORT": str(redis_address.port),
+        "CLICKHOUSE_HOST": "127.0.0.1",
+        "CLICKHOUSE_PORT": str(warehouse.address.port),
+        "CLICKHOUSE_DATABASE": warehouse.address.database,
+    }
+    symbol = Symbol(Market.SPOT, "BTCUSDT")
+
+    async def put() -> None:
+        client = connect(redis_address)
+        fence = await Lease(client, redis_prefix, "0").take("run", 0.001)
+        batch = TradeBatch(symbol, [Trade(7, 1_790_000_000_000, 1.0, 2.0, True)], 1_790_000_000_000)
+        await TradeStream(client, redis_prefix, "0").append([batch], fence=fence)
+        await client.aclose()
+
+    asyncio.run(put())
+    first = run("flush", "--json", **environ)
+    assert (first.code, json.loads(first.out)["entries"], json.loads(first.out)["rows"]) == (0, 1, 1)
+    within = Interval(1_789_999_999_000, 1_790_000_001_000)
+    assert [trade.trade_id for trade in warehouse.trades(symbol, within, source="local")] == [7]
+    second = run("flush", **environ)
+    assert second.code == 0
+    assert "nothing waits" in second.out

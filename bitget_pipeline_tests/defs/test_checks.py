@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bitget_pipeline.defs.check_scope import Scope, last_week, scope_of
+from bitget_pipeline.defs.check_scope import Scope, last_week, scope_of, whole_archive
 from bitget_pipeline.defs.checks import CHECKS
 from bitget_pipeline.defs.partitions import RANGE_END, RANGE_START
 from bitget_pipeline.market.candle import Candle, Resolution
@@ -20,26 +20,30 @@ from bitget_pipeline.storage.warehouse import Agreement, CoverageState, Evidence
 
 BTC = Symbol(Market.SPOT, "BTCUSDT")
 MINUTE = 60_000
-BY_NAME = {check.name: check for check in CHECKS}
+BY_NAME = {(check.asset, check.name): check for check in CHECKS}
+MINUTES, ARCHIVE, DERIVED = "*/candles_1m", "*/candles_1m_archive", "*/candles_derived"
+KINDS = {MINUTES: Resolution.M1, ARCHIVE: Resolution.M1, DERIVED: Resolution.H1, f"{DERIVED}_archive": Resolution.H1}
+"""Of a check of the archive and its twin only the scopes differ: whole months, and by itself all that is older."""
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 WHOLE = Interval.of_day(YESTERDAY)
 
 
-def offenders(warehouse: Warehouse, name: str) -> list[tuple[object, ...]]:
+def offenders(warehouse: Warehouse, name: str, asset: str = MINUTES) -> list[tuple[object, ...]]:
     """What a check finds."""
-    query = BY_NAME[name].offenders
+    query = BY_NAME[asset, name].offenders
     week = last_week(datetime.now(UTC))
     known = {"market": "spot", "days": 1, "grid_start": "2020-01-01", "books": 1, **week.parameters}
     return warehouse.query(query, {key: value for key, value in known.items() if f"{{{key}:" in query})
 
 
-def store(warehouse: Warehouse, *bars: Candle, version: int = 2) -> None:
-    warehouse.store_candles(BTC, Resolution.M1, bars, version=version, run_id="test", source="local")
+def store(warehouse: Warehouse, *bars: Candle, version: int = 2, resolution: Resolution = Resolution.M1) -> None:
+    warehouse.store_candles(BTC, resolution, bars, version=version, run_id="test", source="local")
 
 
-def bar(minute: int, price: float = 100.0, **changes: float) -> Candle:
+def bar(number: int, price: float = 100.0, *, resolution: Resolution = Resolution.M1, **changes: float) -> Candle:
     """A bar of yesterday."""
-    flat = Candle(WHOLE.start_ms + minute * MINUTE, price, price, price, price, 1.0, price)
+    volume = float(resolution.ms // MINUTE)
+    flat = Candle(WHOLE.start_ms + number * resolution.ms, price, price, price, price, volume, volume * price)
     return flat._replace(**changes)
 
 
@@ -52,39 +56,84 @@ def say(warehouse: Warehouse, start: int, end: int, state: CoverageState, *, ver
 
 @pytest.fixture
 def right(warehouse: Warehouse) -> Warehouse:
-    """A selected symbol whose yesterday is complete."""
+    """A selected symbol whose yesterday is complete, and its hours made."""
     warehouse.store_universe([Chosen(BTC, 1, 1e9, Reason.VOLUME)], selected_at=datetime.now(UTC), run_id="test")
     store(warehouse, *(bar(minute) for minute in range(1440)), version=1)
     say(warehouse, 0, 1440, CoverageState.COMPLETE, version=1)
+    hours = [bar(hour, resolution=Resolution.H1) for hour in range(24)]
+    store(warehouse, *hours, version=1, resolution=Resolution.H1)
+    derived = Evidence(BTC, "candles_derived", WHOLE, CoverageState.COMPLETE, rows=24, expected=24, reason="test")
+    warehouse.store_evidence([derived], version=1, run_id="test")
     return warehouse
 
 
-HISTORY = [check.name for check in CHECKS if check.asset in ("*/candles_1m", "coverage")]
-
-
-@pytest.mark.parametrize("name", HISTORY)
-def test_a_check_is_silent_about_what_is_right(right: Warehouse, name: str) -> None:
+def test_every_check_is_silent_about_what_is_right(right: Warehouse) -> None:
     """
     A complete day offends nobody.
     """
-    assert offenders(right, name) == []
+    history = [key for key in BY_NAME if key[0] in (*KINDS, "coverage")]
+    assert len(history) > 24
+    assert {(asset, name): offenders(right, name, asset) for asset, name in history} == {key: [] for key in history}
+
+
+def found_by(warehouse: Warehouse, name: str) -> dict[str, int]:
+    """How many offenders each kind of bars has, those without any left out."""
+    numbers = {asset: len(offenders(warehouse, name, asset)) for asset in KINDS}
+    return {asset: number for asset, number in numbers.items() if number}
 
 
 def test_an_impossible_bar_is_found(right: Warehouse) -> None:
     """
-    Its high lies below its close.
+    A high below the close, a low above the open, negative volumes: of minutes and of longer bars.
     """
-    store(right, bar(5, high=90.0))
-    assert len(offenders(right, "bars_are_possible")) == 1
+    wrongs = {"high": 90.0, "low": 110.0, "base_volume": -1.0, "quote_volume": -1.0}
+    for resolution in (Resolution.M1, Resolution.H1):
+        bars = [bar(5 + n, resolution=resolution, **{name: wrongs[name]}) for n, name in enumerate(wrongs)]
+        store(right, *bars, resolution=resolution)
+    assert found_by(right, "bars_are_possible") == dict.fromkeys(KINDS, 4)
 
 
 def test_a_bar_off_the_grid_or_of_the_future_is_found(right: Warehouse) -> None:
     """
-    Bars open at whole minutes that have been.
+    Bars open at whole multiples of their length that have been, each when the one before it is over.
     """
-    future = to_ms(datetime.now(UTC)) // MINUTE * MINUTE + 60 * MINUTE
-    store(right, bar(5)._replace(open_ms=WHOLE.start_ms + 30_000), bar(5)._replace(open_ms=future))
-    assert len(offenders(right, "times_are_on_the_grid")) == 2
+    for resolution in (Resolution.M1, Resolution.H1):
+        future = to_ms(datetime.now(UTC)) // resolution.ms * resolution.ms + 3 * resolution.ms
+        off = bar(5, resolution=resolution)._replace(open_ms=WHOLE.start_ms + resolution.ms // 2)
+        store(right, off, off._replace(open_ms=future), resolution=resolution)
+    assert found_by(right, "times_are_on_the_grid") == dict.fromkeys(KINDS, 2)
+    assert found_by(right, "bars_are_closed") == dict.fromkeys(KINDS, 1)
+    assert found_by(right, "times_ascend") == dict.fromkeys(
+        KINDS, 2
+    )  # it lies over the bar before it, and under the next
+
+
+def test_rows_that_are_doubled_are_found(right: Warehouse) -> None:
+    """
+    The view shows each bar once, whatever the table holds: a view that did not would be found.
+    """
+    name = "bars_are_stored_once"
+    for resolution in (Resolution.M1, Resolution.H1):
+        store(right, bar(5, resolution=resolution), version=3, resolution=resolution)
+    assert found_by(right, name) == {}
+    for asset in KINDS:
+        query = BY_NAME[asset, name].offenders.replace("candles_final", "candles")
+        week = last_week(datetime.now(UTC))
+        assert len(right.query(query, {"market": "spot", **week.parameters})) == 1
+
+
+def test_an_hour_that_was_not_made_is_found(right: Warehouse) -> None:
+    """
+    All of its minutes are stored, and the longer bar of them is not.
+    """
+    gone = bar(7, resolution=Resolution.H1)
+    right.store_candles(BTC, Resolution.H1, [gone], version=2, run_id="x", source="local", deleted=True)
+    for asset in (DERIVED, f"{DERIVED}_archive"):
+        assert len(offenders(right, "whole_hours_have_their_bar", asset)) == 1
+
+    store(right, bar(7 * 60 + 5), version=2)
+    right.store_candles(BTC, Resolution.M1, [bar(7 * 60 + 5)], version=3, run_id="x", source="local", deleted=True)
+    assert offenders(right, "whole_hours_have_their_bar", DERIVED) == []
 
 
 def test_a_gap_is_found_unless_the_ledger_lists_it(right: Warehouse) -> None:
@@ -92,12 +141,13 @@ def test_a_gap_is_found_unless_the_ledger_lists_it(right: Warehouse) -> None:
     A hole is no offence, a silent hole is.
     """
     right.store_candles(BTC, Resolution.M1, [bar(7), bar(8)], version=2, run_id="x", source="local", deleted=True)
-    ((symbol, _, minutes, listed),) = offenders(right, "every_gap_is_listed")
-    assert (symbol, minutes, listed) == ("BTCUSDT", 2, 0)
-    assert len(offenders(right, "complete_days_are_complete")) == 1
+    for asset in (MINUTES, ARCHIVE):
+        ((symbol, _, minutes, listed),) = offenders(right, "every_gap_is_listed", asset)
+        assert (symbol, minutes, listed) == ("BTCUSDT", 2, 0)
+        assert len(offenders(right, "complete_days_are_complete", asset)) == 1
 
     say(right, 7, 9, CoverageState.UNKNOWN)
-    assert offenders(right, "every_gap_is_listed") == []
+    assert offenders(right, "every_gap_is_listed", MINUTES) == offenders(right, "every_gap_is_listed", ARCHIVE) == []
 
 
 def test_a_complete_day_without_any_bar_is_found(right: Warehouse) -> None:
@@ -107,8 +157,9 @@ def test_a_complete_day_without_any_bar_is_found(right: Warehouse) -> None:
     right.store_candles(
         BTC, Resolution.M1, [bar(n) for n in range(1440)], version=2, run_id="x", source="local", deleted=True
     )
-    ((symbol, _, expected, stored),) = offenders(right, "complete_days_are_complete")
-    assert (symbol, expected, stored) == ("BTCUSDT", 1440, 0)
+    for asset in (MINUTES, ARCHIVE):
+        ((symbol, _, expected, stored),) = offenders(right, "complete_days_are_complete", asset)
+        assert (symbol, expected, stored) == ("BTCUSDT", 1440, 0)
 
 
 def test_a_check_looks_at_what_its_run_was_for(right: Warehouse) -> None:
@@ -118,14 +169,22 @@ def test_a_check_looks_at_what_its_run_was_for(right: Warehouse) -> None:
     order = ["ZECUSDT", "BTCUSDT", "AAVEUSDT", "ETHUSDT"]
     now = datetime(2026, 3, 10, 1, tzinfo=UTC)
     tags = {RANGE_START: "2026-03-01|BTCUSDT", RANGE_END: "2026-03-03|AAVEUSDT"}
-    assert scope_of(tags, order=order, now=now) == Scope(("BTCUSDT", "AAVEUSDT"), date(2026, 3, 1), date(2026, 3, 4))
+    assert scope_of(tags, order=order, otherwise=last_week(now)) == Scope(
+        ("BTCUSDT", "AAVEUSDT"), date(2026, 3, 1), date(2026, 3, 4)
+    )
     one = {"dagster/partition": "2026-03-01|ETHUSDT"}
-    assert scope_of(one, order=order, now=now) == Scope(("ETHUSDT",), date(2026, 3, 1), date(2026, 3, 2))
-    assert scope_of({}, order=order, now=now) == last_week(now)
+    assert scope_of(one, order=order, otherwise=last_week(now)) == Scope(
+        ("ETHUSDT",), date(2026, 3, 1), date(2026, 3, 2)
+    )
+    assert scope_of({}, order=order, otherwise=last_week(now)) == last_week(now)
     assert last_week(now).first == date(2026, 3, 2)
+    months = {RANGE_START: "2024-01-01|ETHUSDT", RANGE_END: "2024-02-01|ETHUSDT"}
+    found_months = scope_of(months, order=order, otherwise=whole_archive(now), months=True)
+    assert found_months == Scope(("ETHUSDT",), date(2024, 1, 1), date(2024, 3, 1))
+    assert scope_of({}, order=order, otherwise=whole_archive(now)) == Scope((), date(2018, 1, 1), date(2026, 3, 10))
 
     store(right, bar(5, high=90.0))
-    query = BY_NAME["bars_are_possible"].offenders
+    query = BY_NAME[MINUTES, "bars_are_possible"].offenders
 
     def found(scope: Scope) -> int:
         return len(right.query(query, {"market": "spot", **scope.parameters}))
@@ -137,10 +196,11 @@ def test_a_check_looks_at_what_its_run_was_for(right: Warehouse) -> None:
 
 def test_a_bar_that_does_not_fit_its_neighbours_is_found(right: Warehouse) -> None:
     """
-    A price of ten times the one before, for a minute.
+    A price of ten times the one before, for one bar.
     """
-    store(right, bar(700, high=1000.0))
-    assert len(offenders(right, "bars_fit_their_neighbours")) == 1
+    for resolution in (Resolution.M1, Resolution.H1):
+        store(right, bar(17, resolution=resolution, high=1000.0), resolution=resolution)
+    assert found_by(right, "bars_fit_their_neighbours") == dict.fromkeys(KINDS, 1)
 
 
 def test_an_old_hole_is_found(right: Warehouse) -> None:
@@ -150,7 +210,7 @@ def test_an_old_hole_is_found(right: Warehouse) -> None:
     week_ago = WHOLE.start_ms - 6 * 86_400_000
     hole = Evidence(BTC, "candles_1m", Interval(week_ago, week_ago + MINUTE), CoverageState.UNKNOWN, reason="test")
     right.store_evidence([hole], version=2, run_id="test")
-    query = BY_NAME["no_hole_grows_old"].offenders
+    query = BY_NAME["coverage", "no_hole_grows_old"].offenders
     assert len(right.query(query, {"days": 30})) == 1
     assert right.query(query, {"days": 1}) == []  # outside the wanted history
 
@@ -159,7 +219,7 @@ def test_a_selected_day_without_a_row_is_found(right: Warehouse) -> None:
     """
     Three days wanted, one known.
     """
-    query = BY_NAME["every_selected_day_has_a_row"].offenders
+    query = BY_NAME["coverage", "every_selected_day_has_a_row"].offenders
     found = right.query(query, {"days": 3, "grid_start": "2020-01-01"})
     assert {row[2] for row in found} == {str(YESTERDAY - timedelta(days=n)) for n in (1, 2)}
 
@@ -185,8 +245,8 @@ def test_checks_of_books_are_silent_about_what_is_right(right: Warehouse) -> Non
     store_book(right)
     store_book(right, bids=(), ago=1)
     store_book(right, bids=(1.0,), asks=(1.1,), ago=2)
-    assert offenders(right, "books_are_possible") == []
-    assert offenders(right, "books_are_fresh") == []
+    assert offenders(right, "books_are_possible", "order_books") == []
+    assert offenders(right, "books_are_fresh", "order_books") == []
 
 
 @pytest.mark.parametrize(
@@ -198,18 +258,20 @@ def test_an_impossible_book_is_found(right: Warehouse, wrong: dict[str, Any]) ->
     Out of order, a price twice, crossed, a size that is none.
     """
     store_book(right, **wrong)
-    assert len(offenders(right, "books_are_possible")) == 1
+    assert len(offenders(right, "books_are_possible", "order_books")) == 1
 
 
 def test_a_book_that_grew_old_or_never_came_is_found(right: Warehouse) -> None:
     """
     A selected symbol without a book of the last five minutes.
     """
-    assert [row[:3] for row in offenders(right, "books_are_fresh")] == [("spot", "BTCUSDT", "none for an hour")]
+    assert [row[:3] for row in offenders(right, "books_are_fresh", "order_books")] == [
+        ("spot", "BTCUSDT", "none for an hour")
+    ]
     store_book(right, ago=400)
-    assert [row[:2] for row in offenders(right, "books_are_fresh")] == [("spot", "BTCUSDT")]
+    assert [row[:2] for row in offenders(right, "books_are_fresh", "order_books")] == [("spot", "BTCUSDT")]
     store_book(right, ago=100)
-    assert offenders(right, "books_are_fresh") == []
+    assert offenders(right, "books_are_fresh", "order_books") == []
 
 
 def test_a_minute_that_is_not_the_exchanges_is_found(warehouse: Warehouse) -> None:
@@ -225,4 +287,6 @@ def test_a_minute_that_is_not_the_exchanges_is_found(warehouse: Warehouse) -> No
         for same in [Candle(at, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)]
     ]
     warehouse.store_reconciled(found, source="local", version=1, run_id="test")
-    assert [row[3] for row in offenders(warehouse, "candles_agree_with_the_exchange")] == ["unexplained"]
+    assert [row[3] for row in offenders(warehouse, "candles_agree_with_the_exchange", "candles_live")] == [
+        "unexplained"
+    ]

@@ -89,13 +89,19 @@ def test_materializing_recounts_and_draws(warehouse: Warehouse, pipeline: Pipeli
     said = Evidence(BTC, "candles_1m", whole, CoverageState.COMPLETE, rows=rows, expected=rows, digest=digest)
     warehouse.store_evidence([said], version=1, run_id="test")
 
-    done = dg.materialize([coverage], resources={"pipeline": pipeline}, selection=[coverage])
+    done = dg.materialize(
+        [coverage],
+        resources={"pipeline": pipeline},
+        selection=[coverage],
+        run_config={"ops": {"coverage": {"config": {"sampled_days": 0}}}},  # there is no exchange here
+    )
     (event,) = done.get_asset_materialization_events()
     metadata = event.materialization.metadata
 
     assert metadata["symbol-days"].value == 6
     assert metadata["bars lost"].value == 1
     assert metadata["minutes stored"].value == 1439
+    assert metadata["complete days fetched again"].value == metadata["requests of the samples"].value == 0
     assert metadata["minutes not known"].value == 5 * 1440 + 1
     picture = str(metadata["picture"].value)
     assert "spot:BTCUSDT" in picture

@@ -50,7 +50,9 @@ def test_history_is_one_asset_for_each_market_by_day_and_symbol(specs):
     """Spot and futures share symbols, so each market has partitions of its own."""
     grids = {spec.key.to_user_string(): spec.partitions_def for spec in specs if spec.partitions_def}
 
-    everywhere = ("candles_1m", "candles_1m_archive", "candles_derived", "trades_history")
+    everywhere = (
+        "candles_1m", "candles_1m_archive", "candles_derived", "candles_derived_archive", "trades_history",
+    )  # fmt: skip
     on_both = {f"{market}/{asset}" for market in ("spot", "usdtm") for asset in everywhere}
     assert set(grids) == on_both | {"usdtm/mark_candles", "usdtm/index_candles"}
     for market in ("spot", "usdtm"):
@@ -69,6 +71,7 @@ def test_deep_history_is_by_month_and_ends_where_the_grid_begins(specs):
         assert months[0] == "2018-01-01"
         assert (date.fromisoformat(months[-1]) + timedelta(days=31)).replace(day=1).isoformat() == first_day
         assert archive.get_partitions_def_for_dimension("symbol") == days.get_partitions_def_for_dimension("symbol")
+        assert by_key[f"{market}/candles_derived_archive"] == archive
 
 
 def test_an_asset_warns_before_it_has_too_many_partitions():

@@ -5,7 +5,14 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 import pytest
 
-from bitget_pipeline.defs.history_launcher import archive_launches, days_back, launches, missing, older_days
+from bitget_pipeline.defs.history_launcher import (
+    archive_derivations,
+    archive_launches,
+    days_back,
+    launches,
+    missing,
+    older_days,
+)
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval, days_of_month
 from bitget_pipeline.market.target import HistoryTarget
@@ -115,3 +122,24 @@ def test_the_archive_begins_with_the_oldest_month_of_the_most_important_symbol(s
         "dagster/asset_partition_range_start": "2026-07-01|BTCUSDT",
         "dagster/asset_partition_range_end": "2026-08-01|BTCUSDT",
     }
+
+
+def test_months_whose_minutes_have_no_longer_candles_yet_are_derived(selected):
+    """Neighbouring months of a symbol are one run; a month that is derived, and the days of the grid, are left alone."""
+    grid_starts = date(2026, 9, 1)
+
+    def know(symbol, day, stream="candles_1m", version=1):
+        said = Evidence(symbol, stream, Interval.of_day(day), CoverageState.COMPLETE, 1440, 1440, 77, reason="test")
+        selected.store_evidence([said], version=version, run_id="test")
+
+    for symbol, month, day in ((BTC, 3, 31), (BTC, 4, 1), (BTC, 7, 9), (ETH, 5, 5), (BTC, 9, 2)):
+        know(symbol, date(2026, month, day))
+    know(ETH, date(2026, 5, 5), "candles_derived", 2)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("spot_symbols", ["ETHUSDT", "BTCUSDT"])
+        found = archive_derivations(selected, instance, Market.SPOT, grid_starts=grid_starts)
+
+    assert [(one.name, one.first_month.month, one.last_month.month) for one in found] == [
+        ("BTCUSDT", 3, 4),
+        ("BTCUSDT", 7, 7),
+    ]

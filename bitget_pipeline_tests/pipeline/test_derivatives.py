@@ -12,13 +12,16 @@ from bitget_pipeline.market.candle import Resolution
 from bitget_pipeline.market.derivatives import FundingRate, PriceKind
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval, from_ms
-from bitget_pipeline.pipeline.backfill import KeyState
-from bitget_pipeline.pipeline.discover import refresh_tickers
+from bitget_pipeline.pipeline.backfill import KeyState, backfill_candles
+from bitget_pipeline.pipeline.discover import discover, refresh_tickers
 from bitget_pipeline.pipeline.funding import collect_funding
 from bitget_pipeline.pipeline.open_interest import snapshot_open_interest
 from bitget_pipeline.pipeline.price_candles import backfill_prices
 from bitget_pipeline.storage.warehouse import CoverageState
 
+from .conftest import true_candles
+
+PRODUCTS = {Market.COINM: "COIN-FUTURES", Market.USDCM: "USDC-FUTURES"}
 BTC, ETH = Symbol(Market.USDTM, "BTCUSDT"), Symbol(Market.USDTM, "ETHUSDT")
 COIN = Symbol(Market.COINM, "BTCUSD")
 HOUR, DAY = 3_600_000, 86_400_000
@@ -174,3 +177,53 @@ async def test_a_day_of_mark_and_index_prices_is_complete_and_asked_for_once(
     assert (evidence.state, evidence.rows) == (CoverageState.COMPLETE, 1440)
     other = next(one for one in PriceKind if one is not kind)
     assert warehouse.price_candles(BTC, other, Resolution.M1, within, source="local") == []
+
+
+@pytest.mark.parametrize("market", [Market.COINM, Market.USDCM])
+async def test_the_markets_of_the_credentialed_tier_have_all_of_it(
+    local_exchange, client, exchange, warehouse, versions, clock, market
+):
+    """
+    Coin-margined and USDC contracts: funding, open interest and its worth, mark and index prices, traded minutes, each what
+    the exchange says of that market and of no other.
+    """
+    markets = (market,)
+    found = await discover(client, exchange, warehouse, versions, markets=markets, run_id="r", now_ms=clock)
+    assert not found.failed
+    await refresh_tickers(client, exchange, warehouse, markets=markets, source="local", run_id="r")
+    last = {ticker.symbol: ticker.last for ticker in warehouse.tickers(market)}
+    symbol = next(
+        one.symbol for one in warehouse.instruments(market) if one.kind == "perpetual" and last.get(one.symbol)
+    )
+    place = {"symbol": symbol.name, "productType": PRODUCTS[market]}
+
+    report = await collect_funding(
+        client, exchange, warehouse, versions, [symbol], since_ms=clock() - 30 * DAY, now_ms=clock, **PLACE
+    )
+    assert (report.failed, report.new[symbol] in (90, 91)) == ({}, True)
+    rows = await asked(local_exchange, "history-fund-rate", **place, pageSize=100, pageNo=1)
+    true = sorted(FundingRate(int(row["fundingTime"]), float(row["fundingRate"])) for row in rows)
+    stored = warehouse.funding(symbol, source="local")
+    assert stored == [rate for rate in true if rate.settled_ms >= stored[0].settled_ms]
+
+    held = await snapshot_open_interest(client, exchange, warehouse, versions, [symbol], **PLACE)
+    assert held.failed == {}
+    ((_, base, usdt),) = warehouse.open_interest(symbol, source="local")
+    said = await asked(local_exchange, "open-interest", **place)
+    assert (base, usdt) == (float(said["openInterestList"][0]["size"]), base * last[symbol])
+
+    day = from_ms(clock()).date() - timedelta(days=1)
+    within = Interval.of_day(day)
+    for kind in PriceKind:
+        prices = await backfill_prices(
+            client, exchange, warehouse, versions, [(symbol, day)], kind=kind, now_ms=clock, **PLACE
+        )
+        assert (prices.keys[symbol, day].state, prices.keys[symbol, day].error) == (KeyState.COMPLETE, "")
+        word = f"history-{kind.value}-candles"
+        page = await asked(local_exchange, word, **place, granularity="1m", endTime=within.end_ms, limit=200)
+        bars = warehouse.price_candles(symbol, kind, Resolution.M1, within, source="local")
+        assert [bar[:5] for bar in bars[-200:]] == [(int(row[0]), *map(float, row[1:5])) for row in page]
+
+    traded = await backfill_candles(client, exchange, warehouse, versions, [(symbol, day)], now_ms=clock, **PLACE)
+    assert traded.keys[symbol, day].state is KeyState.COMPLETE
+    assert warehouse.candles(symbol, Resolution.M1, within) == await true_candles(local_exchange, symbol, within)

@@ -13,7 +13,8 @@ from bitget_pipeline.market.candle import Candle, Resolution
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval, from_ms
 from bitget_pipeline.pipeline.backfill import backfill_candles
-from bitget_pipeline.pipeline.derive import RESOLUTIONS, agree, compare_derived, derive_candles
+from bitget_pipeline.pipeline.comparison import agree, compare_derived, look_at_differences
+from bitget_pipeline.pipeline.derive import RESOLUTIONS, derive_candles
 from bitget_pipeline.pipeline.discover import discover
 from bitget_pipeline.storage.warehouse import CoverageState, Evidence
 
@@ -21,7 +22,7 @@ from .conftest import SMALL, true_candles
 
 BTC = Symbol(Market.USDTM, "BTCUSDT")
 DAY = date(2026, 3, 1)
-MINUTE = 60_000
+MINUTE, DAY_MS = 60_000, 86_400_000
 WHOLE_DAY = 288 + 96 + 24 + 6 + 1
 
 
@@ -82,6 +83,27 @@ async def test_every_resolution_of_a_backfilled_day_equals_the_ground_truth(
     )
     assert sampled.bars > 8
     assert (sampled.requests, sampled.differences, sampled.failed) == (8, [], [])
+
+
+async def test_over_the_border_of_a_month_every_longer_bar_is_whole(warehouse, versions):
+    """
+    The table keeps months apart: the last four hours and the last day of one, and the first of the next, are made of
+    their own minutes.
+    """
+    days = [date(2026, 1, 31), date(2026, 2, 1)]
+    for day in days:
+        stored(warehouse, minutes_of(day, lift=float(day.day)))
+    made = await derive_candles(warehouse, versions, [(BTC, day) for day in days], source="local", run_id="r")
+
+    assert [one.rows for one in made] == [WHOLE_DAY, WHOLE_DAY]
+    for day in days:
+        minutes = minutes_of(day, lift=float(day.day))
+        for resolution in (Resolution.H4, Resolution.D1):
+            for bar in derived(warehouse, resolution, day):
+                part = [one for one in minutes if bar.open_ms <= one.open_ms < bar.open_ms + resolution.ms]
+                assert (bar.open, bar.close) == (part[0].open, part[-1].close)
+                assert (bar.high, bar.low) == (max(one.high for one in part), min(one.low for one in part))
+                assert bar.base_volume == sum(one.base_volume for one in part)
 
 
 async def test_a_bar_that_lacks_a_minute_is_not_made(warehouse, versions):
@@ -171,6 +193,43 @@ async def test_a_bar_that_differs_from_the_exchange_is_an_incident_with_both_row
     details = json.loads(rows[0][3])
     assert details["ours"]["open_ms"] == details["exchange"]["open_ms"]
     assert details["ours"]["close"] != details["exchange"]["close"]
+
+
+async def test_an_incident_is_closed_when_the_difference_is_gone(
+    local_exchange, client, exchange, warehouse, versions, clock
+):
+    """
+    The minutes are corrected, or one of them is withdrawn: the next look closes the incident and says why; while bars
+    differ it stays open since its first day.
+    """
+    place = {"source": "local", "run_id": "r"}
+    await discover(client, exchange, warehouse, versions, markets=(Market.USDTM,), run_id="r", now_ms=clock)
+    yesterday = from_ms(clock()).date() - timedelta(days=1)
+    keys = [(BTC, yesterday)]
+    stored(warehouse, minutes_of(yesterday))
+    await derive_candles(warehouse, versions, keys, **place)
+    first = await compare_derived(client, exchange, warehouse, versions, keys, now_ms=clock, samples_per_day=5, **place)
+    known = warehouse.open_incidents("derived_differs")
+    assert len(known) == len(first.differences) > 24
+
+    again = await look_at_differences(client, exchange, warehouse, versions, now_ms=lambda: clock() + DAY_MS, **place)
+    assert (again.settled, len(again.differences), again.requests) == ([], len(known), 5)
+    assert warehouse.open_incidents("derived_differs") == known  # and not opened anew
+
+    truth = await true_candles(local_exchange, BTC, Interval.of_day(yesterday))
+    stored(warehouse, truth, version=1_000)
+    stored(warehouse, truth[:1], version=1_001, deleted=True)  # takes the day's bar with it, and the first ones
+    await derive_candles(warehouse, versions, keys, **place)
+    last = await compare_derived(
+        client, exchange, warehouse, versions, keys, now_ms=clock, samples_per_day=1, seed=7, **place
+    )
+    assert last.differences == []
+    assert sorted(last.settled) == sorted(one.incident_id for one in known)
+    assert warehouse.open_incidents("derived_differs") == []
+    ((whys,),) = warehouse.query(
+        "SELECT groupUniqArray(JSONExtractString(details, 'closed_because')) FROM incidents_final"
+    )
+    assert set(whys) == {"the two bars agree now", "our bar was withdrawn with one of its minutes"}
 
 
 async def test_what_is_underived_is_what_changed_since(warehouse, versions):

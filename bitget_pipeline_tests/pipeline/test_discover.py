@@ -88,8 +88,72 @@ async def test_a_truncated_list_is_rejected_with_an_incident(discovery, local_ex
     assert [one.market for one in report.failed] == [Market.SPOT]
     assert "shrank" in report.markets[Market.SPOT].error
     assert discovery.warehouse.instruments(Market.SPOT, retired=False) == before
-    (incident,) = discovery.warehouse.query("SELECT kind, market, what FROM incidents_final")
-    assert incident[:2] == ("shrunk_list", "spot")
+    (incident,) = discovery.warehouse.open_incidents("shrunk_list")
+    told = incident.details
+    assert (incident.market, len(told["missing"])) == (Market.SPOT, told["before"] - told["now"])
+    assert "bitget-pipeline symbols accept-list spot" in incident.what
+    assert "bitget-pipeline symbols accept-list spot" in report.markets[Market.SPOT].error
+
+    assert not (await discovery()).failed
+    assert discovery.warehouse.open_incidents("shrunk_list") == []  # the list is whole again
+
+
+async def test_a_list_that_stays_short_for_a_day_is_believed(discovery, local_exchange):
+    """
+    Twelve answers alike over a day and not one before: then what it lacks counts as missing, an hour later as gone.
+    """
+    await discovery()
+    before = {one.symbol for one in discovery.warehouse.instruments(Market.SPOT, retired=False)}
+    with local_exchange.faulty("truncated_instruments", "/spot/public/symbols", keep=0.8):
+        for _ in range(12):
+            assert (await discovery()).markets[Market.SPOT].error
+            discovery.later += 2 * HOUR
+        (incident,) = discovery.warehouse.open_incidents("shrunk_list")
+        report = await discovery()
+        assert not report.failed
+        gone = set(report.markets[Market.SPOT].missing)
+        assert {symbol.name for symbol in gone} == set(incident.details["missing"])
+        assert gone < before
+        discovery.later += HOUR + 1000
+        assert set((await discovery()).markets[Market.SPOT].retired) == gone
+    ((details,),) = discovery.warehouse.query("SELECT details FROM incidents_final WHERE closed_at IS NOT NULL")
+    assert "the same in 13 complete answers over 24 hours" in details
+    assert discovery.warehouse.open_incidents("shrunk_list") == []
+
+
+async def test_lists_that_are_short_in_other_ways_are_not_believed_together(discovery, local_exchange):
+    """
+    Each time another part is missing: that is trouble, however long it lasts; and no list is believed before its own day.
+    """
+    await discovery()
+    for round_ in range(14):
+        with local_exchange.faulty("truncated_instruments", "/spot/public/symbols", keep=0.5 if round_ % 2 else 0.8):
+            report = await discovery()
+        assert [one.market for one in report.failed] == [Market.SPOT]
+        discovery.later += 2 * HOUR
+    (incident,) = discovery.warehouse.open_incidents("shrunk_list")
+    assert incident.details["answers"] < 12
+
+
+async def test_a_list_that_a_person_accepted_is_believed_at_once(discovery, local_exchange):
+    """
+    That list alone: one that lacks still others has to be accepted anew.
+    """
+    await discovery()
+    with local_exchange.faulty("truncated_instruments", "/spot/public/symbols", keep=0.8):
+        await discovery()
+    (incident,) = discovery.warehouse.open_incidents("shrunk_list")
+    discovery.warehouse.note_on_incident(incident, {"accepted": True})
+
+    with local_exchange.faulty("truncated_instruments", "/spot/public/symbols", keep=0.4):
+        assert (await discovery()).failed
+    (incident,) = discovery.warehouse.open_incidents("shrunk_list")
+    assert not incident.details["accepted"]
+    discovery.warehouse.note_on_incident(incident, {"accepted": True})
+    with local_exchange.faulty("truncated_instruments", "/spot/public/symbols", keep=0.4):
+        report = await discovery()
+    assert not report.failed
+    assert len(report.markets[Market.SPOT].missing) == len(incident.details["missing"])
 
 
 async def test_one_market_in_trouble_does_not_lose_the_others(discovery, local_exchange):

@@ -44,7 +44,11 @@ TRANSIENT = (
     "slow",
     "missing_bar",
     "changed_bar",
+    "doubled_bar",
+    "malformed_bar",
+    "shuffled_bars",
 )
+BAR = ("_bar", "_bars")
 """Levers that strike single answers; what they did must not last."""
 
 
@@ -93,8 +97,8 @@ class Trial:
         """Some levers, some of the time, for some symbols."""
         with contextlib.ExitStack() as stack:
             for kind in self.chance.sample(TRANSIENT, 3):
-                place = str(self.chance.choice(symbols)) if kind.endswith("_bar") else "/history-candles"
-                share = self.chance.uniform(0.002, 0.02) if kind.endswith("_bar") else self.chance.uniform(0.03, 0.12)
+                place = str(self.chance.choice(symbols)) if kind.endswith(BAR) else "/history-candles"
+                share = self.chance.uniform(0.002, 0.02) if kind.endswith(BAR) else self.chance.uniform(0.03, 0.12)
                 stack.enter_context(self.server.faulty(kind, place, probability=share, delay=0.05))
             if self.chance.random() < 0.5:
                 self.server.fault("rate_limit_storm", seconds=0.3)

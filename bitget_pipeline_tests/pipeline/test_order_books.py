@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -24,7 +25,7 @@ from bitget_pipeline.pipeline.intake import Intake
 from bitget_pipeline.pipeline.live_state import LiveState
 from bitget_pipeline.pipeline.order_books import BookRules, OrderBooks
 from bitget_pipeline.storage.latest import KEPT_SECONDS, Latest, latest_book, latest_books
-from bitget_pipeline.storage.redis_connection import RedisAddress, connect_sync
+from bitget_pipeline.storage.redis_connection import RedisAddress, connect, connect_sync
 from bitget_pipeline.storage.warehouse import Warehouse
 
 from .conftest import SMALL, until
@@ -325,6 +326,19 @@ async def test_a_broken_book_is_discarded_and_asked_for_anew_ever_more_rarely(li
     assert there.books.published()["broken"] == 0
 
 
+async def test_a_change_of_another_time_leaves_the_followed_book_in_doubt(listening):
+    """
+    It is not applied, so the book is not shown until something proves that nothing is missing: here nothing does.
+    """
+    there = listening(50)
+    there.hear(frame_of(channel="books", seq=None))
+    there.hear(frame_of(channel="books", action="update", seq=None, ts=str(NOW_MS + 10**9)))
+    assert (there.books.published()["usable"], there.books.published()["set_aside"]) == (0, 1)
+    there.hear(frame_of(channel="books", action="update", seq=None))
+    assert "carry no numbers" in there.books.quarantine[1][1]
+    assert there.books.published()["broken"] == 1
+
+
 async def test_an_unchanged_book_is_stored_once_and_kept_alive_in_redis(listening, redis_prefix, redis_address):
     """
     A quiet book makes no rows, and does not vanish from Redis while its connection lives.
@@ -347,6 +361,28 @@ async def test_an_unchanged_book_is_stored_once_and_kept_alive_in_redis(listenin
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert there.books.published()["stored"] + there.books.published()["waiting"] == 1
+
+
+@pytest.mark.parametrize(("listens", "words"), [(False, "cannot be reached"), (True, "did not answer within 2 s")])
+async def test_a_redis_that_is_away_does_not_keep_books_from_the_table(warehouse, redis_prefix, listens, words):
+    """
+    Whether it refuses or hangs, it is said; what is sampled is stored all the same.
+    """
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        if listens:
+            nobody.listen()
+        client = connect(RedisAddress("127.0.0.1", nobody.getsockname()[1]))
+        there = Listening(Latest(client, redis_prefix), warehouse, 15)
+        there.books.rules = replace(QUICK, write_every=0.05)
+        task = asyncio.create_task(there.books.run(there.writing(), (BTC,)))
+        for seq in range(100, 102):
+            there.hear(frame_of(seq=seq))
+            await until(lambda seq=seq: there.books.published()["stored"] > seq - 100, what="a stored book")
+        await until(lambda: words in there.books.published()["trouble"], what="the trouble")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await client.aclose()
 
 
 async def test_books_that_are_given_up_are_not_shown_and_begin_anew_afterwards(listening):

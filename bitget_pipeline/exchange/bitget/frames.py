@@ -40,6 +40,7 @@ AHEAD_MS = 86_400_000
 """A row dated more than a day after now is noise."""
 
 _TRADE_MARK = b'"channel":"trade"'
+_MARKED_WITHIN = 160  # bytes; a frame that says later what it is about is read in two steps, as any other
 _SIGNS_OF_LIFE = frozenset({b"pong", b"ping"})  # the server has been seen to ping too; no answer is needed
 _new = tuple.__new__
 
@@ -56,7 +57,7 @@ def decode(frame: str | bytes, *, received_ms: int) -> Frame:
     push: Push | None = None
     try:
         raw = frame.encode() if isinstance(frame, str) else frame
-        if _TRADE_MARK in raw:
+        if raw.find(_TRADE_MARK, 0, _MARKED_WITHIN) >= 0:
             try:
                 trades = _trade_push(raw)
             except msgspec.ValidationError:
@@ -90,12 +91,10 @@ def _trades_frame(
 ) -> TradesFrame:
     latest = received_ms + AHEAD_MS
     trades: list[Trade] = [
-        _new(Trade, (row.tradeId, row.ts, row.price, row.size, BUYS[row.side], True))
-        for row in reversed(rows)
-        if row.ts < latest
+        _new(Trade, (row.tradeId, row.ts, row.price, row.size, BUYS[row.side], True)) for row in rows if row.ts < latest
     ]
     if len(trades) > 1:
-        trades.sort()  # by id, which grows with time; the wire is newest first, so this is one look along the list
+        trades.sort()  # by id, which grows with time; the wire is newest first, which sorting only turns round
     rejected += len(rows) - len(trades)
     if rejected and not trades:
         raise ValueError(f"none of its {rejected} rows makes sense")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # kind -> what it does. One row each; rest.py, sockets.py, feeds.py and levers.py ask for these names.
+# Levers of bars act on one `granularity`, as it is spelt on the wire, or on all.
 KINDS: dict[str, str] = {
     "dark": "nothing answers: REST requests are cut off, sockets are cut and new ones too",
     "rate_limit_storm": "REST answers 429 although the limit is not reached",
@@ -27,8 +28,11 @@ KINDS: dict[str, str] = {
     "region_block": "REST answers 40000, or with `html` true a page with status 403; new sockets are refused with 403",
     "fills_history_lag": "fills-history does not know the last `lag_seconds` (default 60) yet",
     "clock_skew": "server time and requestTime are `skew_ms` (default 120000) ahead",
-    "missing_bar": "candle pages (of a `granularity`) lack the bars opening at `open_ms`, one or a list (or a share of them)",
-    "changed_bar": "candle pages show a higher high and volume in the bars opening at `open_ms`, one or a list (or a share)",
+    "missing_bar": "candle pages lack bars: those opening at `open_ms` (one or a list) or before `before_ms`, or a share",
+    "changed_bar": "candle pages show a higher high and volume in such bars",
+    "doubled_bar": "candle pages have such bars twice",
+    "malformed_bar": "candle pages have such bars spoilt: `how` text (the default), short, zero or off_grid",
+    "shuffled_bars": "the bars of a candle page are not in order",
     "drop": "sockets are cut without a close frame: once, or with `seconds` again and again",
     "refuse_connections": "new sockets are refused",
     "half_open": "sockets stay open, but nothing is read or sent any more (those open now; with `seconds` new ones too)",

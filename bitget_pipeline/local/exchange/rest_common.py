@@ -4,7 +4,7 @@ What spot and futures endpoints share: reading parameters, refusing bad ones, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -54,23 +54,43 @@ def retained(bars: list[Bar], granularity: Granularity, now_ms: int) -> list[Bar
 def candle_page(
     venue: Venue, instrument: Instrument, bars: list[Bar], *, columns: int, path: str, granularity: str
 ) -> list[list[str]]:
-    """Rows of a page, bent by the levers that hide or change bars."""
+    """Rows of a page, bent by the levers that hide, change, double, spoil or shuffle bars."""
     place = {"path": path, "market": instrument.market, "symbol": instrument.symbol}
+
+    def struck(kind: str, bar: Bar) -> Fault | None:
+        fault = venue.faults.strikes(kind, **place)
+        return fault if fault and _means(fault, bar, granularity) else None
+
     rows = []
     for bar in bars:
-        hidden = venue.faults.strikes("missing_bar", **place)
-        if hidden and _means(hidden, bar, granularity):
+        if struck("missing_bar", bar):
             continue
-        changed = venue.faults.strikes("changed_bar", **place)
-        if changed and _means(changed, bar, granularity):
+        if struck("changed_bar", bar):
             bar = bar._replace(high=bar.high + 100 * instrument.tick, volume=bar.volume + 1)
-        rows.append(candle_row(instrument, bar, columns=columns))
+        row = candle_row(instrument, bar, columns=columns)
+        spoilt = struck("malformed_bar", bar)
+        rows.append(_SPOILT[str(spoilt.params.get("how", "text"))](row) if spoilt else row)
+        if struck("doubled_bar", bar):
+            rows.append(row)
+    if venue.faults.strikes("shuffled_bars", **place):
+        rows = rows[1::2] + rows[::2]
     return rows
+
+
+_SPOILT: dict[str, Callable[[list[str]], list[str]]] = {
+    "text": lambda row: [*row[:2], "much", *row[3:]],
+    "short": lambda row: row[:4],
+    "zero": lambda row: [*row[:3], "0", *row[4:]],
+    "off_grid": lambda row: [str(int(row[0]) + 1_500), *row[1:]],
+}
+"""What a `malformed_bar` looks like."""
 
 
 def _means(fault: Fault, bar: Bar, granularity: str) -> bool:
     if fault.params.get("granularity") not in (None, granularity):
         return False
+    if "before_ms" in fault.params:
+        return bar.open_ms < int(fault.params["before_ms"])
     opened = fault.params.get("open_ms")
     if isinstance(opened, list):
         return bar.open_ms in opened

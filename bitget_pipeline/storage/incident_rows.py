@@ -1,0 +1,73 @@
+"""
+Incidents in ClickHouse: which of them are open.
+
+Part of the warehouse (warehouse.py); written by pipeline/incidents.py, and by a person who says something about one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..market.instrument import Market, Symbol
+from .connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class OpenIncident:
+    """An incident that is not over, as its newest row says; `opened_ms` is Unix ms UTC."""
+
+    incident_id: str
+    kind: str
+    severity: str
+    what: str
+    opened_ms: int
+    market: Market | None = None
+    symbol: Symbol | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    version: int = field(default=0, compare=False)
+
+
+class IncidentRows(Connection):
+    """What went wrong and is not over."""
+
+    def open_incidents(self, kind: str, *, market: Market | None = None) -> list[OpenIncident]:
+        """The open incidents of a kind, of one market or all, oldest first."""
+        rows = self.query(
+            "SELECT incident_id, kind, severity, what, toUnixTimestamp64Milli(opened_at), market, symbol, details, version "
+            "FROM incidents_final WHERE kind = {kind:String} AND closed_at IS NULL "
+            "AND ({market:String} = '' OR market = {market:String}) ORDER BY opened_at, incident_id",
+            {"kind": kind, "market": str(market or "")},
+        )
+        return [
+            OpenIncident(
+                row[0],
+                row[1],
+                row[2],
+                row[3],
+                row[4],
+                market=Market(row[5]) if row[5] else None,
+                symbol=Symbol(Market(row[5]), row[6]) if row[6] else None,
+                details=json.loads(row[7] or "{}"),
+                version=int(row[8]),
+            )
+            for row in rows
+        ]
+
+    def note_on_incident(self, found: OpenIncident, details: Mapping[str, Any]) -> None:
+        """Add to the details of an open incident, as a row that follows the one that was read."""
+        row: dict[str, Any] = {
+            "incident_id": found.incident_id,
+            "opened_at": found.opened_ms,
+            "kind": found.kind,
+            "severity": found.severity,
+            "market": str(found.market or ""),
+            "symbol": found.symbol.name if found.symbol else "",
+            "what": found.what,
+            "details": json.dumps({**found.details, **details}, sort_keys=True),
+            "version": found.version + 1,
+            "run_id": "",
+        }
+        self.insert_columns("incidents", tuple(row), [[value] for value in row.values()])
