@@ -205,6 +205,16 @@ CHECKS = (
         columns=("market", "symbol", "minute", "counted", "stored"),
     ),
     Check(
+        asset="instruments",
+        name="lists_are_believed",
+        sentence="No market's list of instruments is refused for having lost more than 5 %.",
+        offenders=(
+            "SELECT market, toString(opened_at), what FROM incidents_final WHERE kind = 'shrunk_list' AND closed_at IS NULL"
+        ),
+        columns=("market", "since", "what"),
+        severity=dg.AssetCheckSeverity.WARN,
+    ),
+    Check(
         asset="candles_live",
         name="candles_agree_with_the_exchange",
         sentence="Every minute of the last day made of our trades is the exchange's own, or could be repaired.",
@@ -227,16 +237,6 @@ CHECKS = (
             "trades",
             "refetched",
         ),
-        severity=dg.AssetCheckSeverity.WARN,
-    ),
-    Check(
-        asset="instruments",
-        name="lists_are_believed",
-        sentence="No market's list of instruments is refused for having lost more than 5 %.",
-        offenders=(
-            "SELECT market, toString(opened_at), what FROM incidents_final WHERE kind = 'shrunk_list' AND closed_at IS NULL"
-        ),
-        columns=("market", "since", "what"),
         severity=dg.AssetCheckSeverity.WARN,
     ),
     Check(

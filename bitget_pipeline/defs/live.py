@@ -61,6 +61,7 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                 socket=pipeline.socket_address(),
                 shard_rules=pipeline.shard_rules(),
                 flush_rules=pipeline.flush_rules(),
+                repair_share=pipeline.operational().request_share / 2,
             )
             steps = await asyncio.to_thread(size_steps, warehouse, symbols)
             reconciler = Reconciler(stores, history.client.exchange, steps=steps)

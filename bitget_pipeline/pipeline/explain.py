@@ -165,7 +165,7 @@ class Explainer:
         missing = [trade for trade in again.trades if trade.trade_id not in held]
         if missing:
             batch = TradeBatch(symbol, missing, self._writing.clock(), snapshot=True)
-            await of.stores.stream.append([batch], fence=self._writing.fence)
+            await of.stores.stream.append([batch], fence=self._writing.fence, advance=False)
             suspect.refetched += len(missing)
             await self._stored(suspect, len(held) + len(missing))
         return again.whole and not missing

@@ -28,6 +28,7 @@ from .shed import ShedRules
 class LivePlan:
     """
     What one live run does. `run_id` owns the lease; `generation` names the selection and settings it was started with.
+    `repair_share` is the part of the published request limits that repairs may use: half of what is planned with.
 
     Times in seconds: after ten connections in a row that could not be opened, nobody tries for `rest_after_failures`, then
     one does for all; the lease lives `lease_ttl` after each renewal; `flush_within` bounds what is still written at the
@@ -50,6 +51,7 @@ class LivePlan:
     flush_within: float = 5.0
     publish_every: float = 1.0
     most_waiting_trades: int = 200_000
+    repair_share: float = 0.45
 
 
 @dataclass(frozen=True, slots=True)

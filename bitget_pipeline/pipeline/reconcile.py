@@ -124,7 +124,11 @@ class Reconciler:
         """Compare minute after minute until cancelled. Raises LeaseLost."""
         self._writing = writing
         first = writing.clock() // MINUTE_MS * MINUTE_MS + MINUTE_MS
-        known = await self._patiently(lambda: self._ask(self.stores.warehouse.reconciled_since, source=writing.source))
+        recent = (
+            first - self.rules.page_bars * MINUTE_MS
+        )  # what a run that was killed has collected may not be compared
+        since = functools.partial(self.stores.warehouse.reconciled_since, source=writing.source, recent_ms=recent)
+        known = await self._patiently(lambda: self._ask(since))
         now = time.monotonic()
         for number, symbol in enumerate(symbols):
             # The minute that is under way is whole for a symbol that was collected before: the break will be bridged.
@@ -293,13 +297,9 @@ class Reconciler:
     async def _page(self, writing: Writing, symbol: Symbol) -> None:
         """Hold the last minutes against the bars over HTTP: those not compared yet, and those compared already."""
         end = min(self._next[symbol], writing.clock() // MINUTE_MS * MINUTE_MS)
+        limit = min(self.rules.page_bars, self.exchange.max_candles_per_page)
         bars = await page_of_bars(
-            self.stores.client,
-            self.exchange,
-            symbol,
-            end_ms=end,
-            limit=min(self.rules.page_bars, self.exchange.max_candles_per_page),
-            priority=Priority.HEALTH,
+            self.stores.client, self.exchange, symbol, end_ms=end, limit=limit, priority=Priority.HEALTH
         )
         self.found.pages += 1
         wanted = [minute for minute in sorted(bars) if self._since[symbol] <= minute < end]

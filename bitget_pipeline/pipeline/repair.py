@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import heapq
-import itertools
 import random
 import time
 from collections.abc import Callable
@@ -37,6 +35,7 @@ from ..storage.warehouse import CoverageState, Warehouse
 from ..telemetry import count, get_logger
 from .live_state import LiveState
 from .repair_ledger import STREAM, Progress, RepairLedger
+from .repair_turns import Turns
 
 __all__ = ["STREAM", "TRADE_HISTORY", "Repairer"]
 
@@ -47,8 +46,6 @@ LATER = Backoff(base=5.0, ceiling=300.0)
 TRADE_HISTORY = timedelta(days=90)
 """How far back `fills-history` reaches (reference 3.9)."""
 PAGES_BETWEEN_NOTES = 50
-SHARE = 0.45
-"""Of an endpoint's published limit: half of the 90 % that are planned with. The rest is for everybody else."""
 
 
 @dataclass(slots=True)
@@ -90,7 +87,7 @@ class Repairer:
         clock: Callable[[], int],
         rng: random.Random,
         workers: int = 2,
-        share: float = SHARE,
+        share: float = 0.45,
         lag_waits: Backoff = LAG_WAITS,
         later: Backoff = LATER,
     ) -> None:
@@ -107,24 +104,13 @@ class Repairer:
         self._later = later
         self._ledger = RepairLedger(exchange, warehouse, versions, run_id=run_id, clock=clock)
         self._progress = Progress(exchange)
-        self._waiting: list[tuple[int, int, Symbol]] = []  # a heap: the newest gap first
-        self._order = itertools.count()
-        self._listed: dict[Symbol, int] = {}  # what of the heap still counts
-        self._busy: set[Symbol] = set()
-        self._arrived = asyncio.Condition()
+        self._turns = Turns()
         self._works: dict[tuple[Symbol, int], _Work] = {}
         self._paces: dict[str, RateLimit] = {}
-        self._alarms: set[asyncio.TimerHandle] = set()
-        self._calls: set[asyncio.Task[None]] = set()
 
     def wanted(self, symbol: Symbol, *, before_id: int) -> None:
         """This symbol has a gap that ends at `before_id`."""
-        if self._listed.get(symbol, -1) < before_id:
-            self._listed[symbol] = before_id
-            heapq.heappush(self._waiting, (-before_id, next(self._order), symbol))
-            call = asyncio.ensure_future(self._call())
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
+        self._turns.wanted(symbol, before_id=before_id)
 
     async def run(self) -> None:
         """Close gaps until cancelled. Raises LeaseLost."""
@@ -135,53 +121,21 @@ class Repairer:
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
         finally:
-            for alarm in self._alarms:
-                alarm.cancel()
+            self._turns.cancel()
 
     # ------------------------------------------------------------ whose turn it is
 
     async def _work(self) -> None:
         while True:
-            symbol = await self._next()
-            try:
+            async with self._turns.next() as symbol:
                 await self._turn(symbol)
-            finally:
-                self._busy.discard(symbol)
-                await self._call()
-
-    async def _next(self) -> Symbol:
-        """The symbol with the newest gap that nobody works on."""
-        async with self._arrived:
-            while True:
-                passed_over: list[tuple[int, int, Symbol]] = []
-                found: Symbol | None = None
-                while self._waiting and found is None:
-                    entry = heapq.heappop(self._waiting)
-                    symbol = entry[2]
-                    if self._listed.get(symbol) != -entry[0]:
-                        continue  # it was listed again since, with a newer gap
-                    if symbol in self._busy:
-                        passed_over.append(entry)
-                    else:
-                        found = symbol
-                for entry in passed_over:
-                    heapq.heappush(self._waiting, entry)
-                if found is not None:
-                    del self._listed[found]
-                    self._busy.add(found)
-                    return found
-                await self._arrived.wait()
-
-    async def _call(self) -> None:
-        async with self._arrived:
-            self._arrived.notify_all()
 
     async def _turn(self, symbol: Symbol) -> None:
         """One page of the newest gap of a symbol that is due."""
         try:
             anchor = await self._stream.anchor(symbol)
         except StoreUnavailable:
-            self._again(symbol, self._lag_waits.delay(1, self._rng))
+            self._turns.wanted(symbol, after=self._lag_waits.delay(1, self._rng))
             return
         gaps = anchor.gaps if anchor is not None else ()
         self._state.of(symbol).gap = bool(gaps)
@@ -191,7 +145,7 @@ class Repairer:
         due = next(((gap, work) for gap, work in works if work.not_before <= now), None)
         if due is None:
             if works:
-                self._again(symbol, min(work.not_before for _, work in works) - now)
+                self._turns.wanted(symbol, after=min(work.not_before for _, work in works) - now)
             return
         gap, work = due
         try:
@@ -205,7 +159,7 @@ class Repairer:
             log.warning("repair.waiting", symbol=str(symbol), problem=str(error))
         except PipelineError as error:
             await self._postpone(symbol, gap, work, str(error))
-        self._again(symbol, 0.0, before_id=gap.before_id)
+        self._turns.wanted(symbol, before_id=gap.before_id)
 
     def _work_of(self, symbol: Symbol, gap: OpenGap) -> _Work:
         """What we know of a gap; begun anew when it is not where we left it."""
@@ -213,20 +167,6 @@ class Repairer:
         if work is None or work.at != gap.before_id:
             work = self._works[symbol, gap.after_id] = _Work(_walk_over(gap), gap.before_id)
         return work
-
-    def _again(self, symbol: Symbol, seconds: float, *, before_id: int = 0) -> None:
-        """Put the symbol on the list, later if `seconds` says so."""
-        if seconds <= 0:
-            self.wanted(symbol, before_id=before_id)
-            return
-        loop = asyncio.get_running_loop()
-
-        def due() -> None:
-            self._alarms.discard(alarm)
-            self.wanted(symbol, before_id=before_id)
-
-        alarm = loop.call_later(seconds, due)
-        self._alarms.add(alarm)
 
     def _seen(self, symbol: Symbol, gaps: tuple[OpenGap, ...]) -> None:
         now = time.monotonic()

@@ -63,6 +63,7 @@ class Writers:
             run_id=plan.run_id,
             clock=run.clock,
             rng=run.rng,
+            share=plan.repair_share,
         )
         appender = Appender(
             run.intake,

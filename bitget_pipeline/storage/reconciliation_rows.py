@@ -121,12 +121,18 @@ class ReconciliationRows(Connection):
         )
         return {(Symbol(Market(row[0]), row[1]), row[2]): (Agreement(row[3]), row[4]) for row in rows}
 
-    def reconciled_since(self, *, source: str) -> dict[Symbol, int]:
-        """The first minute (Unix ms UTC) of each symbol that was ever compared."""
+    def reconciled_since(self, *, source: str, recent_ms: int) -> dict[Symbol, int]:
+        """
+        The first minute (Unix ms UTC) of each symbol that was ever compared, or, of one whose collection began after
+        `recent_ms`, that could have been.
+        """
         rows = self.query(
-            "SELECT market, symbol, toUnixTimestamp64Milli(min(minute)) FROM reconciliation "
-            "WHERE source = {source:String} GROUP BY market, symbol",
-            {"source": source},
+            "SELECT market, symbol, min(ms) FROM (SELECT market, symbol, toUnixTimestamp64Milli(min(minute)) AS ms "
+            "FROM reconciliation WHERE source = {source:String} GROUP BY market, symbol UNION ALL "
+            "SELECT market, symbol, intDiv(toUnixTimestamp64Milli(min(received_at)) + 59999, 60000) * 60000 AS ms "
+            "FROM trades WHERE source = {source:String} AND ts >= fromUnixTimestamp64Milli({recent:Int64}, 'UTC') "
+            "GROUP BY market, symbol) GROUP BY market, symbol",
+            {"source": source, "recent": recent_ms},
         )
         return {Symbol(Market(row[0]), row[1]): row[2] for row in rows}
 

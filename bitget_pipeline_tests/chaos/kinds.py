@@ -17,7 +17,7 @@ import redis
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect_sync
 
 from .processes import Supervised
-from .scene import Scene
+from .scene import MINUTE, Scene
 
 Act = Callable[[Scene, random.Random], Awaitable[None]]
 
@@ -72,6 +72,17 @@ async def repeated_frames(scene: Scene, rng: random.Random) -> None:
     """Frames arrive twice, and some in another order."""
     with scene.exchange.faulty("duplicate"), scene.exchange.faulty("reorder", probability=0.2):
         await asyncio.sleep(rng.uniform(0.5, 1.5))
+
+
+async def lost_frames(scene: Scene, rng: random.Random) -> None:
+    """Single frames are lost while the sockets stay up: nobody can see that, but the exchange's own bars tell it later."""
+    first = -(-scene.start_ms // MINUTE) * MINUTE
+    # A minute of which only a part is collected cannot be reconciled.
+    await scene.until(lambda: scene.exchange.now_ms() >= first, within=90, what="the first whole minute begins")
+    began = scene.exchange.now_ms()
+    with scene.exchange.faulty("lose_trades", probability=0.2):
+        await asyncio.sleep(rng.uniform(0.3, 1.5))
+    scene.lossy.update(range(began // MINUTE * MINUTE, scene.exchange.now_ms() + 1, MINUTE))
 
 
 async def failing_rest(scene: Scene, rng: random.Random) -> None:
@@ -175,12 +186,14 @@ async def _host_dies(scene: Scene, rng: random.Random, *, meanwhile: Callable[[]
             process.resume()
 
 
+LOST_FRAMES = Kind("single frames lost", lost_frames)
 KINDS = (
     Kind("worker killed", kill_worker, 5),
     Kind("redis killed", kill_redis, 4),
     Kind("clickhouse killed", kill_warehouse, 4),
     Kind("sockets dropped", drop_sockets, 3),
     Kind("sockets half open", half_open),
+    LOST_FRAMES,
     Kind("torn frames", torn_frames),
     Kind("frames twice", repeated_frames),
     Kind("break and failing http", failing_rest),

@@ -14,7 +14,7 @@ from bitget_pipeline.market.interval import Interval
 
 from .compare import Comparison, compare
 from .kinds import KINDS, Kind
-from .scene import Scene
+from .scene import MINUTE, Scene
 
 AT_ONCE = 0.25
 """How often two things go wrong together."""
@@ -82,14 +82,19 @@ async def play(
         if number % every == 0 and number < rounds:
             through = await _settled(scene)
             part = await compare(scene, Interval(compared, through))
-            note(f"checkpoint: {part.trades:,} trades, lost {part.lost}, doubled {part.doubled}")
+            note(f"checkpoint: {part.trades:,} trades, lost {part.lost}, not yet found {part.not_yet_found}")
             if not part.agrees:
                 report.result = part
                 return report
             compared = through
+    if scene.lossy:
+        over = max(scene.lossy) + MINUTE
+        note("waiting for the last minute with lost frames")
+        await scene.until(lambda: scene.exchange.now_ms() > over, within=90, what="the last minute is over")
+        await scene.reconciled()
     through = await _settled(scene)
     report.exit_code = await scene.worker.end()
-    report.result = await compare(scene, Interval(scene.start_ms, through), ledger=True)
+    report.result = await compare(scene, Interval(scene.start_ms, through), last=True)
     return report
 
 

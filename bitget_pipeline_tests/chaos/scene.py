@@ -22,16 +22,19 @@ from typing import TypeVar
 import msgspec
 
 from bitget_pipeline.errors import PipelineError
+from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.local import redis as local_redis
 from bitget_pipeline.local.exchange import ExchangeConfig, LocalExchange, running
 from bitget_pipeline.market.instrument import Market, Symbol
+from bitget_pipeline.market.interval import Interval
+from bitget_pipeline.pipeline.discover import discover
 from bitget_pipeline.storage.connection import WarehouseAddress
 from bitget_pipeline.storage.migrations import migrate
 from bitget_pipeline.storage.overview import Overview
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect_sync
-from bitget_pipeline.storage.warehouse import Warehouse
+from bitget_pipeline.storage.warehouse import Agreement, Warehouse
 
-from ..pipeline.live_runner import Where
+from ..pipeline.live_runner import Where, stores_at
 from .processes import Supervised
 
 Answer = TypeVar("Answer")
@@ -43,7 +46,8 @@ EXCHANGE = ExchangeConfig(
     spot_instruments=40, usdtm_instruments=20, coinm=2, usdcm=2, active_per_market=4, trades_per_second=120.0
 )
 PREFIX = "chaos:"
-STREAM_ENTRIES = 400
+MINUTE = 60_000
+STREAM_ENTRIES = 1_500
 """So small a bound that a ClickHouse that is away for some seconds fills the stream."""
 
 
@@ -63,6 +67,8 @@ class Scene:
     warehouse: Supervised = field(init=False)
     worker: Supervised = field(init=False)
     start_ms: int = 0
+    lossy: set[int] = field(default_factory=set)
+    """Minutes in which single frames were lost, Unix ms; reconciliation has to find them."""
     left_alone: list[Process] = field(default_factory=list)
     """Workers that were replaced while they stood still."""
 
@@ -91,7 +97,13 @@ class Scene:
         return await self._spawn([*command, "--port", str(self.warehouse_port)], "clickhouse.log")
 
     async def _start_worker(self, number: int) -> Process:
-        where = Where(
+        module = "bitget_pipeline_tests.chaos.worker"
+        said = msgspec.json.encode(self.where(f"run-{number}")).decode()
+        return await self._spawn([sys.executable, "-u", "-m", module, said], "worker.log")
+
+    def where(self, run_id: str) -> Where:
+        """What a live run has to know of its surroundings."""
+        return Where(
             rest_url=self.exchange.rest_url,
             ws_url=self.exchange.ws_url,
             redis_port=self.redis_config.port,
@@ -99,13 +111,9 @@ class Scene:
             warehouse_port=self.warehouse_port,
             database="chaos",
             symbols=tuple(str(symbol) for symbol in SYMBOLS),
-            run_id=f"run-{number}",
+            run_id=run_id,
             spill=str(self.folder / "spill"),
             capacity=STREAM_ENTRIES,
-        )
-        module = "bitget_pipeline_tests.chaos.worker"
-        return await self._spawn(
-            [sys.executable, "-u", "-m", module, msgspec.json.encode(where).decode()], "worker.log"
         )
 
     async def _spawn(self, command: list[str], log: str) -> Process:
@@ -175,6 +183,21 @@ class Scene:
         await self.until(complete, within=within, what="every gap is repaired and every symbol stored")
         return end
 
+    async def reconciled(self, *, within: float = 240.0) -> None:
+        """Wait until the minutes in which single frames were lost are over and have been looked into."""
+        wanted = {(symbol, minute) for symbol in SYMBOLS for minute in self.lossy}
+
+        def settled() -> bool:
+            with self.open_warehouse() as warehouse:
+                found = warehouse.reconciled(Interval(min(self.lossy), max(self.lossy) + MINUTE), source="local")
+            return {one for one, (state, _) in found.items() if state is not Agreement.DIFFERS} >= wanted
+
+        async def looked_into() -> bool:
+            return await self.asked(settled) or False
+
+        if wanted:
+            await self.until(looked_into, within=within, what="the minutes with lost frames are reconciled")
+
     async def until(self, true: Callable[[], object], *, within: float, what: str) -> float:
         """Poll a condition; the seconds it took. Raises DidNotSettle."""
         began = time.monotonic()
@@ -227,6 +250,17 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
             return await made.asked(tables) or False
 
         await made.until(has_tables, within=60, what="ClickHouse has its tables")
+        async with stores_at(made.where("discovery")) as stores:
+            markets = (Market.SPOT, Market.USDTM)
+            await discover(
+                stores.client,
+                get("bitget"),
+                stores.warehouse,
+                stores.versions,
+                markets=markets,
+                run_id="discovery",
+                now_ms=exchange.now_ms,
+            )
         await stack.enter_async_context(made.worker.kept())
 
         async def first_trades() -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from .kinds import KINDS, LOST_FRAMES
 from .rounds import play
 from .scene import scene
 
@@ -21,6 +22,7 @@ async def test_whatever_is_killed_nothing_is_lost_and_nothing_counted_twice(tmp_
     is made of all its trades, and each break is in the ledger with its repair.
     """
     async with scene(tmp_path / "scene") as made:
-        report = await play(made, rounds=ROUNDS, seed=SEED)
+        quick = [kind for kind in KINDS if kind is not LOST_FRAMES]  # whose minute has to end first: test_reconcile.py
+        report = await play(made, rounds=ROUNDS, seed=SEED, kinds=quick)
     assert report.agrees, report.table()
     assert report.rounds == ROUNDS

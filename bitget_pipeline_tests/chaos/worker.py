@@ -18,6 +18,7 @@ import msgspec
 from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.feed.session import SessionRules
 from bitget_pipeline.pipeline.live import run_live
+from bitget_pipeline.pipeline.reconcile import Reconciler, size_steps
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect
 from bitget_pipeline.storage.versions import Versions
 from bitget_pipeline.telemetry import configure
@@ -34,14 +35,18 @@ async def main(where: Where) -> None:
     async with stores_at(where) as stores:
         floor = await asyncio.to_thread(stores.warehouse.highest_version)
         counter = connect(RedisAddress("127.0.0.1", where.redis_port))
+        stores = replace(stores, versions=Versions(counter, where.prefix, floor=floor))
+        plan, exchange = replace(plan_for(where), session_rules=QUICK), get("bitget")
         try:
+            steps = await asyncio.to_thread(size_steps, stores.warehouse, plan.symbols)
             await run_live(
-                replace(plan_for(where), session_rules=QUICK),
-                replace(stores, versions=Versions(counter, where.prefix, floor=floor)),
-                get("bitget"),
+                plan,
+                stores,
+                exchange,
                 clock=lambda: round(time.time() * 1000) + where.ahead_ms,
                 stop=stop,
                 rng=random.Random(where.run_id),
+                companions=(Reconciler(stores, exchange, steps=steps),),
             )
         finally:
             await counter.aclose()

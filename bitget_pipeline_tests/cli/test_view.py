@@ -59,11 +59,13 @@ def test_the_sockets_the_disk_and_a_start_that_failed_are_told() -> None:
         at=0.0,
         connections={"socket-0": socket, "socket-1": socket | {"age": None, "live": 0, "asked": 10, "silent": 0}},
         spill_bytes=3 * 2**20,
+        set_aside=4,
         shed={"books": "the disk is nearly full (8% free)"},
         starting={"run_id": "abc", "stage": "lease", "failed": "", "age": 3.0},
     )
     told = dict(rows(facts, None))
     assert told["sockets"] == "1 of 2 open, 9 live, 10 asked, 1 silent, 0 refused, 15 frames/s"
+    assert told["set aside"].startswith("4 frames; `bitget-pipeline quarantine`")
     assert told["on disk"].startswith("3.0 MiB")
     assert told["books"] == "not collected: the disk is nearly full (8% free)"
     assert told["live start"] == "run abc in the stage lease since 3 s"

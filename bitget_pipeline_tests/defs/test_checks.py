@@ -10,12 +10,12 @@ import pytest
 
 from bitget_pipeline.defs.check_scope import Scope, last_week, scope_of, whole_archive
 from bitget_pipeline.defs.checks import CHECKS
-from bitget_pipeline.defs.partitions import RANGE_END, RANGE_START
 from bitget_pipeline.market.candle import Candle, Resolution
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval, to_ms
 from bitget_pipeline.market.order_book import BookSnapshot
 from bitget_pipeline.market.universe import Chosen, Reason
+from bitget_pipeline.pipeline.rectangles import RANGE_END, RANGE_START
 from bitget_pipeline.storage.warehouse import Agreement, CoverageState, Evidence, Reconciled, Warehouse
 
 BTC = Symbol(Market.SPOT, "BTCUSDT")

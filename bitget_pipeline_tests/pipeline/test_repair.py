@@ -163,6 +163,7 @@ async def test_a_break_during_a_long_repair_is_repaired_first(where, local_excha
             local_exchange.drop()
             await until(lambda: run.overview.published().overall["connected"] == 0, what="the break")
             put_forward(local_exchange, 7 * DAY)
+        local_exchange.fault("slow", "/fills-history", delay=1.0)  # so that there is a while in which to cut them again
         await until(lambda: any(a.gap and a.gap.fetched > 2_000 for a in overview.anchors().values()), what="progress")
         told = [said["repair"] for said in overview.published().symbols.values() if said["repair"]]
         assert any("of 7 d fetched, all repairs end in about" in text for text in told)
@@ -181,6 +182,7 @@ async def test_a_break_during_a_long_repair_is_repaired_first(where, local_excha
 
         await until(short_closed_first, what="the short break closed, the long one open")
         assert all(anchor.gaps[0].fetched > 0 for anchor in overview.anchors().values())
+        local_exchange.clear("slow")
         await until(lambda: gaps_open(overview) == 0, within=60, what="the end of all repairs")
         local_exchange.venue.clock.set(speed=1)
         await run.end()

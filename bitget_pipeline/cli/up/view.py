@@ -105,6 +105,8 @@ def rows(facts: Facts, trades_per_second: float | None) -> list[tuple[str, str]]
     ]
     if facts.starting is not None:
         shown.insert(-2, ("live start", _start(facts.starting)))
+    if facts.set_aside:
+        shown.insert(-2, ("set aside", f"{facts.set_aside:,} frames; `bitget-pipeline quarantine` shows them"))
     if facts.spill_bytes:
         shown.insert(-2, ("on disk", f"{facts.spill_bytes / 2**20:,.1f} MiB of trades that Redis did not take"))
     shown[-2:-2] = [(name, f"not collected: {why}") for name, why in facts.shed.items()]
