@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..errors import LeaseLost, PipelineError
@@ -151,18 +151,7 @@ class Explainer:
     def _counted(self, suspect: Suspect, one: Reconciled, state: Agreement | None = None) -> Reconciled:
         if state is None:
             state = Agreement.REPAIRED if suspect.refetched and one.state is Agreement.MATCHED else one.state
-        return Reconciled(
-            one.symbol,
-            one.minute,
-            state,
-            one.differs,
-            one.witness,
-            one.ours,
-            one.theirs,
-            one.trades,
-            suspect.attempts,
-            suspect.refetched,
-        )
+        return replace(one, state=state, attempts=suspect.attempts, refetched=suspect.refetched)
 
     async def _refetch(self, suspect: Suspect) -> bool:
         """
@@ -193,7 +182,7 @@ class Explainer:
 
     async def _unexplained(self, suspect: Suspect, one: Reconciled) -> None:
         """The last word: both bars into the tables, the minute into the ledger, and an incident."""
-        of, symbol, minute = self._of, suspect.symbol, suspect.minute
+        of, symbol = self._of, suspect.symbol
         await of.store([self._counted(suspect, one, Agreement.UNEXPLAINED)])
         reason = f"its trades do not make the exchange's bar ({', '.join(one.differs)}), and no others can be fetched"
         evidence = Evidence(symbol, STREAM, suspect.within, CoverageState.UNEXPLAINED, rows=one.trades, reason=reason)
@@ -201,19 +190,29 @@ class Explainer:
         await asyncio.to_thread(
             of.stores.warehouse.store_evidence, [evidence], version=version, run_id=self._writing.run_id
         )
-        incident = Incident(
-            incident_id=f"minute_differs:{symbol}:{minute}",
-            kind="minute_differs",
-            severity=Severity.DEGRADED,
-            what=f"{symbol}: the minute of {from_ms(minute)} made of our trades is not the exchange's",
-            opened_ms=self._writing.clock(),
-            symbol=symbol,
-            details={
-                "differs": list(one.differs),
-                "ours": one.ours._asdict() | {"trades": one.trades},
-                "exchange": one.theirs._asdict(),
-                "witness": one.witness,
-                "refetched": suspect.refetched,
-            },
-        )
+        one = replace(one, refetched=suspect.refetched)
+        incident = minute_incident(one, opened_ms=self._writing.clock())
         await report_incident(of.stores.warehouse, of.stores.versions, incident, run_id=self._writing.run_id)
+
+
+def minute_incident(one: Reconciled, *, opened_ms: int, closed_ms: int | None = None) -> Incident:
+    """That a minute of ours is not the exchange's, with both bars; or, with `closed_ms`, that it is so no more."""
+    symbol, moment = one.symbol, from_ms(one.minute)
+    return Incident(
+        incident_id=f"minute_differs:{symbol}:{one.minute}",
+        kind="minute_differs",
+        severity=Severity.DEGRADED,
+        what=f"{symbol}: the minute of {moment} made of our trades is not the exchange's"
+        if closed_ms is None
+        else f"{symbol}: the exchange changed its bar of {moment}, which is now that of our trades",
+        opened_ms=opened_ms,
+        closed_ms=closed_ms,
+        symbol=symbol,
+        details={
+            "differs": list(one.differs),
+            "ours": one.ours._asdict() | {"trades": one.trades},
+            "exchange": one.theirs._asdict(),
+            "witness": one.witness,
+            "refetched": one.refetched,
+        },
+    )

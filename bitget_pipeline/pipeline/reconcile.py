@@ -28,7 +28,8 @@ from ..storage.warehouse import Agreement, Reconciled, Warehouse
 from ..telemetry import count, get_logger
 from .agreed import account_for_hour
 from .companion import Writing
-from .explain import Explainer, Suspect, page_of_bars
+from .explain import Explainer, Suspect, minute_incident, page_of_bars
+from .incidents import report_incident
 from .live_plan import LiveStores
 
 log = get_logger(__name__)
@@ -44,8 +45,9 @@ class ReconcileRules:
     if its trades are not stored; a bar that the channel has not brought `bar_within_ms` after the end is asked for.
 
     Seconds: `look_every`; after each of `waits` a minute that differs is looked at again, then it is unexplained (after
-    `least_looks` already, when the exchange knows no other trades than we hold);
-    `page_every` between two pages of a symbol's last `page_bars`. An hour is accounted for `hour_after_ms` after its end.
+    `least_looks` already, when the exchange knows no other trades than we hold); `page_every` between two pages of a
+    symbol's last `page_bars` minutes (at most what the exchange serves at once), the first `first_page_after` the start, or
+    after the last try while a break is not bridged. An hour is accounted for `hour_after_ms` after its end.
     """
 
     grace_ms: int = 2_500
@@ -55,6 +57,7 @@ class ReconcileRules:
     bars_kept: int = 30
     page_bars: int = 200
     page_every: float = 3 * 3600.0
+    first_page_after: float = 30.0
     look_every: float = 1.0
     waits: tuple[float, ...] = (3.0, 10.0, 30.0, 90.0)
     least_looks: int = 3
@@ -128,9 +131,12 @@ class Reconciler:
         known = await self._patiently(lambda: self._ask(since))
         now = time.monotonic()
         for number, symbol in enumerate(symbols):
-            self._next[symbol] = first
+            # The minute that is under way is whole for a symbol that was collected before: the break will be bridged.
+            self._next[symbol] = first - MINUTE_MS if symbol in known else first
             self._since[symbol] = min(first, known.get(symbol, first))
-            self._page_due[symbol] = now + (30.0 + number * 0.2 if symbol in known else self.rules.page_every)
+            self._page_due[symbol] = now + (
+                self.rules.first_page_after + number * 0.2 if symbol in known else self.rules.page_every
+            )
         self._hours.update(range((first // HOUR_MS - 3) * HOUR_MS, first, HOUR_MS) if known else ())
         explainer = Explainer(self, writing)
         try:
@@ -279,7 +285,7 @@ class Reconciler:
             for symbol in [symbol for symbol, due in self._page_due.items() if due <= now]:
                 self._page_due[symbol] = time.monotonic() + self.rules.page_every
                 if writing.trades_through(symbol) <= 0:  # a gap is being repaired: its minutes would all differ
-                    self._page_due[symbol] = time.monotonic() + min(60.0, self.rules.page_every)
+                    self._page_due[symbol] = time.monotonic() + self.rules.first_page_after
                     continue
                 try:
                     await self._page(writing, symbol)
@@ -314,6 +320,10 @@ class Reconciler:
                     done.append(one)
             elif stands is None or stands in (Agreement.DIFFERS, Agreement.UNEXPLAINED):
                 done.append(one)
+                if stands is Agreement.UNEXPLAINED:  # the exchange has changed its mind
+                    now_ms = writing.clock()
+                    incident = minute_incident(one, opened_ms=minute, closed_ms=now_ms)
+                    await report_incident(self.stores.warehouse, self.stores.versions, incident, run_id=writing.run_id)
         await self.store(done)
 
     # ------------------------------------------------------------ the ledger

@@ -74,12 +74,16 @@ def states(warehouse: Warehouse) -> dict[tuple[Symbol, int], Agreement]:
     return {minute: state for minute, (state, _) in found.items()}
 
 
-def compared(warehouse: Warehouse, minutes: int) -> bool:
-    """Whether each symbol has so many minutes, none of them open."""
-    found = states(warehouse)
-    return all(sum(of == symbol for of, _ in found) >= minutes for symbol in SYMBOLS) and (
-        Agreement.DIFFERS not in found.values()
-    )
+async def compared(warehouse: Warehouse, server: LocalExchange, minutes: int) -> None:
+    """Wait for so many minutes of each symbol; then let the market slow down until none of them is open."""
+
+    def there() -> bool:
+        found = states(warehouse)
+        return all(sum(of == symbol for of, _ in found) >= minutes for symbol in SYMBOLS)
+
+    await until(there, within=60, what=f"{minutes} minutes of each symbol")
+    server.venue.clock.set(speed=1.0)
+    await until(lambda: Agreement.DIFFERS not in states(warehouse).values(), within=40, what="minutes explained")
 
 
 async def test_trades_lost_on_a_healthy_socket_are_found_and_fetched(where, local_exchange, warehouse, steps):
@@ -92,8 +96,8 @@ async def test_trades_lost_on_a_healthy_socket_are_found_and_fetched(where, loca
         async with live(where, local_exchange, companions=(reconciler,)) as run:
             await until(lambda: run.stored() > 0, what="the first trades")
             with local_exchange.faulty("lose_trades", probability=0.33):
-                await until(lambda: len(states(warehouse)) >= 2 * len(SYMBOLS), within=30, what="two minutes")
-            await until(lambda: compared(warehouse, 3), within=30, what="minutes explained")
+                await until(lambda: len(states(warehouse)) >= 2 * len(SYMBOLS), within=60, what="two minutes")
+            await compared(warehouse, local_exchange, 3)
             report = await run.end()
     assert report.repaired == 0  # no break: the sockets stayed up
     assert local_exchange.counters()["frames_lost"] > 10
@@ -157,3 +161,45 @@ async def test_a_minute_that_cannot_be_explained_is_written_down_and_left_alone(
         {"s": symbol.name},
     )
     assert (minutes - matched, rate) == (1, matched / minutes)
+
+
+async def test_a_silent_witness_is_replaced_over_http(where, local_exchange, warehouse, steps):
+    """
+    The candle channel of a symbol carries nothing: its minutes are compared with bars over HTTP, as every other's are with
+    the channel's.
+    """
+    silent = SYMBOLS[0]
+    local_exchange.fault("mute", f"{silent.market}:{silent.name}:candle1m")
+    async with stores_at(where) as stores:
+        reconciler = Reconciler(stores, get("bitget"), steps=steps, rules=QUICK)
+        async with live(where, local_exchange, companions=(reconciler,)) as run:
+            await compared(warehouse, local_exchange, 2)
+            await run.end()
+    told = warehouse.query("SELECT DISTINCT market, symbol, witness FROM reconciliation_final ORDER BY 1, 2")
+    assert told == [(one.market.value, one.name, "rest" if one == silent else "channel") for one in SYMBOLS]
+    assert set(states(warehouse).values()) == {Agreement.MATCHED}
+
+
+async def test_minutes_between_two_runs_are_compared_by_the_second(where, local_exchange, warehouse, steps):
+    """
+    A run ends and another begins minutes later: a page of bars over HTTP is the witness of what lies between, once the
+    break is bridged.
+    """
+    rules = replace(QUICK, first_page_after=1.0)
+    async with stores_at(where) as stores:
+        first = Reconciler(stores, get("bitget"), steps=steps, rules=rules)
+        async with live(where, local_exchange, companions=(first,)) as run:
+            await compared(warehouse, local_exchange, 1)
+            await run.end()
+        local_exchange.venue.clock.set(speed=20.0)
+        before = max(minute for _, minute in states(warehouse))
+        await until(lambda: local_exchange.now_ms() > before + 4 * MINUTE, what="minutes that nobody collects")
+
+        second = Reconciler(stores, get("bitget"), steps=steps, rules=rules)
+        again = msgspec.structs.replace(where, run_id="run-2")
+        async with live(again, local_exchange, companions=(second,)) as run:
+            wanted = {(symbol, before + number * MINUTE) for symbol in SYMBOLS for number in range(1, 6)}
+            await until(lambda: wanted <= states(warehouse).keys(), within=60, what="the minutes between")
+            await compared(warehouse, local_exchange, 6)
+            await run.end()
+    assert {states(warehouse)[minute] for minute in wanted} <= {Agreement.MATCHED, Agreement.REPAIRED}
