@@ -190,7 +190,7 @@ def proxy(boot: Boot, operational: Operational) -> Iterator[Finding]:
 
 def exchange(boot: Boot, operational: Operational) -> Iterator[Finding]:
     """Reachability, region and clock; the key, if there is one."""
-    from .reach import check_credentials, reach
+    from .reach import check_credentials, reach, reach_socket
 
     try:
         reached = reach(boot)
@@ -208,6 +208,12 @@ def exchange(boot: Boot, operational: Operational) -> Iterator[Finding]:
         return
     yield Finding("exchange", State.FINE, f"{exchange_address(boot).rest_url} answers in {reached.took_ms:.0f} ms")
     yield Finding("region", State.FINE, "served")
+    try:
+        took_ms = reach_socket(boot)
+    except PipelineError as error:
+        yield _problem("websocket", error)
+    else:
+        yield Finding("websocket", State.FINE, f"{exchange_address(boot).ws_url} answers in {took_ms:.0f} ms")
     ahead = "ahead of" if reached.skew_ms > 0 else "behind"
     said = f"our clock is {abs(reached.skew_ms) / 1000:.2f} s {ahead} the exchange's"
     if abs(reached.skew_ms) > MAX_SKEW_MS + reached.took_ms:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import aiohttp
 import stamina
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
 from yarl import URL
 
 from ..errors import CredentialsRefused, ExchangeUnavailable, Malformed, RegionBlocked, Transient
@@ -22,6 +24,8 @@ from ..guard.rate_limit import Priority
 from ..history.client import HistoryClient, HttpAddress, Patience, opened
 from ..settings import Boot, exchange_address, ssl_context
 
+SOCKET_WITHIN = 8.0
+"""Seconds for opening a websocket and one answer."""
 PATIENCE = Patience(attempts=3, deadline=15.0, first_wait=0.3, longest_wait=2.0)
 
 
@@ -60,6 +64,16 @@ def http_address(boot: Boot) -> HttpAddress:
 def reach(boot: Boot) -> Reached:
     """Ask the exchange for its time. Raises ExchangeUnavailable, RegionBlocked or another error of the tree."""
     return asyncio.run(_reach(boot))
+
+
+def reach_socket(boot: Boot) -> float:
+    """
+    Open the exchange's websocket and ask for a sign of life; how long that took, in milliseconds.
+
+    A firewall or proxy may pass requests and not this. Asked with the library `websockets`, not with the live run's
+    socket, so that a fault of that one does not speak for the network. Raises ExchangeUnavailable.
+    """
+    return asyncio.run(_reach_socket(boot))
 
 
 def require_exchange(boot: Boot) -> None:
@@ -110,6 +124,25 @@ async def _reach(boot: Boot) -> Reached:
         theirs_ms = await _time(client)
         took_ms = (time.monotonic() - started) * 1000
     return Reached(address.url, round(took_ms, 1), round(sent * 1000 + took_ms / 2 - theirs_ms, 1))
+
+
+async def _reach_socket(boot: Boot) -> float:
+    url, ping = exchange_address(boot).ws_url, registry.get(boot.exchange).ping()
+    proxy = boot.proxy.get_secret_value() if boot.proxy else None
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(SOCKET_WITHIN):
+            tls = ssl_context(boot) if url.startswith("wss") else None
+            async with connect(url, proxy=proxy, ssl=tls, ping_interval=None, close_timeout=1.0) as socket:
+                await socket.send(ping)
+                await socket.recv()
+    except (WebSocketException, OSError, TimeoutError) as error:
+        raise ExchangeUnavailable(
+            f"no websocket: {str(error) or f'no sign of life within {SOCKET_WITHIN:g} s'}",
+            where=url,
+            remedy="requests pass and the socket does not: look at the firewall or BITGET_PIPELINE_PROXY",
+        ) from error
+    return round((time.monotonic() - started) * 1000, 1)
 
 
 async def _time(client: HistoryClient) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bitget_pipeline.cli.checks import State, exchange
+from bitget_pipeline.cli.checks import Finding, State, exchange
 from bitget_pipeline.cli.reach import check_credentials, reach, require_exchange
 from bitget_pipeline.errors import CredentialsRefused, ExchangeUnavailable, RegionBlocked
 from bitget_pipeline.local.exchange import Credential, ExchangeConfig, LocalExchange, running
@@ -57,6 +57,25 @@ async def test_doctor_finds_a_clock_that_is_off(local_exchange: LocalExchange) -
     assert clock.said.startswith("our clock is 5.0")
     assert clock.said.endswith("s behind the exchange's")
     assert "timedatectl" in clock.remedy
+
+
+async def test_doctor_tells_a_socket_that_answers_from_one_that_does_not(local_exchange: LocalExchange) -> None:
+    """
+    Requests may pass where websockets do not: each is tried by itself.
+    """
+
+    def websocket(boot: Boot) -> Finding:
+        return next(one for one in exchange(boot, load_operational(boot, {})) if one.name == "websocket")
+
+    found = await asyncio.to_thread(websocket, boot_at(local_exchange.rest_url))
+    assert found.state is State.FINE
+    assert "/v2/ws/public answers in" in found.said
+
+    nobody = f"ws://127.0.0.1:{free_port()}/v2/ws/public"
+    found = await asyncio.to_thread(websocket, boot_at(local_exchange.rest_url, BITGET_WS_URL=nobody))
+    assert found.state is State.PROBLEM
+    assert nobody in found.said
+    assert "firewall" in found.remedy
 
 
 async def test_a_blocked_region_is_one_sentence_that_names_the_demo(local_exchange: LocalExchange) -> None:
