@@ -1,11 +1,12 @@
 """
 A backfill of very many symbol-days through a real Dagster on sqlite, and its pages meanwhile.
 
-    python -m bench.large_backfill [--keys 50000] [--symbols 50] [--listed-days 100]
+    python -m bench.large_backfill [--keys 50000] [--symbols 50] [--listed-days 100] [--partitions 50000]
 
 Launched as the page's button does, against the local exchange without limits. `--listed-days` says how many days back the
 symbols were listed: the days before cost an event and a row of the ledger, but no request (1,440 bars of 50,000 symbol-days
-are 72 million: about an hour of two cores). 0 lets every day have its bars. A short form to try: `--keys 400 --symbols 4`.
+are 72 million: about an hour of two cores). 0 lets every day have its bars. `--partitions` is the least size of the grid, of
+which the keys are the newest days. A short form to try: `--keys 400 --symbols 4`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -104,7 +106,11 @@ def measure(where: Surroundings, running: Running, keys: Sequence[str], names: S
         for name, mib in running.memory_mib().items():
             memory[name] = max(memory[name], round(mib))
         done = dagster.partitions(path)["numMaterialized"]
-        print(f"{time.monotonic() - began:6.0f} s  {done:,} of {len(keys):,}  load {loads[-1]:.1f}", file=sys.stderr)
+        pages = ", ".join(f"{page} {times[-1]:.2f} s" for page, times in during.seconds.items())
+        elapsed = time.monotonic() - began
+        print(
+            f"{elapsed:6.0f} s  {done:,} of {len(keys):,}  load {loads[-1]:.1f}  {pages}", file=sys.stderr, flush=True
+        )
         time.sleep(LOOK_EVERY)
     seconds = time.monotonic() - began
     for _ in range(5):
@@ -114,6 +120,7 @@ def measure(where: Surroundings, running: Running, keys: Sequence[str], names: S
         ((rows,),) = warehouse.query("SELECT count() FROM candles")
     return {
         "keys": len(keys),
+        "partitions": counts["numPartitions"],
         "status": status,
         "materialized": counts["numMaterialized"],
         "candles": rows,
@@ -134,14 +141,18 @@ def main() -> int:
     parser.add_argument("--keys", type=int, default=50_000)
     parser.add_argument("--symbols", type=int, default=50)
     parser.add_argument("--listed-days", type=int, default=100)
+    parser.add_argument("--partitions", type=int, default=50_000)
     given = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))  # so that every process is ended with us
     listed = ("--listed-days", str(given.listed_days)) if given.listed_days else ()
     days = given.keys // given.symbols
     today = datetime.now(UTC).date()
     with surroundings("--no-limits", *listed) as where:
-        names = names_of(where, given.symbols, newest=bool(given.listed_days))
-        keys = [f"{today - timedelta(days=n)}|{name}" for name in names for n in range(1, days + 1)]
-        grid_start = (today - timedelta(days=days)).replace(day=1)
+        shown = max(given.symbols, min(50, given.partitions // days))
+        names = names_of(where, shown, newest=bool(given.listed_days))
+        keys = [f"{today - timedelta(days=n)}|{name}" for name in names[: given.symbols] for n in range(1, days + 1)]
+        grid_start = (today - timedelta(days=max(days, given.partitions // shown))).replace(day=1)
         with dagster_running(where.folder, environment(where, grid_start), module="bench.lifted") as running:
             figures = measure(where, running, keys, names)
     print(json.dumps({"bench": "large_backfill", "listed_days": given.listed_days, **figures}), flush=True)

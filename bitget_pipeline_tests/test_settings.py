@@ -83,7 +83,7 @@ def test_credentials_open_the_wider_tier() -> None:
 
     assert settings.tier is Tier.CREDENTIALED
     assert settings.markets == tuple(Market)
-    assert (settings.symbols_per_market, settings.history_days) == (150, 365)
+    assert (settings.symbols_per_market, settings.history_days, settings.book_levels) == (150, 365, 50)
     assert operational(**KEY, live_resolutions="1s,1m").live_resolutions == (Resolution.S1, Resolution.M1)
 
 
@@ -271,6 +271,14 @@ COMPLAINTS = [
         "from 1 to 100",
     ),
     (
+        {"BITGET_PIPELINE_BOOK_LEVELS": "50"},
+        "BITGET_PIPELINE_BOOK_LEVELS is 50, over the maximum of 15 of the public tier — write a number from 1 to 15",
+    ),
+    (
+        {"BITGET_PIPELINE_BOOK_LEVELS": "50"},
+        "BITGET_PIPELINE_BOOK_LEVELS is 50, over the maximum of 15 of the public tier — write a number from 1 to 15",
+    ),
+    (
         {"BITGET_PIPELINE_HISTORICAL_RPS": "120"},
         "BITGET_PIPELINE_HISTORICAL_RPS is '120': Input should be less than or equal to 100 — write a number above 0, up to "
         "100 (Bitget allows an address 6,000 requests a minute)",
@@ -383,3 +391,13 @@ def test_the_example_environment_is_complete() -> None:
     .env.example is what `bitget-pipeline settings --env` prints.
     """
     assert (ROOT / ".env.example").read_text(encoding="utf-8") == as_env()
+
+
+def test_the_stand_ins_addresses_fit_the_exchange() -> None:
+    """
+    Real data never stands in for simulated data, nor the other way round.
+    """
+    with pytest.raises(SettingsInvalid, match=r"BINANCE_SPOT_REST_URL .* on this machine"):
+        load_boot({"BINANCE_SPOT_REST_URL": "http://127.0.0.1:18081"})
+    with pytest.raises(SettingsInvalid, match=r"BINANCE_FUTURES_REST_URL .* but the local exchange is on this machine"):
+        load_boot({"BITGET_PIPELINE_EXCHANGE": "local", "BINANCE_FUTURES_REST_URL": "https://fapi.binance.com"})

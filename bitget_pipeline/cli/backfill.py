@@ -22,12 +22,13 @@ from ..market.candle import Resolution
 from ..market.instrument import Market, Symbol
 from ..market.interval import days_of_month
 from ..settings import EARLIEST_DAY, Boot, Operational, load_operational, warehouse_address
-from .dagster_backfills import Backfills, Standing
+from .dagster_backfills import Backfills, Standing, few_ranges
 from .facts import DagsterSilent
 from .output import as_json, boot_for, console, meant_environment, print_json, where
 
 if TYPE_CHECKING:
     from ..pipeline.backfill_plan import BackfillPlan
+    from ..pipeline.backfill_report import Key
     from ..storage.warehouse import Warehouse
 
 EVERY = 1.0  # seconds between two looks
@@ -72,7 +73,8 @@ def backfill_command(
     with _open(boot) as warehouse:
         chosen = _symbols(warehouse, Market(market), symbols, operational)
         plan = _plan(warehouse, chosen, begin, end, operational, refresh=refresh)
-        days, months = _partitions(plan, operational.grid_start)
+        days, months = _partitions(plan.open, operational.grid_start)
+        _require_not_too_many(len(days) + len(months))
         told = _told(plan, days, months, boot)
         if dry_run or not plan.open:
             _print_plan(plan, months, told, json_wanted=json_wanted, dry_run=dry_run)
@@ -80,12 +82,17 @@ def backfill_command(
         if not json_wanted:
             _print_plan(plan, months, told, json_wanted=False, dry_run=False)
         dagster = Backfills.of(boot)
-        dagster.ensure_symbols(Market(market), list(dict.fromkeys(symbol.name for symbol, _ in plan.open)))
-        title = f"{market} {begin}..{end}"
+        order = dagster.ensure_symbols(Market(market), list(dict.fromkeys(symbol.name for symbol, _ in plan.open)))
+        all_days, all_months = _partitions(plan.wanted, operational.grid_start)
         launched = [
-            dagster.launch(Market(market), asset, keys, refresh=refresh, title=title)
-            for asset, keys in (("candles_1m", days), ("candles_1m_archive", months))
-            if keys
+            dagster.launch(
+                Market(market), asset, few_ranges(todo, wanted, order=order, monthly=monthly), refresh=refresh
+            )
+            for asset, todo, wanted, monthly in (
+                ("candles_1m", days, all_days, False),
+                ("candles_1m_archive", months, all_months, True),
+            )
+            if todo
         ]
         try:
             standings = _watch(warehouse, dagster, launched, plan, refresh=refresh, quiet=json_wanted)
@@ -176,20 +183,23 @@ def _plan(
     )
 
 
-def _partitions(plan: BackfillPlan, grid_start: date) -> tuple[list[str], list[str]]:
-    """The partitions of `candles_1m`, and those of the archive: whole months before the grid."""
-    days = [f"{day}|{symbol.name}" for symbol, day in plan.open if day >= grid_start]
-    months = [f"{day.replace(day=1)}|{symbol.name}" for symbol, day in plan.open if day < grid_start]
-    months = list(dict.fromkeys(months))
-    if len(days) + len(months) > MOST_KEYS:
-        raise DayNotServed(
-            f"{len(days) + len(months):,} partitions are too many at once",
-            remedy=f"ask for at most {MOST_KEYS:,}: fewer symbols or days",
-        )
+def _partitions(keys: Sequence[Key], grid_start: date) -> tuple[list[tuple[str, date]], list[tuple[str, date]]]:
+    """The partitions of `candles_1m`, and those of the archive: whole months before the grid, by their first day."""
+    days = [(symbol.name, day) for symbol, day in keys if day >= grid_start]
+    months = list(dict.fromkeys((symbol.name, day.replace(day=1)) for symbol, day in keys if day < grid_start))
     return days, months
 
 
-def _told(plan: BackfillPlan, days: Sequence[str], months: Sequence[str], boot: Boot) -> dict[str, Any]:
+def _require_not_too_many(count: int) -> None:
+    if count > MOST_KEYS:
+        raise DayNotServed(
+            f"{count:,} partitions are too many at once", remedy=f"ask for at most {MOST_KEYS:,}: fewer symbols or days"
+        )
+
+
+def _told(
+    plan: BackfillPlan, days: Sequence[tuple[str, date]], months: Sequence[tuple[str, date]], boot: Boot
+) -> dict[str, Any]:
     figures = {name: value for name, value in asdict(plan).items() if name not in ("wanted", "open")}
     return {
         "home": str(boot.home),
@@ -203,7 +213,12 @@ def _told(plan: BackfillPlan, days: Sequence[str], months: Sequence[str], boot: 
 
 
 def _print_plan(
-    plan: BackfillPlan, months: Sequence[str], told: dict[str, Any], *, json_wanted: bool, dry_run: bool
+    plan: BackfillPlan,
+    months: Sequence[tuple[str, date]],
+    told: dict[str, Any],
+    *,
+    json_wanted: bool,
+    dry_run: bool,
 ) -> None:
     if json_wanted:
         print_json({**told, "dry_run": dry_run, "status": "planned" if plan.open else "complete"})
@@ -304,10 +319,9 @@ def _over(
         return 0 if succeeded else 1
     if not succeeded:
         failed = sum(one.failed for one in standings)
-        states = ", ".join(sorted({one.status.lower() for one in standings}))
         why = next((one.error for one in standings if one.error), "")
         raise BackfillFailed(
-            f"{failed} partitions failed ({states}){f': {why}' if why else ''}",
+            f"the runs of {failed} partitions failed or were cancelled{f': {why}' if why else ''}",
             where=" and ".join(pages),
             remedy="read the runs there; the same command goes on with what is missing",
         )

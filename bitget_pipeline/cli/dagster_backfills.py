@@ -1,29 +1,49 @@
 """
 Backfills in the Dagster that runs: launched and watched through the GraphQL of its webserver, as its pages do.
 
-Used by the command `backfill`; what it launches shows in Dagster's pages as if a person had launched it there.
+Used by the command `backfill`. It launches ranges of days × symbols itself: a backfill of Dagster's own is split into at
+least one run for each symbol, or for each day, because none of its runs crosses from one to the next. All runs of one
+command carry a tag, by which Dagster's page of runs shows them.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
+from urllib.parse import quote
 
 from ..errors import StoreUnavailable
 from ..market.instrument import Market
+from ..pipeline.rectangles import Rectangle, month_rectangles, rectangles
 from ..settings import Boot
 from .facts import DagsterSilent, ask_graphql
 from .up import folder
 
 REPOSITORY = {"repositoryLocationName": "bitget_pipeline", "repositoryName": "__repository__"}
 
-OVER = frozenset({"COMPLETED_SUCCESS", "COMPLETED_FAILED", "COMPLETED", "FAILED", "CANCELED"})
+BACKFILL_TAG = "bitget_pipeline/backfill"
+KEYS_TAG = "bitget_pipeline/keys"
+AFTER_OTHERS = {"dagster/priority": "-1"}
+"""The newest days, which the launchers and the nightly top-up want, are not to wait for an old range."""
 
-STATUS = """
-query($id: String!) { partitionBackfillOrError(backfillId: $id) { __typename ... on PartitionBackfill {
-  status error { message } assetBackfillData { assetBackfillStatuses { ... on AssetPartitionsStatusCounts {
-    numPartitionsTargeted numPartitionsMaterialized numPartitionsFailed } } } } } }
+DAYS_PER_RUN = 365
+"""Symbol-days: under three minutes of the budget of one endpoint, so that a failure costs little and much is green soon."""
+MONTHS_PER_RUN = 12
+LAUNCHED_AT_ONCE = 10
+MOST_RUNS = 1000
+
+ENDED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
+
+RUNS = """
+query($filter: RunsFilter!, $limit: Int!) { runsOrError(filter: $filter, limit: $limit) { __typename
+  ... on Runs { results { runId status tags { key value } } } } }
+"""
+WHY = """
+query($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events {
+  ... on ExecutionStepFailureEvent { error { message errorChain { error { message } } } } } } } }
 """
 PARTITIONS = """
 query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
@@ -35,17 +55,19 @@ mutation($repository: RepositorySelector!, $name: String!, $key: String!) {
     __typename ... on PythonError { message } ... on UnauthorizedError { message } } }
 """
 LAUNCH = """
-mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) { __typename
-  ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } ... on UnauthorizedError { message }
-  ... on RunConfigValidationInvalid { errors { message } } ... on PartitionKeysNotFoundError { message } } }
+mutation($runs: [ExecutionParams!]!) { launchMultipleRuns(executionParamsList: $runs) { __typename
+  ... on PythonError { message } ... on LaunchMultipleRunsResult { launchMultipleRunsResult { __typename
+    ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } ... on UnauthorizedError { message }
+    ... on RunConfigValidationInvalid { errors { message } } } } } }
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a backfill stands, in partitions (symbol-days, or symbol-months of the archive)."""
+    """How the runs of a backfill stand, in partitions (symbol-days, or symbol-months of the archive)."""
 
-    status: str
+    runs: int
+    ended: int
     targeted: int
     materialized: int
     failed: int
@@ -54,12 +76,29 @@ class Standing:
     @property
     def over(self) -> bool:
         """Whether nothing more will come."""
-        return self.status in OVER
+        return self.ended == self.runs
 
     @property
     def succeeded(self) -> bool:
         """Whether every partition was filled."""
-        return self.status in ("COMPLETED_SUCCESS", "COMPLETED") and not self.failed
+        return self.over and self.materialized == self.targeted
+
+
+def few_ranges(
+    open_keys: Sequence[tuple[str, date]],
+    wanted: Sequence[tuple[str, date]],
+    *,
+    order: Sequence[str],
+    monthly: bool,
+) -> list[Rectangle]:
+    """
+    What to launch so that every open key is covered, in few runs.
+
+    Scattered holes would be a run each: then the whole range is launched, whose complete days cost an event and no request.
+    """
+    cover, most = (month_rectangles, MONTHS_PER_RUN) if monthly else (rectangles, DAYS_PER_RUN)
+    exact, whole = (cover(keys, order=order, max_keys=most) for keys in (open_keys, wanted))
+    return exact if len(exact) <= 2 * len(whole) else whole
 
 
 class Backfills:
@@ -81,51 +120,79 @@ class Backfills:
         return cls(address["host"], address["port"])
 
     def page(self, backfill: str) -> str:
-        """Where a person watches or cancels it."""
-        return f"http://{self._host}:{self._port}/runs/b/{backfill}"
+        """Where a person watches its runs, or cancels them."""
+        return f"http://{self._host}:{self._port}/runs?q[0]={quote(f'tag:{BACKFILL_TAG}={backfill}', safe='')}"
 
-    def ensure_symbols(self, market: Market, names: Sequence[str]) -> int:
-        """Add what is no partition yet; returns how many. They go to the end, so that no waiting range is shifted."""
+    def ensure_symbols(self, market: Market, names: Sequence[str]) -> list[str]:
+        """
+        Add what is no partition yet; returns all symbols in the order of their partitions. New ones go to the end, so
+        that no waiting range is shifted.
+        """
         found = self._ask(PARTITIONS, key={"path": [market.value, "candles_1m"]})["assetNodeOrError"]
         dimensions = {one["name"]: one["partitionKeys"] for one in found.get("partitionKeysByDimension") or []}
         if "symbol" not in dimensions:
             raise DagsterSilent(f"Dagster knows no asset {market}/candles_1m", where=f"{self._host}:{self._port}")
-        new = [name for name in names if name not in set(dimensions["symbol"])]
+        known: list[str] = list(dimensions["symbol"])
+        new = [name for name in names if name not in set(known)]
         for name in new:
             answer = self._ask(ADD, repository=REPOSITORY, name=f"{market}_symbols", key=name)["addDynamicPartition"]
             if answer["__typename"] not in ("AddDynamicPartitionSuccess", "DuplicateDynamicPartitionError"):
                 raise DagsterSilent(f"the partition {name} was not added: {answer.get('message', answer)}")
-        return len(new)
+        return known + new
 
-    def launch(self, market: Market, asset: str, keys: Sequence[str], *, refresh: bool, title: str) -> str:
-        """Launch a backfill of these partitions; returns its id."""
-        path = [market.value, asset]
-        params: dict[str, Any] = {"assetSelection": [{"path": path}], "partitionNames": list(keys), "title": title}
-        if refresh:
-            params["runConfigData"] = {"ops": {"__".join(path): {"config": {"refresh": True}}}}
-        answer = self._ask(LAUNCH, timeout=120.0, params=params)["launchPartitionBackfill"]
-        if "backfillId" not in answer:
-            why = answer.get("message") or "; ".join(error["message"] for error in answer.get("errors", []))
-            raise DagsterSilent(f"the backfill was not launched: {(why or answer['__typename']).splitlines()[0]}")
-        return str(answer["backfillId"])
+    def launch(self, market: Market, asset: str, ranges: Sequence[Rectangle], *, refresh: bool) -> str:
+        """Launch a run for each range of `candles_1m` or `candles_1m_archive`; returns what their tag says."""
+        backfill = uuid.uuid4().hex[:12]
+        job = f"{market}_{'history' if asset == 'candles_1m' else 'archive'}"
+        config = {"ops": {f"{market}__{asset}": {"config": {"refresh": True}}}} if refresh else {}
+        runs = []
+        for one in ranges:
+            tags = {**one.tags, **AFTER_OTHERS, BACKFILL_TAG: backfill, KEYS_TAG: str(one.keys)}
+            runs.append(
+                {
+                    "selector": REPOSITORY | {"jobName": job},
+                    "runConfigData": config,
+                    "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
+                }
+            )
+        for start in range(0, len(runs), LAUNCHED_AT_ONCE):
+            some = runs[start : start + LAUNCHED_AT_ONCE]
+            answer = self._ask(LAUNCH, timeout=120.0, runs=some)["launchMultipleRuns"]
+            for result in answer.get("launchMultipleRunsResult") or [answer]:
+                if "run" not in result:
+                    why = result.get("message") or "; ".join(one["message"] for one in result.get("errors", []))
+                    raise DagsterSilent(f"a run was not launched: {(why or result['__typename']).splitlines()[0]}")
+        return backfill
 
     def standing(self, backfill: str) -> Standing:
         """How it stands now."""
-        found = self._ask(STATUS, id=backfill)["partitionBackfillOrError"]
-        if "status" not in found:
-            raise DagsterSilent(f"Dagster knows no backfill {backfill}")
-        counts = (found.get("assetBackfillData") or {}).get("assetBackfillStatuses") or [{}]
-        targeted, materialized, failed = (int(counts[0].get(name) or 0) for name in _COUNTS)
+        asked = {"tags": [{"key": BACKFILL_TAG, "value": backfill}]}
+        found = self._ask(RUNS, filter=asked, limit=MOST_RUNS)["runsOrError"].get("results") or []
+        if not found:
+            raise DagsterSilent(f"Dagster knows no runs of backfill {backfill}")
+        keys = {"SUCCESS": 0, "FAILURE": 0, "CANCELED": 0, "": 0}
+        for run in found:
+            its = next((int(tag["value"]) for tag in run["tags"] if tag["key"] == KEYS_TAG), 0)
+            keys[run["status"] if run["status"] in ENDED else ""] += its
+        failed = [run["runId"] for run in found if run["status"] == "FAILURE"]
+        over = all(run["status"] in ENDED for run in found)
         return Standing(
-            found["status"],
-            targeted,
-            materialized,
-            failed,
-            error=((found.get("error") or {}).get("message") or "").partition("\n")[0],
+            runs=len(found),
+            ended=sum(run["status"] in ENDED for run in found),
+            targeted=sum(keys.values()),
+            materialized=keys["SUCCESS"],
+            failed=keys["FAILURE"] + keys["CANCELED"],
+            error=self._why(failed[-1]) if failed and over else "",
         )
+
+    def _why(self, run: str) -> str:
+        """The first line of what a failed run said."""
+        events = self._ask(WHY, id=run)["logsForRun"].get("events") or []
+        for event in events:
+            if error := event.get("error"):
+                inner = [one["error"]["message"] for one in error.get("errorChain") or []]
+                return str((inner or [error["message"]])[-1]).strip().partition("\n")[0]
+        return ""
 
     def _ask(self, query: str, *, timeout: float = 30.0, **variables: Any) -> dict[str, Any]:
         return ask_graphql(self._host, self._port, query, timeout=timeout, **variables)
-
-
-_COUNTS = ("numPartitionsTargeted", "numPartitionsMaterialized", "numPartitionsFailed")

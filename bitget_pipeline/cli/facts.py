@@ -51,9 +51,11 @@ class Facts:
     trouble: str = ""  # the live run's, in its words
     connections: dict[str, dict[str, Any]] = field(default_factory=dict)  # of the live run's sockets, by name
     spill_bytes: int = 0  # trades that wait on local disk
+    set_aside: int = 0  # frames that made no sense, since the live run began
     shed: dict[str, str] = field(default_factory=dict)  # channels given up for want of room, and why
     gaps_open: int | None = None  # breaks in the trades that are being repaired
     repair_seconds_left: float | None = None  # at the pace so far
+    agreement: dict[str, Any] = field(default_factory=dict)  # minutes beside the exchange's own, since the run began
     beside: dict[str, dict[str, Any]] = field(default_factory=dict)  # by companion of the live run, in its words
     backlog: int | None = None  # entries of the stream that wait for ClickHouse or for trimming
     budget: list[dict[str, Any]] = field(default_factory=list)  # of each endpoint: requests granted, 429s, pace
@@ -154,8 +156,10 @@ class Gatherer:
             said = published.overall
             facts.stage, facts.trouble = said.get("stage"), str(said.get("trouble") or "")
             facts.connections = dict(said.get("connections") or {})
+            facts.set_aside = int(said.get("set_aside") or 0)
             facts.spill_bytes, facts.shed = int(said.get("spill_bytes") or 0), dict(said.get("shed") or {})
             facts.gaps_open, facts.repair_seconds_left = said.get("gaps_open"), said.get("repair_seconds_left")
+            facts.agreement = dict(said.get("reconcile") or {})
             facts.beside = {
                 name: of for name, of in said.items() if isinstance(of, dict) and {"stored", "waiting"} <= of.keys()
             }

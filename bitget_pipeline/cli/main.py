@@ -29,6 +29,7 @@ COMMANDS = {
     "coverage": "coverage",
     "flush": "flush",
     "flusher": "flush",
+    "quarantine": "quarantine",
     "settings": "settings",
     "exchange": "servers",
     "warehouse": "servers",

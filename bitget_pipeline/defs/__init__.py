@@ -19,6 +19,7 @@ from .assets import (
     tickers,
     trades_history_assets,
     universe,
+    venue_map,
 )
 from .checks import asset_checks
 from .jobs import (
@@ -55,6 +56,7 @@ def build() -> dg.Definitions:
             instruments,
             tickers,
             universe,
+            venue_map,
             *candles_assets(markets, grid_starts=grid_starts),
             *derived_assets(markets, grid_starts=grid_starts),
             *trades_history_assets(markets, grid_starts=grid_starts),

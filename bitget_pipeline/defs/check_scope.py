@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from ..market.interval import days_of_month
-from .partitions import EARLIEST_MONTH, RANGE_END, RANGE_START
+from ..pipeline.rectangles import RANGE_END, RANGE_START
+from .partitions import EARLIEST_MONTH
 
 PARTITION = "dagster/partition"
 WEEK = 8

@@ -215,6 +215,31 @@ CHECKS = (
         severity=dg.AssetCheckSeverity.WARN,
     ),
     Check(
+        asset="candles_live",
+        name="candles_agree_with_the_exchange",
+        sentence="Every minute of the last day made of our trades is the exchange's own, or could be repaired.",
+        offenders=(
+            "SELECT market, symbol, toString(minute), state, differs, our_close, their_close, our_base_volume, "
+            "their_base_volume, trades, refetched FROM reconciliation_final WHERE minute >= now() - INTERVAL 1 DAY "
+            "AND (state = 'unexplained' OR (state = 'differs' AND inserted_at < now() - INTERVAL 10 MINUTE)) "
+            "ORDER BY minute DESC"
+        ),
+        columns=(
+            "market",
+            "symbol",
+            "minute",
+            "state",
+            "differs in",
+            "our close",
+            "their close",
+            "our volume",
+            "their volume",
+            "trades",
+            "refetched",
+        ),
+        severity=dg.AssetCheckSeverity.WARN,
+    ),
+    Check(
         asset="universe",
         name="selection_can_be_traded",
         sentence="Something is selected, and all of it can be traded.",

@@ -66,7 +66,10 @@ def events(seen: Health) -> list[Event]:
     materialization alone, observations do not count (measured).
     """
     metadata = _told(seen)
-    told: list[Event] = [dg.AssetObservation(asset_key=key, metadata=metadata) for key in ("trades", "candles_live")]
+    told: list[Event] = [
+        dg.AssetObservation(asset_key="trades", metadata=metadata),
+        dg.AssetObservation(asset_key="candles_live", metadata=metadata | _agreement(seen)),
+    ]
     if seen.newest_stored_age is not None and seen.newest_stored_age < FRESH:
         figures = {name: value for name, value in metadata.items() if isinstance(value, int | float)}
         told += [
@@ -74,6 +77,22 @@ def events(seen: Health) -> list[Event]:
             for key in ("trades", "candles_live", "candles_unified")
         ]
     return [*told, *_beside(seen), evaluation(seen)]
+
+
+def _agreement(seen: Health) -> dict[str, Any]:
+    """How many of the minutes closed since the live run began are the exchange's own, as figures that plot."""
+    said = seen.facts.get("reconcile")
+    if not isinstance(said, dict):
+        return {}
+    words = {
+        "match rate": "match_rate",
+        "minutes compared": "minutes",
+        "minutes repaired": "repaired",
+        "minutes unexplained": "unexplained",
+        "minutes looked into": "waiting",
+        "trades refetched": "refetched",
+    }
+    return {word: said[name] for word, name in words.items() if isinstance(said.get(name), int | float)}
 
 
 def _beside(seen: Health) -> list[Event]:

@@ -15,8 +15,11 @@ DERIVED_MARKET = "derived/market"
 
 discovery = dg.define_asset_job(
     "discovery",
-    selection=dg.AssetSelection.assets("tables", "instruments", "tickers", "universe"),
-    description="The schema, which instruments there are, how much is traded in each, and which are collected from now on.",
+    selection=dg.AssetSelection.assets("tables", "instruments", "tickers", "universe", "venue_map"),
+    description=(
+        "The schema, which instruments there are, how much is traded in each, which are collected from now on, and who could "
+        "stand in for them."
+    ),
 )
 
 coverage_recount = dg.define_asset_job(

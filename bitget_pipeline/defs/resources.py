@@ -7,7 +7,7 @@ no address or secret stands in a run's config. Everything is opened when a run a
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -20,8 +20,8 @@ from ..exchange import registry
 from ..feed.connection import SocketAddress
 from ..feed.shards import ShardRules
 from ..guard.rate_limit import BudgetRules
-from ..history.client import HistoryClient, HttpAddress, opened
-from ..market.instrument import Symbol
+from ..history.client import HistoryClient, HttpAddress, Patience, VenueClient, opened, opened_for
+from ..market.instrument import Market, Symbol
 from ..pipeline.companion import Companion
 from ..pipeline.flush import FlushRules
 from ..pipeline.live import LiveStores
@@ -54,6 +54,9 @@ from ..storage.warehouse import Warehouse
 
 ANSWER_WITHIN = {Tier.PUBLIC: 30.0, Tier.CREDENTIALED: 60.0}
 """Seconds for one request."""
+
+SHORT_PATIENCE = Patience(attempts=3, deadline=45.0)
+"""For whoever stands in: what is not decided now is decided in an hour."""
 
 
 @cache
@@ -131,6 +134,36 @@ class PipelineResource(dg.ConfigurableResource):
             async with opened(registry.get("bitget"), address, budget) as http:
                 versions = Versions(client, place.redis_prefix, floor=floor)
                 yield History(http, versions, client, PageShelf(client, place.redis_prefix))
+        finally:
+            await client.aclose()
+
+    @asynccontextmanager
+    async def substitutes(self) -> AsyncIterator[dict[Market, VenueClient]]:
+        """
+        Who could stand in for a market, each host within a budget of its own; empty when the settings want nobody asked, or
+        the local exchange plays nobody else.
+        """
+        place, settings = boot(), self.operational()
+        urls = {Market.SPOT: place.binance_spot_rest_url, Market.USDTM: place.binance_futures_rest_url}
+        proxy = place.proxy.get_secret_value() if place.proxy else None
+        client = connect(redis_address(place))
+        try:
+            async with AsyncExitStack() as stack:
+                found: dict[Market, VenueClient] = {}
+                for market in Market if settings.stand_ins else ():
+                    venue = registry.substitute(market)
+                    if venue is None:
+                        continue
+                    url = urls.get(market) or (venue.rest_url if place.exchange == "bitget" else None)
+                    if url is None:
+                        continue
+                    rules = BudgetRules(share=settings.request_share)
+                    budget = Budget(client, place.redis_prefix, f"{venue.name}-{market.value}", rules=rules)
+                    address = HttpAddress(url, proxy=proxy, tls=ssl_context(place))
+                    found[market] = await stack.enter_async_context(
+                        opened_for(venue, address, budget, patience=SHORT_PATIENCE)
+                    )
+                yield found
         finally:
             await client.aclose()
 

@@ -23,6 +23,7 @@ from ..guard.supervisor import (
     supervise,
 )
 from ..market.instrument import Market
+from ..pipeline.rectangles import Rectangle
 from ..storage.warehouse import Warehouse
 from .health import budget_events, events, look
 from .history_launcher import (
@@ -48,7 +49,6 @@ from .jobs import (
     live,
 )
 from .live import SHARD
-from .partitions import Rectangle
 from .resources import PipelineResource
 
 IN_FLIGHT = [

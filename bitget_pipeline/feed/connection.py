@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from ..errors import Malformed
+from ..errors import Malformed, MalformedFrame
 from ..exchange.contract import (
     Acknowledged,
     BookFrame,
@@ -34,7 +34,7 @@ from ..market.instrument import Symbol
 from ..telemetry import count, get_logger
 from .renewal import renew_after
 from .session import Reconnect, Renew, Report, Send, Session, SessionRules, Stage, Stale
-from .websocket import DATA, SocketAddress, SocketEnded, WebSocket, open_socket
+from .websocket import BINARY, TEXT, SocketAddress, SocketEnded, WebSocket, open_socket
 
 __all__ = ["Connection", "Listener", "SocketAddress"]
 
@@ -91,6 +91,7 @@ class Connection:
         self._exchange = exchange
         self._address = address
         self._subscriptions = subscriptions
+        self._asked_for = frozenset(subscriptions)
         self._listener = listener
         self._clock = clock
         self._rules = rules
@@ -98,9 +99,7 @@ class Connection:
         self._closing = asyncio.Event()
         self._nudge = asyncio.Event()
         self._waiting: set[Symbol] = set()  # whose trades have not shown data
-        self._traded: dict[
-            int, Symbol
-        ] = {}  # who brought trades since the session last asked; by identity, which is cheap
+        self._traded: dict[int, Symbol] = {}  # who brought trades since the session last asked; by identity: cheap
         self._heard: set[Subscription] = set()  # and who brought something else
 
     def live(self) -> set[Subscription]:
@@ -165,10 +164,12 @@ class Connection:
         receive, decode, clock = socket.receive, self._exchange.decode, self._clock
         deliver = self._listener.frame
         waiting, traded = self._waiting, self._traded
+        ours: dict[int, Symbol] = {}  # names that were asked for; by identity, because every frame is looked up
         waiting.update(item.symbol for item in self._subscriptions if item.channel is Channel.TRADE)
         while True:
             message = await receive()
-            if message.type not in DATA:
+            kind = message.type
+            if kind is not TEXT and kind is not BINARY:
                 return f"closed by the exchange: {socket.why(message)}"
             raw = message.data
             self.frames += 1
@@ -181,6 +182,11 @@ class Connection:
                 self._listener.set_aside(raw, error, carried)
                 continue
             if type(frame) is TradesFrame:
+                if id(frame.batch.symbol) not in ours and not self._is_ours(frame.batch.symbol, ours):
+                    self._set_aside(raw, f"trades of {frame.batch.symbol}, which this connection did not ask for")
+                    continue
+                if frame.batch.rejected:
+                    self._set_aside(raw, f"{frame.batch.rejected} trades make no sense and are left out")
                 if waiting and frame.batch.symbol in waiting:
                     waiting.discard(frame.batch.symbol)
                     self._first_data(session, Subscription(frame.batch.symbol, Channel.TRADE))
@@ -189,9 +195,21 @@ class Connection:
                     traded[id(symbol)] = symbol
                 deliver(frame)
             else:
-                self._other(session, frame)
+                self._other(session, frame, raw)
 
-    def _other(self, session: Session, frame: Frame) -> None:
+    def _is_ours(self, symbol: Symbol, ours: dict[int, Symbol]) -> bool:
+        """Whether its trades were asked for here."""
+        if Subscription(symbol, Channel.TRADE) not in self._asked_for:
+            return False
+        ours[id(symbol)] = symbol
+        return True
+
+    def _set_aside(self, raw: bytes, problem: str) -> None:
+        """Keep a frame to be looked at; whether something is missing is told elsewhere."""
+        count("feed.frames_set_aside")
+        self._listener.set_aside(raw, MalformedFrame(problem, where=self.name), ())
+
+    def _other(self, session: Session, frame: Frame, raw: bytes) -> None:
         """Everything but trades, which are the bulk."""
         if isinstance(frame, Pong):
             session.ponged()
@@ -200,13 +218,23 @@ class Connection:
                 session.acknowledged(frame.subscription)
         elif isinstance(frame, SubscriptionRefused):
             count("feed.subscriptions_refused")
-            session.refused(frame.subscription, f"refused with code {frame.code}: {frame.message}")
+            problem = f"refused with code {frame.code}: {frame.message}"
+            session.refused(frame.subscription, problem)
+            if frame.subscription is None:
+                self._set_aside(raw, problem)
             self._nudge.set()
         elif isinstance(frame, Ending):
             log.info("feed.renewal_due", connection=self.name, reason="the exchange announces its end")
             self.renewal.set()
         elif not isinstance(frame, TradesFrame):
             subscription = _subscription_of(frame)
+            if subscription not in self._asked_for:
+                self._set_aside(
+                    raw, f"{subscription.channel.value} of {subscription.symbol}, which nobody asked for here"
+                )
+                return
+            if isinstance(frame, CandlesFrame) and frame.rejected:
+                self._set_aside(raw, f"{frame.rejected} bars make no sense and are left out")
             self._heard.add(subscription)
             self._first_data(session, subscription)
             self._listener.frame(frame)

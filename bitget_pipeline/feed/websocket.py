@@ -22,8 +22,8 @@ from ..errors import ExchangeUnavailable, RegionBlocked
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 """150 book snapshots can reach 1 MB in a burst; a single frame beyond this is nothing we asked for."""
 REGION_STATUSES = frozenset({403, 451})
-DATA = frozenset({WSMsgType.TEXT, WSMsgType.BINARY})
-"""The messages that carry something; any other is the end."""
+TEXT, BINARY = WSMsgType.TEXT, WSMsgType.BINARY
+"""The messages that carry something; any other is the end. To be compared with `is`: their hash is made in Python."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class SocketEnded(Exception):
 
 
 class WebSocket:
-    """An open socket. `receive` waits for the next message: bytes in `data` if its type is of `DATA`, else it was the last."""
+    """An open socket. `receive` waits for the next message: bytes in `data` if its type is TEXT or BINARY, else the last."""
 
     def __init__(
         self, session: aiohttp.ClientSession, messages: aiohttp.ClientWebSocketResponse[Literal[False]]

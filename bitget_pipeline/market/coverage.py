@@ -35,6 +35,9 @@ SETTLED = frozenset(
 )
 """With one of these a stretch needs nothing more."""
 
+OPEN = frozenset({CoverageState.UNKNOWN, CoverageState.UNEXPLAINED})
+"""Of these it is not known what happened."""
+
 NOTHING_TO_FETCH = SETTLED - {CoverageState.COMPLETE}
 """Stretches without bars that are not asked for again, unless told to refresh."""
 

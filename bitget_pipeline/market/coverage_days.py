@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from itertools import pairwise
 
-from .coverage import CoverageState, Evidence
+from .coverage import OPEN, CoverageState, Evidence
 from .instrument import Symbol
 from .interval import Interval, from_ms, to_ms
 
 _STORED = frozenset({CoverageState.COMPLETE, CoverageState.PARTIAL})
-_OPEN = frozenset({CoverageState.UNKNOWN, CoverageState.UNEXPLAINED})
 
 
 @dataclass(slots=True)
@@ -41,13 +40,13 @@ class DayCoverage:
     @property
     def open(self) -> int:
         """Minutes of which it is not known what happened."""
-        return self.unseen + sum(self.without.get(state, 0) for state in _OPEN)
+        return self.unseen + sum(self.without.get(state, 0) for state in OPEN)
 
     @property
     def state(self) -> CoverageState:
         """The whole day in a word: `complete` when every closed minute is stored or settled, but not all are settled."""
         if self.open:
-            looked = self.stored or any(self.without.get(state) for state in CoverageState if state not in _OPEN)
+            looked = self.stored or any(self.without.get(state) for state in CoverageState if state not in OPEN)
             if looked:
                 return CoverageState.PARTIAL
             return (
@@ -78,7 +77,7 @@ def day_of(
         else:
             found.without[top.state] = found.without.get(top.state, 0) + minutes
             found.holes.append((piece, top.state, top.reason))
-            if top.state in _OPEN and top.retry_at is not None:
+            if top.state in OPEN and top.retry_at is not None:
                 retries.append(top.retry_at)
                 found.due = found.due or to_ms(top.retry_at) <= now_ms
     _mistrust(found, evidence, whole)

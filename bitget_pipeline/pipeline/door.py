@@ -50,16 +50,17 @@ class Door:
             ids = [trade[0] for trade in batch.trades]
             if not ids:
                 continue
+            ids.sort()  # as they are, nearly always
             seen = self._seen.get(batch.symbol)
             if seen is None:
                 seen = self._seen[batch.symbol] = array("Q")
-            if seen and min(ids) <= seen[-1]:
+            if seen and ids[0] <= seen[-1]:
                 for trade_id in ids:
                     at = bisect_left(seen, trade_id)
                     if at == len(seen) or seen[at] != trade_id:
                         seen.insert(at, trade_id)
             else:
-                seen.extend(sorted(set(ids)))
+                seen.fromlist(ids)
             excess = len(seen) - self._remembered
             if excess > 0:
                 del seen[:excess]

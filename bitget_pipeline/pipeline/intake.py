@@ -8,6 +8,7 @@ that pipeline/repair.py closes.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
@@ -15,14 +16,12 @@ from ..errors import Malformed
 from ..exchange.contract import Channel, Frame, Subscription, TradesFrame
 from ..market.instrument import Symbol
 from ..market.trade import Arrived, Broke, TradeBatch
+from ..storage.control import QUARANTINE, QUARANTINED_BYTES, SetAside
 from ..telemetry import count, get_logger
 from .companion import Companion
 from .live_state import LiveState
 
 log = get_logger(__name__)
-
-QUARANTINE = 200
-"""Frames set aside that are kept to be looked at."""
 
 
 class Intake:
@@ -36,7 +35,8 @@ class Intake:
         self.items: deque[Arrived] = deque()
         self.trades = 0
         self.arrived = asyncio.Event()
-        self.quarantine: deque[tuple[bytes, str]] = deque(maxlen=QUARANTINE)
+        self.quarantine: deque[SetAside] = deque(maxlen=QUARANTINE)
+        """Frames set aside and not told to Redis yet; live_news.py does."""
         self._state = state
         self.most = most_trades
         self._dropping: set[Symbol] = set()
@@ -68,9 +68,10 @@ class Intake:
         self.arrived.set()
 
     def set_aside(self, raw: bytes, error: Malformed, carried: Sequence[Subscription]) -> None:
-        """An unreadable frame: it may have held trades of any symbol of its connection."""
+        """A frame that made no sense: it may have held trades of any of those."""
         self._state.set_aside += 1
-        self.quarantine.append((raw[:4096], str(error)))
+        head = raw[:QUARANTINED_BYTES].decode("utf-8", "replace")
+        self.quarantine.append(SetAside(time.time_ns() // 1_000_000, error.what, head, len(raw)))
         log.warning("live.frame_set_aside", problem=str(error))
         self.lost(carried)
 

@@ -93,6 +93,20 @@ class Herald:
         """Tell it now."""
         run = self._run
         await run.stores.control.publish(self._overall(), run.state.published())
+        await self._tell_set_aside()
+
+    async def _tell_set_aside(self) -> None:
+        """Frames that made no sense go where a person can look at them."""
+        kept = self._run.intake.quarantine
+        frames = list(kept)
+        if not frames:
+            return
+        kept.clear()
+        try:
+            await self._run.stores.control.set_aside(frames)
+        except BaseException:
+            kept.extendleft(reversed(frames))
+            raise
 
     def _overall(self) -> dict[str, Any]:
         run = self._run
@@ -103,6 +117,7 @@ class Herald:
             "fence": run.fence,
             "uptime": round(time.monotonic() - run.started, 1),
             "waiting": run.intake.trades,
+            "stream_capacity": run.stores.stream.capacity,
             "spill_bytes": 0 if run.stores.spill is None else run.stores.spill.state().bytes,
             "frames_per_second": round(sum(self._rates.values()), 1),
             "connections": {keeper.name: self._connection(keeper) for keeper in run.keepers},

@@ -37,7 +37,7 @@ _WORST_FIRST = (Status.CRITICAL, Status.DEGRADED, Status.UNKNOWN, Status.HEALTHY
 @dataclass(frozen=True, slots=True)
 class HealthRules:
     """
-    Where the lines are. Ages and lags in seconds.
+    Where the lines are. Ages and lags in seconds; `bound_degraded` is a share of what Redis may hold.
 
     If trades arrive at a known pace, with nothing but chance between them, a silence longer than `-ln(chance) / pace` has
     that chance only; with `silence_chance` of one in a million a symbol with one arrival a second may be silent for 14 s,
@@ -51,6 +51,7 @@ class HealthRules:
     lease_within: float = 20.0
     backlog_degraded: float = 15.0
     backlog_critical: float = 120.0
+    bound_degraded: float = 0.5
     lag_degraded: float = 5.0
     learning: float = 60.0
 
@@ -125,6 +126,7 @@ def judge(facts: Facts, *, now_ms: int, rules: HealthRules | None = None) -> Hea
         found += _of_the_run(facts, rules)
         if facts.backlog is not None:
             found += _of_the_backlog(facts.backlog, rules)
+            found += _of_the_bound(facts, rules)
         if facts.published is not None:
             symbols = judge_symbols(facts.published, now_ms=now_ms, rules=rules)
             found += _of_the_symbols(symbols)
@@ -174,6 +176,14 @@ def _of_the_backlog(backlog: Backlog, rules: HealthRules) -> Iterable[tuple[Stat
         return
     status = Status.CRITICAL if age > rules.backlog_critical else Status.DEGRADED
     yield status, f"trades wait in Redis for {age:.0f} s ({backlog.pending} entries read and not stored)"
+
+
+def _of_the_bound(facts: Facts, rules: HealthRules) -> Iterable[tuple[Status, str]]:
+    """How much of what Redis may hold is used: said before trades have to go to disk."""
+    bound = int(facts.published.overall.get("stream_capacity") or 0) if facts.published is not None else 0
+    entries = facts.backlog.entries if facts.backlog is not None else 0
+    if bound and entries >= rules.bound_degraded * bound:
+        yield Status.DEGRADED, f"the stream in Redis is {entries / bound:.0%} full ({entries:,} of {bound:,} entries)"
 
 
 def _of_the_symbols(symbols: Sequence[SymbolHealth]) -> Iterable[tuple[Status, str]]:

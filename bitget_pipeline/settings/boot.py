@@ -19,6 +19,8 @@ from .reading import Given, setting
 
 PRODUCTION_REST_URL = "https://api.bitget.com"  # reference/bitget-api.md 1.1
 PRODUCTION_WS_URL = "wss://ws.bitget.com/v2/ws/public"
+PRODUCTION_BINANCE_SPOT = "https://data-api.binance.vision"  # reference/binance-api.md 1
+PRODUCTION_BINANCE_FUTURES = "https://fapi.binance.com"
 
 PROXY_SCHEMES = ("http", "https", "socks5")
 
@@ -65,6 +67,20 @@ class Boot(BaseModel):
         variable="BITGET_WS_URL",
         write=f"a wss address, for example {PRODUCTION_WS_URL}",
         shown=PRODUCTION_WS_URL,
+    )
+    binance_spot_rest_url: str | None = setting(
+        None,
+        "Binance's REST address of spot, where it is asked who could stand in while Bitget is dark. Needs no key.",
+        variable="BINANCE_SPOT_REST_URL",
+        write=f"an https address, for example {PRODUCTION_BINANCE_SPOT}",
+        shown=f"{PRODUCTION_BINANCE_SPOT}; none with the local exchange",
+    )
+    binance_futures_rest_url: str | None = setting(
+        None,
+        "Binance's REST address of USDT futures, for the same.",
+        variable="BINANCE_FUTURES_REST_URL",
+        write=f"an https address, for example {PRODUCTION_BINANCE_FUTURES}",
+        shown=f"{PRODUCTION_BINANCE_FUTURES}; none with the local exchange",
     )
     bitget_api_key: SecretStr | None = setting(
         None,
@@ -211,7 +227,7 @@ class Boot(BaseModel):
             raise ValueError("there is no such file")
         return value
 
-    @field_validator("bitget_rest_url")
+    @field_validator("bitget_rest_url", "binance_spot_rest_url", "binance_futures_rest_url")
     @classmethod
     def _rest(cls, value: str | None) -> str | None:
         return value and _checked_url(value, secure="https", plain="http")
@@ -261,7 +277,13 @@ class Boot(BaseModel):
                 f"{missing} is not set, but its companion is: REST and websocket must be the same exchange — set both "
                 "or neither"
             )
-        for variable, url in (("BITGET_REST_URL", self.bitget_rest_url), ("BITGET_WS_URL", self.bitget_ws_url)):
+        addresses = {
+            "BITGET_REST_URL": self.bitget_rest_url,
+            "BITGET_WS_URL": self.bitget_ws_url,
+            "BINANCE_SPOT_REST_URL": self.binance_spot_rest_url,
+            "BINANCE_FUTURES_REST_URL": self.binance_futures_rest_url,
+        }
+        for variable, url in addresses.items():
             if url is None:
                 continue
             if self.exchange == "bitget" and is_loopback(url):

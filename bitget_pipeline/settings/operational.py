@@ -178,6 +178,13 @@ class Operational(BaseModel):
         write="true or false",
         shown="true",
     )
+    stand_ins: bool = setting(
+        True,
+        "Whether it is decided each hour which instruments of Binance could stand in for ours while Bitget is dark. Binance is "
+        "asked for its public lists and prices.",
+        write="true or false",
+        shown="true",
+    )
     history_days: int = setting(
         30,
         "How many days back the history of a selected symbol reaches.",

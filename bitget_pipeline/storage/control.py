@@ -7,8 +7,8 @@ and `status`'s, is overview.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import msgspec
@@ -20,6 +20,12 @@ from .redis_errors import translated
 
 KEPT_SECONDS = 86_400
 """A state outlives its run for a day, so that one can still see how it ended."""
+
+QUARANTINE = 200
+QUARANTINE_SECONDS = 7 * 86_400
+"""Frames set aside that are kept to be looked at, and how long."""
+QUARANTINED_BYTES = 4096
+"""Of each."""
 
 OVERALL = b""
 """The field of the whole run, beside one field for each symbol."""
@@ -35,6 +41,21 @@ class StopRequest:
     run_id: str
     because: str
     age: float
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A frame that made no sense: when it came (Unix ms), why it was set aside, its beginning, and how long it was."""
+
+    at_ms: int
+    problem: str
+    frame: str
+    bytes: int
+
+
+def parse_set_aside(text: bytes) -> SetAside:
+    """The frame that lies in Redis."""
+    return SetAside(**_decode(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +79,16 @@ class LiveControl:
         self._stop = shard_key(prefix, shard, "stop")
         self._start = shard_key(prefix, shard, "start")
         self._flush = shard_key(prefix, shard, "flush")
+        self._quarantine = shard_key(prefix, shard, "quarantine")
+
+    async def set_aside(self, frames: Sequence[SetAside]) -> None:
+        """Keep frames that were set aside to be looked at; the newest of them, for some days."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.lpush(self._quarantine, *(_encode(asdict(one)) for one in frames))
+            pipeline.ltrim(self._quarantine, 0, QUARANTINE - 1)
+            pipeline.expire(self._quarantine, QUARANTINE_SECONDS)
+            await pipeline.execute()
 
     async def ask_to_flush(self) -> None:
         """Whoever writes shall write at once."""

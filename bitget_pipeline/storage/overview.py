@@ -18,9 +18,11 @@ from .budget import EndpointUse, parse_use
 from .control import (
     KEPT_SECONDS,
     Published,
+    SetAside,
     Starting,
     StopRequest,
     parse_published,
+    parse_set_aside,
     parse_starting,
     parse_stop,
     stop_text,
@@ -55,6 +57,7 @@ class Overview:
         self._state = shard_key(prefix, shard, "state")
         self._stop = shard_key(prefix, shard, "stop")
         self._start = shard_key(prefix, shard, "start")
+        self._quarantine = shard_key(prefix, shard, "quarantine")
 
     def lease(self) -> LeaseState | None:
         """Who holds the lease, None when nobody does."""
@@ -111,6 +114,20 @@ class Overview:
             pipeline.time()
             text, now = pipeline.execute()
         return parse_starting(text, now)
+
+    def quarantine(self) -> list[SetAside]:
+        """The frames that were set aside, newest first."""
+        with translated():
+            found: Any = self._redis.lrange(self._quarantine, 0, -1)
+        return [parse_set_aside(text) for text in found]
+
+    def clear_quarantine(self) -> int:
+        """Forget them; returns how many there were."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.llen(self._quarantine)
+            pipeline.delete(self._quarantine)
+            return int(pipeline.execute()[0])
 
     def backlog(self) -> Backlog:
         """What waits for ClickHouse."""

@@ -66,7 +66,7 @@ class TradeStream:
     ) -> None:
         self._redis = client
         self._group = group
-        self._capacity = capacity
+        self.capacity = capacity
         self._fence = shard_key(prefix, shard, "fence")
         self._stream = shard_key(prefix, shard, "trades")
         self._anchors = shard_key(prefix, shard, "anchors")
@@ -97,7 +97,7 @@ class TradeStream:
         have lost its last second: it is noticed before the first append to it, which then fails, and all others until
         the anchors were looked at again (`trust`).
         """
-        arguments: list[Any] = [fence, self._capacity, 0, 0]
+        arguments: list[Any] = [fence, self.capacity, 0, 0]
         for batch in batches:
             trades = batch.trades
             if trades:
@@ -289,7 +289,7 @@ class TradeStream:
             try:
                 return await prepared(keys=keys, args=arguments)
             except redis.exceptions.ResponseError as error:
-                ours = _ours(error, self._stream, self._capacity)
+                ours = _ours(error, self._stream, self.capacity)
                 if ours is None:
                     raise
                 raise ours from error

@@ -59,49 +59,78 @@ PINS = View(
 
 CANDLES_UNIFIED = View(
     "candles_unified",
-    "The best bar known for each market, symbol, resolution and open time: the exchange's own, else built from live trades, "
-    "else a failover's.",
+    "The best bar known for each market, symbol, resolution and open time: the exchange's own, else ours from live trades, "
+    "else a failover's. Where `open_known` is 0, the open is the first trade: what was before it is not known.",
     # A Bitget bar opens at the previous close, and that price takes part in high and low (measured on recordings); bars
-    # built from trades get it here, so that a late trade needs one bucket only. Binance's open at their first trade.
-    # Minutes without trades have no live bar: a flat one would claim that nothing was traded, and only coverage or the
-    # exchange's own bar can prove that.
+    # built from trades get it here, so that a late trade needs one bucket only. Binance's open at their first trade, and
+    # bars of seconds too, which nobody serves. The previous close is that of the minute before: the exchange's bar, or ours,
+    # or a minute that the exchange's own bar proves to be without trades (`reconciliation`, shown as a flat bar as well).
+    # Across a hole nothing is carried: an old close is not the price before the bar. So a bar needs one neighbour alone,
+    # every row has the open time it is for, and a condition on the time reaches the tables: a window or an ASOF join
+    # would read all there is of the symbol.
+    #
+    # `rank` orders the bars of one open time: 1 the exchange's, 2 ours, 3 a minute without trades, from 4 on Binance's;
+    # from 100 on it is a neighbour that lends its close. One plain argMin a column: over a tuple it is five times slower.
     """
 SELECT
     market, symbol, resolution, open_time,
-    if(opens_at_previous_close, ifNull(previous_close, o), o) AS open,
-    if(opens_at_previous_close, greatest(h, ifNull(previous_close, h)), h) AS high,
-    if(opens_at_previous_close, least(l, ifNull(previous_close, l)), l) AS low,
-    c AS close,
-    base_volume, quote_volume, trades, source, origin
+    if(opens_before, assumeNotNull(previous_close), o) AS open,
+    if(opens_before, greatest(h, assumeNotNull(previous_close)), h) AS high,
+    if(opens_before, least(l, assumeNotNull(previous_close)), l) AS low,
+    c AS close, base AS base_volume, quote AS quote_volume, count AS trades, by AS source,
+    if(best IN (1, 4, 5), 'exchange', 'trades') AS origin,
+    toUInt8(opens_before OR best != 2 OR endsWith(resolution, 's')) AS open_known
 FROM
 (
     SELECT
-        *,
-        preference = 2 AS opens_at_previous_close,
-        lagInFrame(toNullable(c)) OVER (
-            PARTITION BY market, symbol, resolution ORDER BY open_time ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
-        ) AS previous_close
+        market, symbol, resolution, open_time,
+        min(rank) AS best, argMin(source, rank) AS by,
+        argMin(bar_open, rank) AS o, argMin(bar_high, rank) AS h, argMin(bar_low, rank) AS l, argMin(bar_close, rank) AS c,
+        argMin(bar_base, rank) AS base, argMin(bar_quote, rank) AS quote,
+        if(best IN (1, 4, 5), NULL, argMin(bar_trades, rank)) AS count,
+        argMinOrNullIf(bar_close, rank, rank >= 100) AS previous_close,
+        best = 2 AND previous_close IS NOT NULL AS opens_before
     FROM
     (
-        SELECT *
+        SELECT
+            market, symbol, resolution, open_time, source,
+            toUInt8(multiIf(source = 'binance_agg', 4, startsWith(source, 'binance'), 5, 1)) AS rank,
+            open AS bar_open, high AS bar_high, low AS bar_low, close AS bar_close,
+            base_volume AS bar_base, quote_volume AS bar_quote, toUInt32(0) AS bar_trades
+        FROM {db}.candles_final
+        UNION ALL
+        SELECT
+            market, symbol, resolution, open_time, source,
+            toUInt8(multiIf(source = 'binance_agg', 6, startsWith(source, 'binance'), 7, 2)) AS rank,
+            first, high, low, last, base_volume, quote_volume, trades
+        FROM {db}.candles_live_final
+        UNION ALL
+        SELECT
+            market, symbol, '1m' AS resolution, minute AS open_time, source, toUInt8(3) AS rank,
+            their_open, their_high, their_low, their_close, 0, 0, trades
+        FROM {db}.reconciliation_final
+        WHERE state = 'matched' AND trades = 0
+        UNION ALL
+        SELECT market, symbol, later.1 AS resolution, at AS open_time, source, rank, 0, 0, 0, lent, 0, 0, 0
         FROM
         (
-            SELECT
-                market, symbol, resolution, open_time, source, 'exchange' AS origin,
-                if(startsWith(source, 'binance'), 3, 1) AS preference,
-                open AS o, high AS h, low AS l, close AS c, base_volume, quote_volume,
-                CAST(NULL, 'Nullable(UInt32)') AS trades
+            SELECT market, symbol, open_time + INTERVAL 1 MINUTE AS at, source, toUInt8(101) AS rank, close AS lent
             FROM {db}.candles_final
+            WHERE resolution = '1m' AND NOT startsWith(source, 'binance')
             UNION ALL
-            SELECT
-                market, symbol, resolution, open_time, source, 'trades' AS origin,
-                if(startsWith(source, 'binance'), 4, 2) AS preference,
-                first AS o, high AS h, low AS l, last AS c, base_volume, quote_volume, toNullable(trades) AS trades
+            SELECT market, symbol, open_time + INTERVAL 1 MINUTE AS at, source, toUInt8(102) AS rank, last AS lent
             FROM {db}.candles_live_final
+            WHERE resolution = '1m' AND NOT startsWith(source, 'binance')
+            UNION ALL
+            SELECT market, symbol, minute + INTERVAL 1 MINUTE AS at, source, toUInt8(103) AS rank, their_close AS lent
+            FROM {db}.reconciliation_final
+            WHERE state = 'matched' AND trades = 0
         )
-        ORDER BY market, symbol, resolution, open_time, preference, source
-        LIMIT 1 BY market, symbol, resolution, open_time
+        ARRAY JOIN [('1m', 1), ('5m', 5), ('15m', 15), ('1h', 60)] AS later
+        WHERE toMinute(at) % later.2 = 0
     )
+    GROUP BY market, symbol, resolution, open_time
+    HAVING best < 100
 )
 """,
 )

@@ -24,6 +24,7 @@ from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.stand_in import StandIn, Verdict
 from bitget_pipeline.market.trade import Trade, TradeBatch
 from bitget_pipeline.market.universe import Chosen, Reason
+from bitget_pipeline.storage.control import LiveControl, SetAside
 from bitget_pipeline.storage.lease import Lease
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect
 from bitget_pipeline.storage.stream import TradeStream
@@ -525,22 +526,27 @@ def test_a_dry_run_says_what_it_would_cost(run: Run, stores: dict[str, str]) -> 
     assert told["minutes"] == round(33 * 8 / 18 / 60, 1)
 
 
+def instance_on(warehouse: Warehouse, redis: RedisAddress, prefix: str, home: Path) -> dict[str, str]:
+    """The settings of an instance on the test's stores."""
+    return {
+        "BITGET_PIPELINE_EXCHANGE": "local",
+        "BITGET_PIPELINE_HOME": str(home),
+        "BITGET_PIPELINE_REDIS_PREFIX": prefix,
+        "REDIS_HOST": redis.host,
+        "REDIS_PORT": str(redis.port),
+        "CLICKHOUSE_HOST": "127.0.0.1",
+        "CLICKHOUSE_PORT": str(warehouse.address.port),
+        "CLICKHOUSE_DATABASE": warehouse.address.database,
+    }
+
+
 def test_flush_brings_in_what_waits_and_says_so(
     run: Run, warehouse: Warehouse, redis_address: RedisAddress, redis_prefix: str, tmp_path: Path
 ) -> None:
     """
     No live run: the command itself writes what lies in Redis, and a second call finds nothing. JSON for programs.
     """
-    environ = {
-        "BITGET_PIPELINE_EXCHANGE": "local",
-        "BITGET_PIPELINE_HOME": str(tmp_path),
-        "BITGET_PIPELINE_REDIS_PREFIX": redis_prefix,
-        "REDIS_HOST": redis_address.host,
-        "REDIS_PORT": str(redis_address.port),
-        "CLICKHOUSE_HOST": "127.0.0.1",
-        "CLICKHOUSE_PORT": str(warehouse.address.port),
-        "CLICKHOUSE_DATABASE": warehouse.address.database,
-    }
+    environ = instance_on(warehouse, redis_address, redis_prefix, tmp_path)
     symbol = Symbol(Market.SPOT, "BTCUSDT")
 
     async def put() -> None:
@@ -558,3 +564,30 @@ def test_flush_brings_in_what_waits_and_says_so(
     second = run("flush", **environ)
     assert second.code == 0
     assert "nothing waits" in second.out
+
+
+def test_frames_that_were_set_aside_can_be_looked_at_and_forgotten(
+    run: Run, warehouse: Warehouse, redis_address: RedisAddress, redis_prefix: str, tmp_path: Path
+) -> None:
+    """
+    When, why and what, newest first, for people and for programs; control characters of a frame do nothing.
+    """
+    environ = instance_on(warehouse, redis_address, redis_prefix, tmp_path)
+    assert "no frames were set aside" in run("quarantine", **environ).out
+
+    async def put() -> None:
+        client = connect(redis_address)
+        control = LiveControl(client, redis_prefix, "0")
+        await control.set_aside([SetAside(1_790_000_000_000, "makes no sense", "[bold]first\x1b[31m", 11)])
+        await control.set_aside([SetAside(1_790_000_001_000, "unknown stream", "second", 9_000)])
+        await client.aclose()
+
+    asyncio.run(put())
+    told = run("quarantine", **environ).out
+    assert told.index("second … 9,000 bytes") < told.index("[bold]first")
+    assert "2026-09-21 14:13:20" in told
+    assert "\x1b" not in told
+    content = json.loads(run("quarantine", "--json", "--most", 1, "--clear", **environ).out)
+    assert (content["set_aside"], content["forgotten"]) == (2, 2)
+    assert [one["problem"] for one in content["frames"]] == ["unknown stream"]
+    assert "no frames were set aside" in run("quarantine", **environ).out

@@ -59,11 +59,13 @@ def test_the_sockets_the_disk_and_a_start_that_failed_are_told() -> None:
         at=0.0,
         connections={"socket-0": socket, "socket-1": socket | {"age": None, "live": 0, "asked": 10, "silent": 0}},
         spill_bytes=3 * 2**20,
+        set_aside=4,
         shed={"books": "the disk is nearly full (8% free)"},
         starting={"run_id": "abc", "stage": "lease", "failed": "", "age": 3.0},
     )
     told = dict(rows(facts, None))
     assert told["sockets"] == "1 of 2 open, 9 live, 10 asked, 1 silent, 0 refused, 15 frames/s"
+    assert told["set aside"].startswith("4 frames; `bitget-pipeline quarantine`")
     assert told["on disk"].startswith("3.0 MiB")
     assert told["books"] == "not collected: the disk is nearly full (8% free)"
     assert told["live start"] == "run abc in the stage lease since 3 s"
@@ -104,3 +106,13 @@ def test_what_the_live_run_collects_beside_trades_is_shown():
     shown = dict(rows(Facts(at=0.0, beside={"tickers": tickers, "order_books": books}), None))
     assert shown["order books"] == "58 of 60 symbols, 12,345 rows stored by this run, 60 waiting, 2 broken: it is away"
     assert shown["tickers"] == "60 of 60 symbols, 120 rows stored by this run"
+
+
+def test_the_agreement_with_the_exchange_is_one_line():
+    """
+    How many closed minutes are the exchange's own, and what became of the others; nothing before a minute has closed.
+    """
+    said = {"minutes": 1200, "matched": 1190, "repaired": 8, "unexplained": 2, "waiting": 0, "match_rate": 0.998}
+    shown = dict(rows(Facts(at=0.0, agreement=said), None))
+    assert shown["agreement"] == "1,198 of 1,200 minutes are the exchange's own, 8 repaired, 2 unexplained"
+    assert "agreement" not in dict(rows(Facts(at=0.0), None))

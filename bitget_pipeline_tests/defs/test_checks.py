@@ -10,13 +10,13 @@ import pytest
 
 from bitget_pipeline.defs.check_scope import Scope, last_week, scope_of, whole_archive
 from bitget_pipeline.defs.checks import CHECKS
-from bitget_pipeline.defs.partitions import RANGE_END, RANGE_START
 from bitget_pipeline.market.candle import Candle, Resolution
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval, to_ms
 from bitget_pipeline.market.order_book import BookSnapshot
 from bitget_pipeline.market.universe import Chosen, Reason
-from bitget_pipeline.storage.warehouse import CoverageState, Evidence, Warehouse
+from bitget_pipeline.pipeline.rectangles import RANGE_END, RANGE_START
+from bitget_pipeline.storage.warehouse import Agreement, CoverageState, Evidence, Reconciled, Warehouse
 
 BTC = Symbol(Market.SPOT, "BTCUSDT")
 MINUTE = 60_000
@@ -272,3 +272,21 @@ def test_a_book_that_grew_old_or_never_came_is_found(right: Warehouse) -> None:
     assert [row[:2] for row in offenders(right, "books_are_fresh", "order_books")] == [("spot", "BTCUSDT")]
     store_book(right, ago=100)
     assert offenders(right, "books_are_fresh", "order_books") == []
+
+
+def test_a_minute_that_is_not_the_exchanges_is_found(warehouse: Warehouse) -> None:
+    """
+    One that stays unexplained offends; one that matched, was repaired, or was only just found does not.
+    """
+    minute = to_ms(datetime.now(UTC)) // MINUTE * MINUTE - 30 * MINUTE
+    states = (Agreement.MATCHED, Agreement.REPAIRED, Agreement.DIFFERS, Agreement.UNEXPLAINED)
+    found = [
+        Reconciled(BTC, at, state, (), "rest", same, same, 1)
+        for number, state in enumerate(states)
+        for at in [minute + number * MINUTE]
+        for same in [Candle(at, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)]
+    ]
+    warehouse.store_reconciled(found, source="local", version=1, run_id="test")
+    assert [row[3] for row in offenders(warehouse, "candles_agree_with_the_exchange", "candles_live")] == [
+        "unexplained"
+    ]

@@ -53,3 +53,12 @@ def test_books_that_cannot_be_stored_are_observed_alone() -> None:
     assert [type(one) for one in found["order_books"]] == [dg.AssetObservation]
     assert found["order_books"][0].metadata["trouble"].value == "ClickHouse cannot be reached"
     assert "order_books" not in told()
+
+
+def test_the_agreement_with_the_exchange_is_told_of_the_candles() -> None:
+    """The share of closed minutes that are the exchange's own plots on `candles_live`, and is not there before one closed."""
+    said = {"minutes": 120, "match_rate": 0.975, "matched": 115, "repaired": 2, "unexplained": 3, "waiting": 0}
+    observed = told(reconcile=said)["candles_live"][0]
+    assert (observed.metadata["match rate"].value, observed.metadata["minutes unexplained"].value) == (0.975, 3)
+    before = told(reconcile={"minutes": 0, "match_rate": None})["candles_live"][0]
+    assert "match rate" not in before.metadata

@@ -11,9 +11,8 @@ import pytest
 
 from bitget_pipeline.defs.assets import candles_assets, derivative_assets, derived_assets, trades_history_assets
 from bitget_pipeline.defs.check_scope import last_week
-from bitget_pipeline.defs.checks import CHECKS
+from bitget_pipeline.defs.checks import CHECKS, asset_checks
 from bitget_pipeline.defs.history_launcher import derivations
-from bitget_pipeline.defs.partitions import RANGE_END, RANGE_START
 from bitget_pipeline.defs.resources import PipelineResource, boot
 from bitget_pipeline.defs.sensors import archive_derivation_launchers, derivation_launchers
 from bitget_pipeline.local.exchange import ExchangeConfig, LocalExchange, running
@@ -24,6 +23,7 @@ from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.universe import Chosen, Reason
 from bitget_pipeline.pipeline.backfill import backfill_candles
 from bitget_pipeline.pipeline.discover import discover
+from bitget_pipeline.pipeline.rectangles import RANGE_END, RANGE_START
 from bitget_pipeline.storage.stamp import stamp_database
 
 MARKETS = (Market.SPOT, Market.USDTM)
@@ -107,6 +107,38 @@ async def test_empty_answers_turn_no_day_green_and_take_nothing_from_the_others(
 
     assert not failed.success
     assert [event.partition_key for event in events.records] == 2 * [f"{yesterday}|BTCUSDT"]
+
+
+async def test_a_run_evaluates_the_checks_of_its_days(placed, warehouse):
+    """
+    Through Dagster: each check of the asset says its verdict about the run's day, and how often bars open at the close before.
+    """
+    await _known_instruments(warehouse)
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    tags = {RANGE_START: f"{yesterday}|BTCUSDT", RANGE_END: f"{yesterday}|BTCUSDT"}
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("usdtm_symbols", ["BTCUSDT"])
+        done = await asyncio.to_thread(
+            dg.materialize,
+            [
+                *HISTORY,
+                *(
+                    check
+                    for check in asset_checks((Market.USDTM,), grid_starts=GRID)
+                    if KEY in check.keys_by_input_name.values()
+                ),
+            ],
+            selection=dg.AssetSelection.assets(KEY),
+            instance=instance,
+            tags=tags,
+            resources={"pipeline": PipelineResource()},
+        )
+    verdicts = {one.check_name: one for one in done.get_asset_check_evaluations()}
+    assert {name for name, one in verdicts.items() if not one.passed} == set()
+    assert {check.name for check in CHECKS if check.asset == "*/candles_1m"} < set(verdicts)
+    opens = verdicts["opens_at_previous_close"].metadata
+    assert (opens["bars compared"].value, opens["rate"].value > 0.99) == (1439, True)
+    assert verdicts["keys_fit"].metadata["partitions"].value == (yesterday - GRID).days + 1
 
 
 async def test_the_months_of_the_archive_get_longer_candles_too(placed, warehouse):

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitget_pipeline.defs.metadata import add_to_each
-from bitget_pipeline.defs.partitions import RANGE_END, RANGE_START, Rectangle, admissible, grid, rectangles
+from bitget_pipeline.defs.partitions import admissible, grid
 from bitget_pipeline.market.instrument import Market
+from bitget_pipeline.pipeline.rectangles import RANGE_END, RANGE_START, Rectangle, month_rectangles, rectangles
 
 ORDER = [f"S{n}USDT" for n in range(12)]
 FIRST_DAY = date(2026, 1, 1)
@@ -36,6 +37,19 @@ def test_two_days_of_neighbouring_symbols_are_one_rectangle():
     wanted = [(name, FIRST_DAY + timedelta(days=n)) for name in ORDER for n in range(2)]
 
     assert len(rectangles(wanted, order=ORDER)) == 1
+
+
+def test_months_are_covered_as_days_are():
+    """Months that follow each other, over a new year, are one rectangle; a month that is lacking splits them."""
+    months = [date(2024, 11, 1), date(2024, 12, 1), date(2025, 1, 1), date(2025, 3, 1)]
+    wanted = [(name, month) for name in ORDER[:2] for month in months]
+
+    found = month_rectangles(wanted, order=ORDER, max_keys=12)
+
+    assert [(one.first_day, one.last_day, one.first, one.last, one.keys) for one in found] == [
+        (date(2025, 3, 1), date(2025, 3, 1), ORDER[0], ORDER[1], 2),
+        (date(2024, 11, 1), date(2025, 1, 1), ORDER[0], ORDER[1], 6),
+    ]
 
 
 def test_newest_days_come_first():

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from bitget_pipeline.errors import ExchangeUnavailable, RegionBlocked
-from bitget_pipeline.feed.websocket import DATA, MAX_FRAME_BYTES, SocketAddress, SocketEnded, open_socket
+from bitget_pipeline.feed.websocket import MAX_FRAME_BYTES, TEXT, SocketAddress, SocketEnded, open_socket
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -91,8 +91,8 @@ async def test_texts_come_as_bytes_and_a_close_tells_its_reason() -> None:
         socket = await open_socket(address)
         await socket.send("ping")
         first, last = await socket.receive(), await socket.receive()
-        assert (first.type in DATA, first.data) == (True, b"you said ping")
-        assert last.type not in DATA
+        assert (first.type, first.data) == (TEXT, b"you said ping")
+        assert last.type is WSMsgType.CLOSE
         assert socket.why(last) == "code 4001, renewal"
         with pytest.raises(SocketEnded):
             await socket.send("ping")
@@ -112,7 +112,7 @@ async def test_an_end_without_a_word_is_an_end() -> None:
         socket = await open_socket(address)
         assert (await socket.receive()).data == b"one"
         last = await socket.receive()
-        assert last.type not in DATA
+        assert last.type is not TEXT
         assert socket.why(last)
         await socket.abort()
 

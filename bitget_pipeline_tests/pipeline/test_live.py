@@ -248,6 +248,8 @@ async def test_unreadable_frames_lose_nothing(where, local_exchange, warehouse):
         start = local_exchange.now_ms()
         with local_exchange.faulty("bad_frame", probability=0.1):
             await until(lambda: run.overview.published().overall["set_aside"] >= 3, what="torn frames")
+        await until(lambda: len(run.overview.quarantine()) >= 3, what="torn frames to look at")
+        assert all("makes no sense" in one.problem and one.frame for one in run.overview.quarantine())
         seen = run.stored()
         await until(lambda: run.stored() > seen + 30, what="trades after the torn frames")
         end = await closed(local_exchange)

@@ -16,6 +16,7 @@ from bitget_pipeline.market.coverage_days import DayCoverage, by_day
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval, from_ms
 from bitget_pipeline.pipeline.backfill import BackfillReport, Key, KeyState, backfill_candles
+from bitget_pipeline.pipeline.departed import Departed, settle_departed
 from bitget_pipeline.pipeline.discover import discover
 from bitget_pipeline.storage.versions import Versions
 from bitget_pipeline.storage.warehouse import Warehouse
@@ -237,3 +238,26 @@ async def test_a_symbol_delisted_amid_a_backfill_ends_in_a_row_that_says_so(walk
 
     again = await walk([(symbol, left)])
     assert (again.keys[symbol, left].state, again.requests) == (KeyState.UNAVAILABLE, 0)
+
+
+async def test_what_is_open_of_a_delisted_symbol_is_settled_at_night(walk: Walks) -> None:
+    """
+    No launcher follows it any more: the nightly look brings the second refusal, when it is due, and then rests.
+    """
+    (day,) = walk.days_ago(2, 2)
+    others = (Symbol(Market.USDTM, "ETHUSDT"), day)
+    walk.server.fault("delisting", str(BTC))
+    await walk.discover()
+    await walk([(BTC, day)])
+    place = {"markets": (Market.SPOT, Market.USDTM), "source": "local", "run_id": "r", "now_ms": walk.now_ms}
+    asked = (walk.client, walk.exchange, walk.warehouse, walk.versions)
+    assert await settle_departed(*asked, **place) == Departed()  # nobody retired it yet
+
+    walk.ahead_ms += 2 * HOUR
+    await walk.discover()
+    with walk.server.faulty("empty_string", "/history-candles"):
+        await walk([others])  # open as well, but not delisted
+    found = await settle_departed(*asked, **place)
+    assert (found.asked, found.settled) == (1, 1)
+    assert walk.said(BTC, day).state is CoverageState.UNAVAILABLE
+    assert await settle_departed(*asked, **place) == Departed()

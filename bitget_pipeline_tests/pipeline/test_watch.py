@@ -119,3 +119,15 @@ def test_a_companion_of_the_live_run_in_trouble_is_told():
     health = judge(found, now_ms=NOW)
     assert health.status is Status.DEGRADED
     assert health.reasons == ["order books: ClickHouse cannot be reached, 7 rows wait"]
+
+
+def test_a_stream_that_fills_up_is_told_before_it_overflows():
+    """
+    Half of what Redis may hold is used: said, with how much.
+    """
+    seen = facts(BUSYUSDT=said(age=1, rate=5.0))
+    seen.published.overall["stream_capacity"] = 1_000
+    assert judge(replace(seen, backlog=Backlog(499, 3, 0.4)), now_ms=NOW).status is Status.HEALTHY
+    health = judge(replace(seen, backlog=Backlog(830, 3, 0.4)), now_ms=NOW)
+    assert health.status is Status.DEGRADED
+    assert "the stream in Redis is 83% full (830 of 1,000 entries)" in health.reasons

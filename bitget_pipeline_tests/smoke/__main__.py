@@ -159,6 +159,7 @@ def smoke(run: Smoke) -> Comparison:
     figures["candles"] = _shown(candles)
     figures["trades"] = _shown(trades)
     figures["live_candles"] = _shown(live)
+    figures["books"] = _books(warehouse, stayed)
     figures["runs"] = dagster.runs_by_status()
     figures["too_many_requests"] = counters["429"]
     figures["limit_violations"] = counters["limit_violations_total"]
@@ -178,6 +179,8 @@ def smoke(run: Smoke) -> Comparison:
     failed = {name: n for name, n in figures["runs"].items() if name.endswith("FAILURE")}
     if failed != {"live FAILURE": 1}:
         total.differ(f"failed runs: {failed}, expected the live run that was killed and no other")
+    if figures["books"]["without"] or figures["books"]["impossible"]:
+        total.differ(f"order books: {figures['books']}")
     if len(stayed) < 0.9 * len(symbols):
         total.differ(f"only {len(stayed)} of {len(symbols)} symbols stayed selected for the length of this run")
     for market, count in figures["selected"].items():
@@ -224,6 +227,17 @@ def _settled(warehouse: Warehouse, until_ms: int) -> bool:
     """Whether trades of after the interval are stored, in every market, for some seconds."""
     newest = warehouse.rows("SELECT market, max(toUnixTimestamp64Milli(ts)) FROM trades GROUP BY market")
     return len(newest) >= len(MARKETS) and min(ms for _, ms in newest) > until_ms + 10_000
+
+
+def _books(warehouse: Warehouse, symbols: list[tuple[str, str]]) -> dict[str, int]:
+    """How many order books are stored, how many symbols have none, and how many books cross or are out of order."""
+    found = warehouse.rows("SELECT market, symbol, count() FROM order_books_final GROUP BY market, symbol")
+    impossible = warehouse.one(
+        "SELECT count() FROM order_books_final WHERE bid_prices[1] >= ask_prices[1] "
+        "OR bid_prices != arrayReverseSort(bid_prices) OR ask_prices != arraySort(ask_prices)"
+    )
+    without = set(symbols) - {(row[0], row[1]) for row in found}
+    return {"stored": sum(row[2] for row in found), "without": len(without), "impossible": int(impossible)}
 
 
 def _shown(comparison: Comparison) -> dict[str, int]:

@@ -155,8 +155,8 @@ def trade_in(warehouse: Warehouse, minute: int, price: float, *, source: str = "
 
 def test_a_bar_from_trades_opens_at_the_close_before_it(warehouse: Warehouse) -> None:
     """
-    The previous close takes part in high and low; across a minute without trades it carries over; no flat bar is
-    invented. The very first bar opens at its first trade.
+    The previous close takes part in high and low; across a minute of which nothing is known it does not carry over, and no
+    flat bar is invented. The very first bar opens at its first trade.
     """
     for minute, price in ((0, 100.0), (1, 90.0), (3, 120.0)):
         trade_in(warehouse, minute, price)
@@ -164,7 +164,7 @@ def test_a_bar_from_trades_opens_at_the_close_before_it(warehouse: Warehouse) ->
     assert unified(warehouse) == [
         (0, 100.0, 100.0, 100.0, 100.0, "bitget", "trades"),
         (1, 100.0, 100.0, 90.0, 90.0, "bitget", "trades"),
-        (3, 90.0, 120.0, 90.0, 120.0, "bitget", "trades"),
+        (3, 120.0, 120.0, 120.0, 120.0, "bitget", "trades"),
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 import struct
 import zlib
 from pathlib import Path
@@ -146,3 +148,25 @@ def test_a_run_with_a_later_fence_is_read_after_its_predecessor(tmp_path: Path) 
     write(old, 2)
 
     assert read_all(Spill(tmp_path)) == [1, 2, 3]
+
+
+def test_a_disk_that_takes_only_a_part_keeps_what_was_whole(tmp_path: Path) -> None:
+    """
+    The system refuses in the middle of a write: nothing of it counts, what was written before comes back, and later
+    writes go on.
+    """
+    spill = Spill(tmp_path)
+    write(spill, 1)
+    before = spill.state().bytes
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before + 60, hard))
+        with pytest.raises(DiskFull, match="cannot be spilled"):
+            write(spill, *range(2, 20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    write(spill, 99)
+
+    assert read_all(spill) == [1, 99]

@@ -92,6 +92,7 @@ def rows(facts: Facts, trades_per_second: float | None) -> list[tuple[str, str]]
         ("history", f"{_number(facts.candle_days)} of {_number(facts.candle_days_wanted)} symbol days"),
         ("candles", _number(facts.candles)),
         ("trades", f"{_number(facts.trades)}{rate}"),
+        *([("agreement", _agreement(facts.agreement))] if facts.agreement.get("minutes") else []),
         *((name.replace("_", " "), _beside(said)) for name, said in sorted(facts.beside.items())),
         ("lag", _lag(facts)),
         ("requests", _requests(facts)),
@@ -104,6 +105,8 @@ def rows(facts: Facts, trades_per_second: float | None) -> list[tuple[str, str]]
     ]
     if facts.starting is not None:
         shown.insert(-2, ("live start", _start(facts.starting)))
+    if facts.set_aside:
+        shown.insert(-2, ("set aside", f"{facts.set_aside:,} frames; `bitget-pipeline quarantine` shows them"))
     if facts.spill_bytes:
         shown.insert(-2, ("on disk", f"{facts.spill_bytes / 2**20:,.1f} MiB of trades that Redis did not take"))
     shown[-2:-2] = [(name, f"not collected: {why}") for name, why in facts.shed.items()]
@@ -274,6 +277,19 @@ def _beside(said: Mapping[str, Any]) -> str:
     words = {"waiting": "waiting", "dropped": "dropped", "broken": "broken", "set_aside": "set aside"}
     told += [f"{said[key]:,} {word}" for key, word in words.items() if said.get(key)]
     return ", ".join(told) + (f": {said['trouble']}" if said.get("trouble") else "")
+
+
+def _agreement(said: Mapping[str, Any]) -> str:
+    """How many of the minutes that closed during this run are the exchange's own."""
+    same = said.get("matched", 0) + said.get("repaired", 0)
+    told = [f"{same:,} of {said['minutes']:,} minutes are the exchange's own"]
+    words = {
+        "repaired": "repaired",
+        "open_differs": "open elsewhere",
+        "unexplained": "unexplained",
+        "waiting": "looked into",
+    }
+    return ", ".join([*told, *(f"{said[key]:,} {word}" for key, word in words.items() if said.get(key))])
 
 
 def _requests(facts: Facts) -> str:

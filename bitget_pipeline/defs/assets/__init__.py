@@ -7,6 +7,7 @@ from .health import coverage
 from .history import candles_assets
 from .live import live_assets
 from .reference import instruments, tables, tickers, universe
+from .stand_ins import venue_map
 from .trades_history import trades_history_assets
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "tickers",
     "trades_history_assets",
     "universe",
+    "venue_map",
 ]

@@ -2,7 +2,8 @@
 Health: the coverage ledger, recounted against the tables and shown as a picture.
 
 The ledger itself is written by the history runs; the asset corrects what reads complete but is not (pipeline/recount.py), has
-samples of complete days fetched again (pipeline/verify.py) and open differences looked at once more (pipeline/comparison.py).
+samples of complete days fetched again (pipeline/verify.py), open differences looked at once more (pipeline/comparison.py) and
+what is open of delisted symbols settled (pipeline/departed.py).
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from ...market.coverage_days import DayCoverage, by_day
 from ...market.instrument import Symbol
 from ...market.interval import Interval
 from ...pipeline.comparison import Comparison, look_at_differences
+from ...pipeline.departed import Departed, settle_departed
 from ...pipeline.recount import Recount, recount
 from ...pipeline.verify import Verification, verify_samples
 from ..heat_map import LEGEND, heat_map
@@ -26,7 +28,7 @@ from ..resources import PipelineResource
 from .reference import universe
 
 WORST = 20
-COMPARED = 50  # requests about open incidents of longer bars
+COMPARED = 50  # requests about longer bars of open incidents, and symbol-days of delisted symbols
 
 
 class CoverageConfig(dg.Config):
@@ -58,7 +60,7 @@ def coverage(
     now = datetime.now(UTC)
     days = sorted(days_back(settings.history_days, now=now, not_before=settings.grid_start))
 
-    async def run() -> tuple[Recount, Verification, Comparison]:
+    async def run() -> tuple[Recount, Verification, Comparison, Departed]:
         place = {"source": pipeline.source, "run_id": context.run.run_id}
         async with pipeline.history(warehouse) as history:
             client, versions = history.client, history.versions
@@ -77,10 +79,20 @@ def coverage(
             compared = await look_at_differences(
                 client, client.exchange, warehouse, versions, now_ms=_now_ms, most=COMPARED, **place
             )
-            return counted, verified, compared
+            departed = await settle_departed(
+                client,
+                client.exchange,
+                warehouse,
+                versions,
+                markets=settings.markets,
+                now_ms=_now_ms,
+                most=COMPARED,
+                **place,
+            )
+            return counted, verified, compared, departed
 
     with pipeline.warehouse() as warehouse:
-        counted, verified, compared = asyncio.run(run())
+        counted, verified, compared, departed = asyncio.run(run())
         for line in (*verified.failed, *compared.failed):
             context.log.warning(f"not compared: {line}")
         symbols = [member.symbol for member in warehouse.current_universe()]
@@ -90,7 +102,9 @@ def coverage(
             evidence = warehouse.coverage(STREAM, interval=span)
     found = by_day(evidence, symbols=symbols, days=days, now_ms=round(now.timestamp() * 1000))
     return dg.MaterializeResult(
-        metadata=_in_figures(found, counted) | _of_samples(verified, compared) | _in_colours(found, symbols, days)
+        metadata=_in_figures(found, counted)
+        | _of_samples(verified, compared, departed)
+        | _in_colours(found, symbols, days)
     )
 
 
@@ -98,12 +112,14 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _of_samples(verified: Verification, compared: Comparison) -> dict[str, dg.MetadataValue]:
+def _of_samples(verified: Verification, compared: Comparison, departed: Departed) -> dict[str, dg.MetadataValue]:
     metadata: dict[str, dg.MetadataValue] = {
         "complete days fetched again": dg.MetadataValue.int(verified.days),
         "bars fetched again": dg.MetadataValue.int(verified.bars),
         "bars that the exchange had changed": dg.MetadataValue.int(sum(len(one.bars) for one in verified.changed)),
         "requests of the samples": dg.MetadataValue.int(verified.requests + compared.requests),
+        "days of delisted symbols asked for": dg.MetadataValue.int(departed.asked),
+        "days of delisted symbols settled": dg.MetadataValue.int(departed.settled),
         "differences of longer bars, open": dg.MetadataValue.int(len(compared.differences)),
         "differences of longer bars, gone": dg.MetadataValue.int(len(compared.settled)),
     }

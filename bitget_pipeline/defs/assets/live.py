@@ -51,8 +51,9 @@ candles_live = dg.AssetSpec(
     deps=[trades],
     metadata=described("candles_live"),
     description=(
-        "One-minute candles built from the stored trades, computed anew whenever a trade of their minute is stored. They hold "
-        "what was traded inside the minute; `candles_unified` shows them as the exchange draws bars."
+        "Candles of 1s to 1h built from the stored trades, computed anew whenever a trade of theirs is stored. They hold "
+        "what was traded inside; `candles_unified` shows them as the exchange draws bars. Every closed minute is held "
+        "against the exchange's own (`match_rate`), and fetched again where it differs."
     ),
 )
 

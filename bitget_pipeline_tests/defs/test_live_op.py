@@ -1,0 +1,65 @@
+"""The live run through Dagster: it starts in stages, collects, and ends when it is asked to; a failed start names its stage."""
+
+from __future__ import annotations
+
+import asyncio
+
+import dagster as dg
+
+from bitget_pipeline.defs.live import SHARD, run_live_shard
+from bitget_pipeline.defs.resources import PipelineResource
+from bitget_pipeline.storage.overview import Overview
+from bitget_pipeline.storage.redis_connection import connect_sync
+
+from ..pipeline.conftest import until
+from .test_history_assets import placed  # noqa: F401
+
+
+def logged(instance: dg.DagsterInstance, run_id: str) -> list[str]:
+    """What the run wrote into its log."""
+    return [entry.user_message for entry in instance.all_logs(run_id)]
+
+
+async def test_the_live_op_starts_in_stages_collects_and_stops_when_asked(
+    placed,  # noqa: F811
+    redis_address,
+    redis_prefix,
+    warehouse,
+):
+    """
+    Each stage is in the run's log, trades reach ClickHouse, and a request through Redis ends the run well.
+    """
+
+    @dg.job(resource_defs={"pipeline": PipelineResource()})
+    def live() -> None:
+        run_live_shard()
+
+    instance = dg.DagsterInstance.ephemeral()
+    overview = Overview(connect_sync(redis_address), redis_prefix, SHARD)
+    running = asyncio.create_task(asyncio.to_thread(live.execute_in_process, instance=instance))
+    await until(lambda: (p := overview.published()) is not None and p.overall["stored"] > 0, within=60, what="trades")
+    assert warehouse.query("SELECT count() FROM trades")[0][0] > 0
+    overview.ask_to_stop(overview.published().overall["run_id"], "the test is over")
+    done = await asyncio.wait_for(running, 60)
+    assert done.success
+    told = logged(instance, done.run_id)
+    stages = [line.removeprefix("stage ") for line in told if line.startswith("stage ")]
+    assert stages == ["stores", "schema", "universe", "sockets", "lease", "flushers", "live", "stopping", "stopped"]
+    assert any("asked to stop through Redis" in line and "s for sockets" in line for line in told)
+
+
+async def test_a_start_with_nothing_selected_says_so_by_its_stage(placed, warehouse):  # noqa: F811
+    """
+    The run fails in the stage `universe`, and says what to materialize.
+    """
+    warehouse.command("TRUNCATE TABLE universe")
+
+    @dg.job(resource_defs={"pipeline": PipelineResource()})
+    def live() -> None:
+        run_live_shard()
+
+    instance = dg.DagsterInstance.ephemeral()
+    done = await asyncio.to_thread(live.execute_in_process, instance=instance, raise_on_error=False)
+    assert not done.success
+    (failure,) = [event for event in done.all_events if event.is_step_failure]
+    assert "stage `universe`: no symbol is selected" in str(failure.step_failure_data.error)
