@@ -66,6 +66,10 @@ class StillWaiting(Transient):
     """What was asked for goes on, and is not done in the time given."""
 
 
+class AlertNotDelivered(Transient):
+    """A channel did not take an alert; it waits. The text never holds the channel's address or password."""
+
+
 class StageTimedOut(Transient):
     """A stage of a live run's start took longer than it may."""
 

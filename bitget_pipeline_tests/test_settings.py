@@ -401,3 +401,49 @@ def test_the_stand_ins_addresses_fit_the_exchange() -> None:
         load_boot({"BINANCE_SPOT_REST_URL": "http://127.0.0.1:18081"})
     with pytest.raises(SettingsInvalid, match=r"BINANCE_FUTURES_REST_URL .* but the local exchange is on this machine"):
         load_boot({"BITGET_PIPELINE_EXCHANGE": "local", "BINANCE_FUTURES_REST_URL": "https://fapi.binance.com"})
+
+
+# ---------------------------------------------------------------- alerts
+
+MAIL = {
+    "BITGET_PIPELINE_SMTP_HOST": "mail.example.org",
+    "BITGET_PIPELINE_ALERT_EMAIL_FROM": "alerts@example.org",
+    "BITGET_PIPELINE_ALERT_EMAIL_TO": "a@example.org, b@example.org,a@example.org",
+}
+
+
+def test_alerts_go_where_the_settings_say_and_their_secrets_show_nowhere() -> None:
+    """
+    The address of a webhook is as secret as a password.
+    """
+    hook = "https://hooks.slack.com/services/T0/B0/very-secret?x=1"
+    login = {"BITGET_PIPELINE_SMTP_USER": "me", "BITGET_PIPELINE_SMTP_PASSWORD": "very-secret-too"}
+    boot = load_boot({**MAIL, **login, "BITGET_PIPELINE_ALERT_WEBHOOK": hook})
+    assert boot.alert_email_to == "a@example.org, b@example.org"
+    assert boot.alert_webhook is not None
+    assert boot.alert_webhook.get_secret_value() == hook
+    assert "very-secret" not in f"{boot} {boot!r} {boot.model_dump_json()}"
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"BITGET_PIPELINE_ALERT_WEBHOOK": "http://hooks.example.org/very-secret"}, "to this machine only"),
+        ({"BITGET_PIPELINE_ALERT_WEBHOOK": "hooks.example.org/very-secret"}, "not an https:// address"),
+        ({"BITGET_PIPELINE_ALERT_WEBHOOK": "https://[very-secret"}, "not an address"),
+        ({**MAIL, "BITGET_PIPELINE_ALERT_EMAIL_TO": "a@example.org, nobody"}, "'nobody' is not an e-mail address"),
+        ({**MAIL, "BITGET_PIPELINE_ALERT_EMAIL_FROM": "a@b.org\nBcc: c@d.org"}, "not an e-mail address"),
+        ({**MAIL, "BITGET_PIPELINE_ALERT_EMAIL_TO": ","}, "not an e-mail address"),
+        ({**MAIL, "BITGET_PIPELINE_SMTP_HOST": ""}, "BITGET_PIPELINE_SMTP_HOST not set"),
+        ({**MAIL, "BITGET_PIPELINE_SMTP_USER": "me"}, "BITGET_PIPELINE_SMTP_PASSWORD not set"),
+        ({**MAIL, "BITGET_PIPELINE_SMTP_SECURITY": "none"}, "is not this machine"),
+        ({"BITGET_PIPELINE_ALERT_REPEAT_HOURS": "0"}, "write hours above 0"),
+    ],
+)
+def test_where_alerts_cannot_go_is_said_at_the_start(environ: dict[str, str], expected: str) -> None:
+    """
+    Not when the first alert is lost; and no complaint repeats a secret.
+    """
+    said = complaint(environ)
+    assert expected in said
+    assert "very-secret" not in said

@@ -7,6 +7,7 @@ Nothing here decides anything about market data; what can be decided without Dag
 
 import dagster as dg
 
+from .alerts import alerts, run_failures
 from .assets import (
     archive_assets,
     candles_assets,
@@ -86,6 +87,8 @@ def build() -> dg.Definitions:
             first_discovery,
             live_supervisor,
             health,
+            run_failures,
+            alerts,
             *history_launchers(markets, grid_starts=grid_starts),
             *derivation_launchers(markets, grid_starts=grid_starts),
             *archive_launchers(markets, grid_starts=grid_starts),

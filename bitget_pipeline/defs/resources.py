@@ -38,6 +38,7 @@ from ..settings import (
     ssl_context,
     warehouse_address,
 )
+from ..storage.alert_book import AlertBook
 from ..storage.budget import Budget, EndpointUse
 from ..storage.connects import ConnectBudget
 from ..storage.control import LiveControl
@@ -112,6 +113,15 @@ class PipelineResource(dg.ConfigurableResource):
         client = connect_sync(redis_address(boot()))
         try:
             return budget_use(client, boot().redis_prefix)
+        finally:
+            client.close()
+
+    @contextmanager
+    def alert_book(self) -> Iterator[AlertBook]:
+        """What was told of alerts, and what waits to be told."""
+        client = connect_sync(redis_address(boot()))
+        try:
+            yield AlertBook(client, boot().redis_prefix)
         finally:
             client.close()
 

@@ -7,10 +7,12 @@ Each gathers facts, lets the layers below decide, and turns the answer into Dags
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
+from ..errors import PipelineError
 from ..guard.supervisor import (
     AskToStop,
     DeclareDead,
@@ -24,8 +26,10 @@ from ..guard.supervisor import (
 )
 from ..market.instrument import Market
 from ..pipeline.rectangles import Rectangle
+from ..pipeline.watch import Health, Status
 from ..storage.warehouse import Warehouse
-from .health import budget_events, events, look
+from .alerts import notice_health
+from .health import Event, budget_events, events, look
 from .history_launcher import (
     KEYS_PER_DERIVATION,
     ArchiveRange,
@@ -370,7 +374,14 @@ def _recent_failures(instance: dg.DagsterInstance) -> list[float]:
     description="Once a minute: how the live data is doing, as observations of the live assets. Needs no run.",
 )
 def health(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult:
-    """What it says is found out by pipeline/watch.py."""
-    used, closed_for = pipeline.budget()
-    told = [*events(look(pipeline)), *budget_events(used, closed_for, pipeline.operational().markets)]
-    return dg.SensorResult(asset_events=told)
+    """What it says is found out by pipeline/watch.py; a store that is down is what it says, not a tick that failed."""
+    told: list[Event] = []
+    try:
+        seen = look(pipeline)
+    except PipelineError as error:
+        seen = Health(Status.CRITICAL, [str(error)])
+    notice_health(seen)
+    with suppress(PipelineError):
+        used, closed_for = pipeline.budget()
+        told = budget_events(used, closed_for, pipeline.operational().markets)
+    return dg.SensorResult(asset_events=[*events(seen), *told])

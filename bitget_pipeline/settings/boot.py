@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, SecretStr, field_validator, model_validator
 
-from . import reading
+from . import mail, reading
 from .reading import Given, setting
 
 PRODUCTION_REST_URL = "https://api.bitget.com"  # reference/bitget-api.md 1.1
@@ -203,6 +203,33 @@ class Boot(BaseModel):
         variable="BITGET_PIPELINE_PROXY",
         write="http://, https:// or socks5:// with host and port, for example socks5://proxy.example.com:1080",
     )
+    alert_webhook: SecretStr | None = setting(
+        None,
+        "Where alerts are posted: an incoming webhook of Slack, or of anything that takes its JSON. The address is a secret.",
+        write="the https address that Slack shows for an incoming webhook",
+    )
+    alert_email_to: str | None = setting(
+        None,
+        "Who gets alerts by e-mail. Together with a sender and a mail server.",
+        write="addresses, separated by commas",
+    )
+    alert_email_from: str | None = setting(None, "Who alerts by e-mail come from.", write="an e-mail address")
+    smtp_host: str | None = setting(None, "The mail server that takes alerts.", write="a host name or address")
+    smtp_port: int = setting(587, "Its port.", write="a port from 1 to 65535, often 587 or 465", ge=1, le=65535)
+    smtp_security: Literal["starttls", "tls", "none"] = setting(
+        "starttls",
+        "How it is spoken to: STARTTLS, TLS from the first byte, or in the clear, which is allowed to this machine only.",
+        write="starttls, tls or none",
+    )
+    smtp_user: str | None = setting(None, "The mail server's user, if it wants one.", write="a name")
+    smtp_password: SecretStr | None = setting(None, "The password of that user.", write="the password")
+    alert_repeat_hours: float = setting(
+        6.0,
+        "How often something that lasts is told again.",
+        write="hours above 0, up to 168, for example 6",
+        gt=0,
+        le=168,
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting(
         "INFO", "How much is logged.", variable="BITGET_PIPELINE_LOG_LEVEL", write="DEBUG, INFO, WARNING or ERROR"
     )
@@ -237,7 +264,17 @@ class Boot(BaseModel):
     def _ws(cls, value: str | None) -> str | None:
         return value and _checked_url(value, secure="wss", plain="ws")
 
-    @field_validator("clickhouse_host", "redis_host")
+    @field_validator("alert_webhook")
+    @classmethod
+    def _webhook(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else mail.checked_webhook(value, is_loopback=is_loopback)
+
+    @field_validator("alert_email_to", "alert_email_from")
+    @classmethod
+    def _addresses(cls, value: str | None) -> str | None:
+        return value and ", ".join(mail.addresses(value))
+
+    @field_validator("clickhouse_host", "redis_host", "smtp_host")
     @classmethod
     def _host(cls, value: str | None) -> str | None:
         if value is not None and ("/" in value or " " in value or "@" in value):
@@ -261,6 +298,16 @@ class Boot(BaseModel):
             BITGET_SECRET_KEY=self.bitget_secret_key,
             BITGET_PASSPHRASE=self.bitget_passphrase,
         )
+        _refuse_half(
+            BITGET_PIPELINE_SMTP_HOST=self.smtp_host,
+            BITGET_PIPELINE_ALERT_EMAIL_FROM=self.alert_email_from,
+            BITGET_PIPELINE_ALERT_EMAIL_TO=self.alert_email_to,
+        )
+        _refuse_half(BITGET_PIPELINE_SMTP_USER=self.smtp_user, BITGET_PIPELINE_SMTP_PASSWORD=self.smtp_password)
+        if self.smtp_host and self.smtp_security == "none" and not _is_loopback_host(self.smtp_host):
+            raise ValueError(
+                f"BITGET_PIPELINE_SMTP_SECURITY is none, but {self.smtp_host} is not this machine — write starttls or tls"
+            )
         if self.ssl_key_file and not self.ssl_cert_file:
             raise ValueError("SSL_KEY_FILE is set without SSL_CERT_FILE — set both or neither")
         if self.clickhouse_profile == "cluster" and not self.clickhouse_cluster:
@@ -380,7 +427,7 @@ def _checked_url(url: str, *, secure: str, plain: str) -> str:
     return url.rstrip("/")
 
 
-def _refuse_half(**credentials: SecretStr | None) -> None:
+def _refuse_half(**credentials: SecretStr | str | None) -> None:
     given = [name for name, value in credentials.items() if value is not None]
     missing = [name for name, value in credentials.items() if value is None]
     if given and missing:

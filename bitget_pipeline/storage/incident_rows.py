@@ -30,6 +30,20 @@ class OpenIncident:
     version: int = field(default=0, compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class IncidentGroup:
+    """
+    The incidents of one kind and market that are open or were until just now: how many, how bad the worst is, and the
+    newest one's words. The market is empty where they concern all.
+    """
+
+    kind: str
+    market: str
+    count: int
+    severity: str
+    what: str
+
+
 class IncidentRows(Connection):
     """What went wrong and is not over."""
 
@@ -55,6 +69,19 @@ class IncidentRows(Connection):
             )
             for row in rows
         ]
+
+    def incident_groups(self, *, closed_within: int) -> list[IncidentGroup]:
+        """
+        Incidents worse than a note, open or closed within so many seconds, by kind and market.
+        """
+        rows = self.query(
+            "SELECT kind, market, count(), if(countIf(severity = 'critical') > 0, 'critical', 'degraded'), "
+            "argMax(what, opened_at) FROM incidents_final WHERE severity IN ('degraded', 'critical') "
+            "AND (closed_at IS NULL OR closed_at > now64(3) - toIntervalSecond({closed_within:UInt32})) "
+            "GROUP BY kind, market ORDER BY kind, market",
+            {"closed_within": closed_within},
+        )
+        return [IncidentGroup(kind, market, int(count), severity, what) for kind, market, count, severity, what in rows]
 
     def note_on_incident(self, found: OpenIncident, details: Mapping[str, Any]) -> None:
         """Add to the details of an open incident, as a row that follows the one that was read."""

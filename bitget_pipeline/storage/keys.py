@@ -36,3 +36,8 @@ def shelf_key(prefix: str, stretch: str) -> str:
 def latest_key(prefix: str, what: str, symbol: str) -> str:
     """The newest order book (`book`) or ticker (`ticker`) of a symbol such as spot:BTCUSDT."""
     return f"{prefix}latest:{what}:{symbol}"
+
+
+def alerts_key(prefix: str, what: str) -> str:
+    """What was told of alerts and waits to be told (`book`), and who delivers now (`turn`)."""
+    return f"{prefix}alerts:{what}"
