@@ -14,7 +14,7 @@ help:
 	@echo "make smoke   the demo, bounded and headless, compared row by row with what the exchange sent"
 	@echo "make test    every test, the smoke run included"
 	@echo "make chaos   processes are killed for half an hour, and everything is compared"
-	@echo "make bench   budget, efficiency, front half, overhead and memory, measured on this machine (more than half an hour)"
+	@echo "make bench   what is promised in figures, measured on this machine (about forty minutes)"
 	@echo "make lint    style, types and the layers of the house"
 	@echo "make lock    resolve the dependencies again into the lock files (needs uv)"
 	@echo "make clean   remove the virtual environment and caches (never data)"
@@ -65,6 +65,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m bench.budget
 	$(BIN)/python -m bench.efficiency
 	$(BIN)/python -m bench.front_half
+	$(BIN)/python -m bench.whole_path
+	$(BIN)/python -m bench.whole_path --rate 5000
 	$(BIN)/python -m bench.dagster_overhead
 	$(BIN)/python -m bench.memory
 

@@ -170,14 +170,16 @@ async def test_versions_grow_over_all_processes_and_never_start_below_what_is_st
     redis_client: redis.asyncio.Redis, redis_prefix: str
 ) -> None:
     """
-    Two counters under one prefix are one; a floor lifts it; losing the counter does not bring it below the floor.
+    Two counters under one prefix are one; a floor lifts it; losing the counter does not bring it back, neither below
+    the floor nor to a number that was given out already.
     """
     one, other = Versions(redis_client, redis_prefix, floor=0), Versions(redis_client, redis_prefix, floor=500)
     found = [await one.next(), await one.next(), await other.next(), await one.next()]
     await redis_client.delete(f"{redis_prefix}versions")
 
     assert found == [1, 2, 501, 502]
-    assert await other.next() == 501
+    assert await other.next() == 502
+    assert await one.next() == 503
 
 
 async def test_a_prefix_belongs_to_one_exchange(redis_client: redis.asyncio.Redis, redis_prefix: str) -> None:
