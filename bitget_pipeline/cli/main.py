@@ -31,6 +31,7 @@ COMMANDS = {
     "flusher": "flush",
     "quarantine": "quarantine",
     "settings": "settings",
+    "credentials": "credentials",
     "exchange": "servers",
     "warehouse": "servers",
 }
