@@ -131,7 +131,12 @@ class RegionBlocked(Refused):
 
 
 class CredentialsRefused(Refused):
-    """The exchange or a store refuses the credentials, or they carry rights we do not accept."""
+    """
+    The exchange or a store refuses the credentials, or they carry rights we do not accept. `code` is the exchange's own
+    word for why, where it gave one.
+    """
+
+    code: str = ""
 
 
 class PortTaken(Refused):

@@ -227,7 +227,9 @@ def exchange(boot: Boot, operational: Operational) -> Iterator[Finding]:
             yield _problem("credentials", error)
         else:
             rights = "reads only" if verdict.read_only else f"may {', '.join(verdict.rights)}"
-            yield Finding("credentials", State.FINE, f"accepted ({verdict.family}), {rights}")
+            yield Finding(
+                "credentials", State.FINE, f"accepted ({verdict.family}), {rights}, from {boot.credentials_from}"
+            )
 
 
 def clickhouse(boot: Boot, operational: Operational) -> Iterator[Finding]:

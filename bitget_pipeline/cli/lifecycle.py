@@ -62,7 +62,7 @@ def reset_command(demo: bool, home: Path | None, yes: bool, json_wanted: bool) -
     """
     Remove an instance's data: embedded ClickHouse and Redis, Dagster's records, logs.
 
-    Servers named by CLICKHOUSE_HOST and REDIS_HOST are not touched, and neither is settings.toml.
+    Servers named by CLICKHOUSE_HOST and REDIS_HOST are not touched, and neither are settings.toml and a stored key.
     """
     from .up import folder
 

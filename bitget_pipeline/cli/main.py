@@ -32,6 +32,7 @@ COMMANDS = {
     "quarantine": "quarantine",
     "alerts": "alerts",
     "settings": "settings",
+    "credentials": "credentials",
     "exchange": "servers",
     "warehouse": "servers",
 }

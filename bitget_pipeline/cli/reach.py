@@ -97,19 +97,30 @@ def require_exchange(boot: Boot) -> None:
         check_credentials(boot)
 
 
-def check_credentials(boot: Boot) -> KeyVerdict:
+def check_credentials(boot: Boot, *, where: str = "") -> KeyVerdict:
     """
-    Ask by a signed call what the key may do.
+    Ask by a signed call what the key may do; `where` is where it stands, if the settings do not know.
 
-    Raises CredentialsRefused when the exchange does not know the key, or the key may do more than read and
-    BITGET_PIPELINE_ALLOW_TRADING_KEY is not set.
+    Raises CredentialsRefused when the exchange does not accept the key, or the key may do more than read and
+    BITGET_PIPELINE_ALLOW_TRADING_KEY is not set. No text of it shows the credentials.
     """
-    verdict = asyncio.run(_ask_account(boot))
-    if not verdict.read_only and not boot.allow_trading_key:
-        rights = ", ".join(verdict.rights) or "unknown"
+    credentials, where = boot.credentials, where or boot.credentials_from
+    if credentials is None:
         raise CredentialsRefused(
-            f"the Bitget key may do more than read ({rights})",
-            where="BITGET_API_KEY",
+            "there is no Bitget key",
+            remedy="`bitget-pipeline credentials set` stores one; public data needs none",
+        )
+    try:
+        verdict = asyncio.run(_ask_account(boot, credentials))
+    except CredentialsRefused as error:
+        refusal = CredentialsRefused(error.what, where=where, remedy=error.remedy)
+        refusal.code = error.code
+        raise refusal from None
+    if not verdict.read_only and not boot.allow_trading_key:
+        rights = f"may do more than read ({', '.join(verdict.rights)})"
+        raise CredentialsRefused(
+            f"the Bitget key {rights if verdict.rights else 'may do nobody knows what: the exchange names no rights'}",
+            where=where,
             remedy="make a read-only key, or allow this one with BITGET_PIPELINE_ALLOW_TRADING_KEY=true",
         )
     return verdict
@@ -150,26 +161,22 @@ async def _time(client: HistoryClient) -> int:
     return await client.fetch(exchange.server_time(), exchange.read_server_time, priority=Priority.HEALTH)
 
 
-async def _ask_account(boot: Boot) -> KeyVerdict:
-    if not (boot.bitget_api_key and boot.bitget_secret_key and boot.bitget_passphrase):
-        raise CredentialsRefused("no Bitget credentials are set", where="BITGET_API_KEY")
-    credentials = Credentials(
-        boot.bitget_api_key.get_secret_value(),
-        boot.bitget_secret_key.get_secret_value(),
-        boot.bitget_passphrase.get_secret_value(),
-    )
+async def _ask_account(boot: Boot, credentials: Credentials) -> KeyVerdict:
+    """The verdict of the family of calls that the account answers to."""
     exchange = registry.get(boot.exchange)
     async with opened(exchange, http_address(boot), Alone(), patience=PATIENCE) as client:
-        async for attempt in stamina.retry_context(on=Transient, attempts=3, wait_initial=1.1, wait_jitter=0.2):
-            with (
-                attempt
-            ):  # one such call a second is allowed, and a restart within that second is no problem of the key
-                verdict = await _ask_family(client, credentials, Family.CLASSIC)
+        verdict = await _ask_family(client, credentials, Family.CLASSIC)
         if verdict.family is Family.UNIFIED and not verdict.rights:
             verdict = await _ask_family(client, credentials, Family.UNIFIED)
     return verdict
 
 
+def _worth_repeating(error: Exception) -> bool:
+    """One such call a second is allowed, and a key that "does not exist" was once seen to exist (reference 8.4)."""
+    return isinstance(error, Transient) or (isinstance(error, CredentialsRefused) and error.code == "40037")
+
+
+@stamina.retry(on=_worth_repeating, attempts=3, wait_initial=1.1, wait_jitter=0.2)
 async def _ask_family(client: HistoryClient, credentials: Credentials, family: Family) -> KeyVerdict:
     exchange = client.exchange
     request = exchange.account_info(family)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from .addresses import ExchangeAddress, exchange_address, redis_address, run_file, ssl_context, warehouse_address
 from .boot import NOT_IN_FILE, Boot, is_loopback, load_boot
-from .operational import EARLIEST_DAY, Operational, Tier, load_operational
+from .operational import EARLIEST_DAY, TIERS, Operational, Tier, TierRules, load_operational
 from .reading import Documented, documented, variable_of
+from .stored_key import KeyStore, require_private
 
 DERIVED = frozenset({"tier"})
 """Fields that follow from others and cannot be set."""
@@ -20,11 +21,14 @@ INTERNAL = frozenset({"BITGET_PIPELINE_INSTANCE"})
 
 __all__ = [
     "EARLIEST_DAY",
+    "TIERS",
     "Boot",
     "Documented",
     "ExchangeAddress",
+    "KeyStore",
     "Operational",
     "Tier",
+    "TierRules",
     "all_settings",
     "exchange_address",
     "is_loopback",
@@ -33,6 +37,7 @@ __all__ = [
     "load_boot",
     "load_operational",
     "redis_address",
+    "require_private",
     "run_file",
     "ssl_context",
     "variable_of",

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import BaseModel, ConfigDict, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, PrivateAttr, SecretStr, field_validator, model_validator
 
+from ..exchange.contract import Credentials
 from . import mail, reading
 from .reading import Given, setting
+from .stored_key import KeyStore, default_key_file
 
 PRODUCTION_REST_URL = "https://api.bitget.com"  # reference/bitget-api.md 1.1
 PRODUCTION_WS_URL = "wss://ws.bitget.com/v2/ws/public"
@@ -23,6 +25,8 @@ PRODUCTION_BINANCE_SPOT = "https://data-api.binance.vision"  # reference/binance
 PRODUCTION_BINANCE_FUTURES = "https://fapi.binance.com"
 
 PROXY_SCHEMES = ("http", "https", "socks5")
+
+CREDENTIALS = ("bitget_api_key", "bitget_secret_key", "bitget_passphrase")
 
 NOT_IN_FILE = frozenset({"home", "exchange", "settings_file"})
 """These decide which settings file is read, so it cannot hold them."""
@@ -99,6 +103,12 @@ class Boot(BaseModel):
         "The passphrase of the Bitget API key.",
         variable="BITGET_PASSPHRASE",
         write="the passphrase chosen with the key",
+    )
+    credentials_key_file: Path | None = setting(
+        None,
+        "The file that decrypts the key of `bitget-pipeline credentials set`. Keep it out of what the home folder is copied to.",
+        write="the path of a file outside of the home folder",
+        shown="~/.config/bitget_pipeline/credentials.key",
     )
     allow_trading_key: bool = setting(
         False,
@@ -237,12 +247,14 @@ class Boot(BaseModel):
         "text", "Log lines for people or for programs.", variable="BITGET_PIPELINE_LOG_FORMAT", write="text or json"
     )
 
+    _credentials_from: str = PrivateAttr("")
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("home", "settings_file", "ssl_ca_certs", "ssl_cert_file", "ssl_key_file")
+    @field_validator("home", "settings_file", "credentials_key_file", "ssl_ca_certs", "ssl_cert_file", "ssl_key_file")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
@@ -252,6 +264,14 @@ class Boot(BaseModel):
     def _readable(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
             raise ValueError("there is no such file")
+        return value
+
+    @field_validator("bitget_api_key", "bitget_secret_key", "bitget_passphrase")
+    @classmethod
+    def _fits_into_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        text = value.get_secret_value() if value else ""
+        if not (text.isascii() and text.isprintable()):
+            raise ValueError("it holds a line break, or a character that is not ASCII")
         return value
 
     @field_validator("bitget_rest_url", "binance_spot_rest_url", "binance_futures_rest_url")
@@ -350,6 +370,27 @@ class Boot(BaseModel):
         return self.bitget_api_key is not None
 
     @property
+    def credentials_from(self) -> str:
+        """Where the credentials stood: a variable, a line of the settings file, the encrypted file; empty without."""
+        return self._credentials_from
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """What the exchange knows us by, None without."""
+        if not (self.bitget_api_key and self.bitget_secret_key and self.bitget_passphrase):
+            return None
+        return Credentials(
+            self.bitget_api_key.get_secret_value(),
+            self.bitget_secret_key.get_secret_value(),
+            self.bitget_passphrase.get_secret_value(),
+        )
+
+    @property
+    def key_store(self) -> KeyStore:
+        """Where `bitget-pipeline credentials set` keeps a key."""
+        return KeyStore(self.home, self.credentials_key_file or default_key_file(None), self.exchange)
+
+    @property
     def proxy_shown(self) -> str | None:
         """The proxy without its user and password, for people."""
         if self.proxy is None:
@@ -373,10 +414,11 @@ class Boot(BaseModel):
         return self.home / "dagster"
 
 
-def load_boot(environ: Mapping[str, str] | None = None) -> Boot:
+def load_boot(environ: Mapping[str, str] | None = None, *, with_stored_key: bool = True) -> Boot:
     """
     Read the boot settings: the environment (the process's own and `.env` when none is given) over the settings file.
 
+    Credentials that stand in neither are the stored ones, if there are any; whoever mends those reads without them.
     Raises SettingsInvalid, one line that names the variable or the line of the file.
     """
     from . import known_keys, known_variables
@@ -391,7 +433,20 @@ def load_boot(environ: Mapping[str, str] | None = None) -> Boot:
     in_file = reading.read_file(path, required=named is not None)
     only_environment = {name: reading.variable_of(name, Boot.model_fields[name]) for name in NOT_IN_FILE}
     reading.refuse_unknown_keys(in_file, known_keys(), only_environment)
-    return reading.build(Boot, {**in_file, **given}, {"home": home.value, "settings_file": path})
+    written = {**in_file, **given}
+    defaults: dict[str, object] = {"home": home.value, "settings_file": path}
+    if config_home := environ.get("XDG_CONFIG_HOME", "").strip():
+        defaults["credentials_key_file"] = default_key_file(config_home)
+    boot = reading.build(Boot, written, defaults)
+    if boot.has_credentials:
+        boot._credentials_from = written[CREDENTIALS[0]].where
+    elif with_stored_key and (stored := boot.key_store.read()) is not None:
+        where = str(boot.key_store.path)
+        values = dict(zip(CREDENTIALS, (stored.key, stored.secret, stored.passphrase), strict=True))
+        given_too = {name: Given(value, where) for name, value in values.items()}
+        boot = reading.build(Boot, {**written, **given_too}, defaults)
+        boot._credentials_from = where
+    return boot
 
 
 def is_loopback(url: str) -> bool:

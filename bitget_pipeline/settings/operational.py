@@ -342,12 +342,14 @@ class Operational(BaseModel):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def load_operational(boot: Boot, environ: Mapping[str, str] | None = None) -> Operational:
+def load_operational(
+    boot: Boot, environ: Mapping[str, str] | None = None, *, with_stored_key: bool = True
+) -> Operational:
     """
     Read the current generation: the environment over the settings file, over the tier's defaults.
 
-    May be called again at any time; the settings file is read anew. Raises SettingsInvalid, and the caller keeps the
-    generation it has.
+    May be called again at any time; the settings file and the stored key are read anew, so that a key which is set or
+    cleared changes the tier of running processes too. Raises SettingsInvalid, and the caller keeps the generation it has.
     """
     from . import known_keys
 
@@ -358,8 +360,15 @@ def load_operational(boot: Boot, environ: Mapping[str, str] | None = None) -> Op
     )
     given = {**in_file, **reading.from_environment(Operational, environ)}
     given.pop("tier", None)  # it follows from the credentials
-    tier = Tier.CREDENTIALED if boot.has_credentials else Tier.PUBLIC
+    tier = Tier.CREDENTIALED if _has_key_now(boot, with_stored_key) else Tier.PUBLIC
     return reading.build(Operational, given, {"tier": tier, **TIERS[tier].defaults})
+
+
+def _has_key_now(boot: Boot, with_stored_key: bool) -> bool:
+    store = boot.key_store
+    if boot.has_credentials and boot.credentials_from != str(store.path):
+        return True  # given to the process: it cannot change
+    return with_stored_key and store.read() is not None
 
 
 def _split(value: object) -> list[Any]:

@@ -23,7 +23,7 @@ from ...settings import run_file
 
 LOCK = "instance.lock"
 STAMP = "stamp.json"
-OWN_FILES = ("settings.toml", ".env")
+OWN_FILES = ("settings.toml", ".env", "credentials.enc")
 """What a person may put into the folder before the first start, and what `reset` leaves there."""
 
 CONTENTS = (

@@ -127,7 +127,10 @@ def _refusal(status: int, envelope: Envelope, meaning: Meaning | None, *, where:
         return ExchangeBusy(what, where=where, remedy=meaning.remedy, retry_after=meaning.wait)
     if meaning.verdict is Verdict.UNAVAILABLE:
         return ExchangeUnavailable(what, where=where, remedy=meaning.remedy, retry_after=meaning.wait)
-    return _STOPS.get(meaning.verdict, RequestRefused)(what, where=where, remedy=meaning.remedy)
+    refusal = _STOPS.get(meaning.verdict, RequestRefused)(what, where=where, remedy=meaning.remedy)
+    if isinstance(refusal, CredentialsRefused):
+        refusal.code = str(envelope.code)
+    return refusal
 
 
 _STOPS: dict[Verdict, type[PipelineError]] = {

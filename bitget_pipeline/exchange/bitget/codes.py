@@ -39,6 +39,7 @@ _PARAMETER = "correct the parameter; the message names it where the exchange doe
 _WAIT = "it is tried again"
 _GONE = "take the symbol out of the selection; its history stays"
 _NEW_KEY = "copy the key again from the exchange's API management page"
+_ADDRESS = "add this machine's public address to the key's list on the API management page"
 
 CODES: dict[str, Meaning] = {
     "00000": Meaning(Verdict.SUCCESS, "success"),
@@ -81,21 +82,35 @@ CODES: dict[str, Meaning] = {
         Verdict.REGION, "the exchange does not serve this region", "use a network it serves, or the local exchange"
     ),
     # ---- private calls (only made to validate credentials)
-    "40001": Meaning(Verdict.CREDENTIALS, "the key is empty", "set BITGET_API_KEY"),
-    "40002": Meaning(Verdict.CREDENTIALS, "the signature is empty", "set BITGET_SECRET_KEY"),
-    "40003": Meaning(Verdict.CREDENTIALS, "the signature is empty", "set BITGET_SECRET_KEY"),
-    "40011": Meaning(Verdict.CREDENTIALS, "the passphrase is empty", "set BITGET_PASSPHRASE"),
+    "40001": Meaning(Verdict.CREDENTIALS, "the key is empty", "give the key (BITGET_API_KEY)"),
+    "40002": Meaning(Verdict.CREDENTIALS, "the signature is empty", "give the key's secret (BITGET_SECRET_KEY)"),
+    "40003": Meaning(Verdict.CREDENTIALS, "the request has no signature or time", "report this as a defect"),
+    "40011": Meaning(Verdict.CREDENTIALS, "the passphrase is empty", "give the key's passphrase (BITGET_PASSPHRASE)"),
     "40004": Meaning(Verdict.CREDENTIALS, "the request's time has expired", "set this machine's clock"),
     "40005": Meaning(Verdict.CREDENTIALS, "the request's time is not in milliseconds", "report this as a defect"),
     "40008": Meaning(Verdict.CREDENTIALS, "the request's time has expired", "set this machine's clock"),
     "40006": Meaning(Verdict.CREDENTIALS, "the key is wrong", _NEW_KEY),
-    "40037": Meaning(Verdict.CREDENTIALS, "the key does not exist", f"{_NEW_KEY}; seen by mistake once, so try twice"),
-    "40009": Meaning(Verdict.CREDENTIALS, "the signature is wrong", "check BITGET_SECRET_KEY"),
-    "40012": Meaning(Verdict.CREDENTIALS, "the key or the passphrase is wrong", "check BITGET_PASSPHRASE"),
-    "40036": Meaning(Verdict.CREDENTIALS, "the passphrase is wrong", "check BITGET_PASSPHRASE"),
-    "40014": Meaning(Verdict.CREDENTIALS, "the key lacks a permission", "grant it the permission to read"),
-    "40018": Meaning(Verdict.CREDENTIALS, "this address may not use the key", "add this address to the key's list"),
-    "40038": Meaning(Verdict.CREDENTIALS, "this address may not use the key", "add this address to the key's list"),
+    "40037": Meaning(Verdict.CREDENTIALS, "the key does not exist", f"{_NEW_KEY}; it may have been deleted there"),
+    "40009": Meaning(
+        Verdict.CREDENTIALS,
+        "the signature is wrong: the secret does not belong to the key",
+        "copy the secret again (BITGET_SECRET_KEY); it is shown once, so perhaps a new key is needed",
+    ),
+    "40012": Meaning(
+        Verdict.CREDENTIALS,
+        "the key or the passphrase is wrong",
+        "give the passphrase that was chosen with this key (BITGET_PASSPHRASE), not the account's password",
+    ),
+    "40036": Meaning(
+        Verdict.CREDENTIALS,
+        "the passphrase is wrong",
+        "give the passphrase that was chosen with this key (BITGET_PASSPHRASE), not the account's password",
+    ),
+    "40014": Meaning(
+        Verdict.CREDENTIALS, "the key lacks a permission", "grant it the permission to read on the API management page"
+    ),
+    "40018": Meaning(Verdict.CREDENTIALS, "this address may not use the key", _ADDRESS),
+    "40038": Meaning(Verdict.CREDENTIALS, "this address may not use the key", _ADDRESS),
     "40099": Meaning(
         Verdict.CREDENTIALS, "the key is for demo trading, or the other way round", "use a key of the real exchange"
     ),

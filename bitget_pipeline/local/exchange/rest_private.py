@@ -92,8 +92,24 @@ def unified_settings(venue: Venue, call: Call) -> Any:
     return {"uid": "7000000001", "accountMode": "unified", "assetMode": "single", "holdMode": "hedge_mode"}
 
 
+def unified_info(venue: Venue, call: Call) -> Any:
+    """
+    `/api/v3/account/info`, which needs no permission and shows the key's: one word, and what for (as public client code
+    reads it). A right of the config that does not end in r writes.
+    """
+    key = authenticated(venue, call, family="unified")
+    reads = all(right.endswith("r") for right in key.authorities)
+    return {
+        "uid": "7000000001",
+        "permType": "read-only" if reads else "read-and-write",
+        "permissions": ["uta_mgt"] if reads else ["uta_mgt", "uta_trade"],
+        "ips": ",".join(key.allowed_ips),
+    }
+
+
 ENDPOINTS: dict[str, Endpoint] = {
     "/api/v2/spot/account/info": Endpoint(1, account_info),
     "/api/v2/spot/account/assets": Endpoint(10, account_assets),
     "/api/v3/account/settings": Endpoint(20, unified_settings),
+    "/api/v3/account/info": Endpoint(1, unified_info),
 }
