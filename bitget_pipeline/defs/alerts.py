@@ -5,7 +5,6 @@ Here it is noticed; what is told, and when, is decided in pipeline/alerts.py, an
 sensor `alerts` waits for a channel, so a webhook that hangs holds up nothing else.
 """
 
-import socket
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -13,12 +12,11 @@ from functools import cache
 import dagster as dg
 
 from ..errors import PipelineError
-from ..pipeline.alert_senders import LogFile, Mail, Sender, Webhook
 from ..pipeline.alerting import Alerting
 from ..pipeline.alerts import Alert, AlertRules
 from ..pipeline.incidents import Severity
 from ..pipeline.watch import Health, Status
-from ..settings import Boot, ssl_context
+from ..settings.channels import alert_channels
 from ..storage.incident_rows import IncidentGroup
 from .jobs import live
 from .resources import PipelineResource, boot
@@ -38,35 +36,12 @@ MOST_LETTERS = 400
 """Of what a failed run said."""
 
 
-def senders(place: Boot) -> list[Sender]:
-    """The channels that are configured: the log always."""
-    instance = f"bitget_pipeline ({place.exchange}, {socket.gethostname()})"
-    found: list[Sender] = [LogFile(place.home / "logs" / "alerts.log")]
-    if place.alert_webhook is not None:
-        found.append(Webhook(place.alert_webhook.get_secret_value(), tls=ssl_context(place), instance=instance))
-    if place.smtp_host and place.alert_email_from and place.alert_email_to:
-        found.append(
-            Mail(
-                place.smtp_host,
-                place.smtp_port,
-                place.alert_email_from,
-                tuple(place.alert_email_to.split(", ")),
-                security=place.smtp_security,
-                user=place.smtp_user,
-                password=place.smtp_password.get_secret_value() if place.smtp_password else None,
-                tls=ssl_context(place),
-                instance=instance,
-            )
-        )
-    return found
-
-
 @cache
 def alerting() -> Alerting:
     """The alerts of this process."""
     place = boot()
     rules = AlertRules(repeat_every=place.alert_repeat_hours * 3600)
-    return Alerting(PipelineResource().alert_book, senders(place), rules)
+    return Alerting(PipelineResource().alert_book, alert_channels(place), rules)
 
 
 def notice_health(seen: Health) -> None:

@@ -14,6 +14,7 @@ import smtplib
 import socket
 import ssl
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from typing import Literal, Protocol
 import aiohttp
 
 from ..errors import AlertNotDelivered
-from .alerts import Message, Said
+from .alerts import WEIGHT, Message, Said
 from .incidents import Severity
 
 ANSWER_WITHIN = 4.0
@@ -63,11 +64,9 @@ def line_of(message: Message) -> str:
 
 def headline(messages: Sequence[Message]) -> str:
     """All of them in a few words."""
-    begun = [one for one in messages if one.said is not Said.OVER]
-    over = len(messages) - len(begun)
-    critical = sum(one.severity is Severity.CRITICAL for one in begun)
-    parts = [(critical, "critical"), (len(begun) - critical, "degraded"), (over, "over")]
-    return ", ".join(f"{count} {word}" for count, word in parts if count)
+    counts = Counter("over" if one.said is Said.OVER else one.severity.value for one in messages)
+    order = (*sorted(Severity, key=WEIGHT.__getitem__, reverse=True), "over")
+    return ", ".join(f"{counts[word]} {word}" for word in order if counts[word])
 
 
 def body_of(messages: Sequence[Message]) -> list[str]:

@@ -14,14 +14,25 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from random import Random
 
-import msgspec
-
 from ..errors import AlertNotDelivered, PipelineError
 from ..guard.backoff import Backoff
 from ..storage.alert_book import AlertBook
 from ..telemetry import count, get_logger
 from .alert_senders import ANSWER_WITHIN, Sender
-from .alerts import Alert, AlertRules, Book, Known, Message, delivered, happened, joined, looked, scope_of
+from .alerts import (
+    Alert,
+    AlertRules,
+    Book,
+    Known,
+    Message,
+    book_of,
+    delivered,
+    happened,
+    joined,
+    looked,
+    scope_of,
+    text_of,
+)
 
 log = get_logger(__name__)
 
@@ -32,9 +43,6 @@ ASKED_AGAIN_AFTER = 10.0
 """Seconds for which Redis is left alone after it did not answer."""
 
 PAUSES = Backoff(base=15.0, ceiling=600.0, jitter=0.0)
-
-_encode = msgspec.json.Encoder(order="deterministic").encode  # JSON: a person may look at it with redis-cli
-_decode = msgspec.json.Decoder(Book).decode
 
 
 @dataclass
@@ -180,9 +188,9 @@ class Alerting:
 
             def changed(text: bytes | None) -> bytes:
                 nonlocal made
-                found = _read(text)
+                found = book_of(text)
                 made = step(joined(found, self._last, self._sent) if self._away else found)
-                return _encode(made)
+                return text_of(made)
 
             try:
                 with self.opened() as store:
@@ -200,13 +208,3 @@ class Alerting:
         self._last, self._away = step(self._last), True
         if sent is not None:
             self._sent.setdefault(sent[0], set()).update(sent[1])
-
-
-def _read(text: bytes | None) -> Book:
-    if not text:
-        return Book()
-    try:
-        return _decode(text)
-    except msgspec.MsgspecError:  # of another version, or somebody wrote into it: told once more is better than never
-        log.warning("alerts.book_unreadable")
-        return Book()

@@ -13,7 +13,10 @@ from enum import StrEnum
 
 import msgspec
 
+from ..telemetry import get_logger
 from .incidents import Severity
+
+log = get_logger(__name__)
 
 MOST_WAITING = 200
 """Messages that wait for a channel which does not take them; beyond, the oldest are dropped."""
@@ -85,6 +88,27 @@ class Book(msgspec.Struct, frozen=True):
 
     known: dict[str, Known] = {}
     waiting: dict[str, list[Message]] = {}
+
+
+_encode = msgspec.json.Encoder(order="deterministic").encode  # JSON: a person may look at it with redis-cli
+_decode = msgspec.json.Decoder(Book).decode
+
+
+def text_of(book: Book) -> bytes:
+    """The book as it lies in Redis."""
+    return _encode(book)
+
+
+def book_of(text: bytes | None) -> Book:
+    """
+    The book that lies in Redis. One of another version, or that somebody wrote into, is begun anew: told once more is better
+    than never.
+    """
+    try:
+        return _decode(text) if text else Book()
+    except msgspec.MsgspecError:
+        log.warning("alerts.book_unreadable")
+        return Book()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import redis
 import redis.exceptions
@@ -26,6 +27,12 @@ class AlertBook:
         self._redis = client
         self._book = alerts_key(prefix, "book")
         self._turn = alerts_key(prefix, "turn")
+
+    def read(self) -> bytes | None:
+        """The book as it is, None before there is one."""
+        with translated():
+            found: Any = self._redis.get(self._book)
+        return bytes(found) if found is not None else None
 
     def change(self, changed: Callable[[bytes | None], bytes]) -> None:
         """

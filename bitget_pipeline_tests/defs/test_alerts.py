@@ -10,11 +10,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from bitget_pipeline.defs.alerts import LIVE_STEADY, alerting, alerts, run_failures, senders, still_failing
+from bitget_pipeline.defs.alerts import LIVE_STEADY, alerting, alerts, run_failures, still_failing
 from bitget_pipeline.defs.resources import PipelineResource, boot
 from bitget_pipeline.defs.sensors import health
 from bitget_pipeline.pipeline.incidents import Incident, Severity, report_incident
 from bitget_pipeline.settings import load_boot
+from bitget_pipeline.settings.channels import alert_channels
 from bitget_pipeline.storage.connection import WarehouseAddress
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect
 from bitget_pipeline.storage.stamp import stamp_database
@@ -201,7 +202,7 @@ def test_a_live_run_has_to_live_for_a_while_before_its_failure_is_over(place: Pl
 
 def test_the_log_is_always_a_channel_and_the_others_when_they_are_configured(tmp_path: Path) -> None:
     """Nothing has to be set for alerts to be written down."""
-    assert [one.name for one in senders(load_boot({"BITGET_PIPELINE_HOME": str(tmp_path)}))] == ["log"]
+    assert [one.name for one in alert_channels(load_boot({"BITGET_PIPELINE_HOME": str(tmp_path)}))] == ["log"]
     everything = {
         "BITGET_PIPELINE_HOME": str(tmp_path),
         "BITGET_PIPELINE_ALERT_WEBHOOK": "https://hooks.example.org/secret",
@@ -209,4 +210,4 @@ def test_the_log_is_always_a_channel_and_the_others_when_they_are_configured(tmp
         "BITGET_PIPELINE_ALERT_EMAIL_FROM": "alerts@example.org",
         "BITGET_PIPELINE_ALERT_EMAIL_TO": "a@example.org,b@example.org",
     }
-    assert [one.name for one in senders(load_boot(everything))] == ["log", "webhook", "email"]
+    assert [one.name for one in alert_channels(load_boot(everything))] == ["log", "webhook", "email"]
