@@ -52,8 +52,8 @@ def alerts_command(demo: bool, home: Path | None, json_wanted: bool, test: bool)
         out.print(f"{one.severity.value} since {since} UTC: {key}: {one.what}", markup=False)
     for name, count in waiting.items():
         out.print(f"{count} messages wait for {name}", markup=False)
-    names = ", ".join(channel.name for channel in channels)
-    out.print(f"{len(told) or 'no'} alerts; told to {names}; every one is in {alert_log(boot)}", markup=False)
+    heard_by = ", ".join(channel.name for channel in channels)
+    out.print(f"{len(told) or 'no'} alerts; told to {heard_by}; every one is in {alert_log(boot)}", markup=False)
     return 0
 
 
