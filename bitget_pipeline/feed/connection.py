@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -32,6 +32,7 @@ from ..exchange.contract import (
 )
 from ..market.instrument import Symbol
 from ..telemetry import count, get_logger
+from .pace import Pace
 from .renewal import renew_after
 from .session import Reconnect, Renew, Report, Send, Session, SessionRules, Stage, Stale
 from .websocket import BINARY, TEXT, SocketAddress, SocketEnded, WebSocket, open_socket
@@ -81,6 +82,7 @@ class Connection:
         clock: Callable[[], int],
         rules: SessionRules,
         on_open: Callable[[], None] | None = None,
+        paces: Mapping[Subscription, Pace] | None = None,
     ) -> None:
         self.name = name
         self._on_open = on_open
@@ -96,6 +98,7 @@ class Connection:
         self._clock = clock
         self._rules = rules
         self._session: Session | None = None
+        self._paces = paces or {}
         self._closing = asyncio.Event()
         self._nudge = asyncio.Event()
         self._waiting: set[Symbol] = set()  # whose trades have not shown data
@@ -109,6 +112,10 @@ class Connection:
     def stages(self) -> dict[Subscription, Stage]:
         """How far each subscription has come here; none before the connection is open."""
         return {} if self._session is None else self._session.stages()
+
+    def paces(self) -> Mapping[Subscription, Pace]:
+        """How often each subscription brings something, as far as it is known: for the successor."""
+        return self._paces if self._session is None else self._session.paces()
 
     def age(self) -> float | None:
         """Seconds since it opened, None before."""
@@ -134,7 +141,9 @@ class Connection:
         """
         socket = await open_socket(self._address)
         rules = replace(self._rules, renew_after=self._renew_after())
-        self._session = Session(self._exchange, self._subscriptions, now=time.monotonic(), rules=rules)
+        self._session = Session(
+            self._exchange, self._subscriptions, now=time.monotonic(), rules=rules, paces=self._paces
+        )
         self._opened_at = time.monotonic()
         self._listener.connected(self.name)
         if self._on_open is not None:

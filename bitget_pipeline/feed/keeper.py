@@ -27,7 +27,8 @@ class ConnectionStatistics:
     How a planned connection does. `opened` counts all that were opened for it, `reconnects` those after an end that was
     not planned; `age` is of the one that is open, in seconds, None when none is; `frames` counts all that ever came.
 
-    The subscriptions: `live` delivered, `asked` did not yet, `silent` do not although asked several times.
+    The subscriptions: `live` delivered, `asked` did not yet, `silent` do not although asked several times; of `paced` it is
+    known how often they bring something, so that a silence of theirs is noticed within their own time.
     """
 
     opened: int
@@ -38,6 +39,7 @@ class ConnectionStatistics:
     asked: int
     silent: int
     refused: int
+    paced: int
     last_reason: str
 
 
@@ -88,6 +90,7 @@ class Keeper:
         self._breaker = breaker or Breaker()
         self._settle_within = settle_within
         self._open: dict[Connection, asyncio.Task[str]] = {}
+        self._newest: Connection | None = None
 
     def live(self) -> set[Subscription]:
         """The subscriptions that deliver now."""
@@ -108,6 +111,7 @@ class Keeper:
             asked=stages[Stage.QUEUED] + stages[Stage.ASKED] + stages[Stage.ACKNOWLEDGED],
             silent=stages[Stage.SILENT],
             refused=stages[Stage.REFUSED],
+            paced=0 if self._newest is None else sum(pace.known for pace in self._newest.paces().values()),
             last_reason=self.last_reason or self.problem,
         )
 
@@ -190,7 +194,9 @@ class Keeper:
             clock=self._clock,
             rules=self._rules,
             on_open=self._opened,
+            paces={} if self._newest is None else self._newest.paces(),
         )
+        self._newest = connection
         self._open[connection] = asyncio.create_task(connection.run(), name=connection.name)
         return connection
 

@@ -1,7 +1,8 @@
 """
 How often a subscription brings something, and how long it may therefore be silent. Pure.
 
-Kept by feed/session.py for each subscription; it is fed with the moments at which something had arrived.
+Kept by feed/session.py for each subscription; it is fed with the moments at which something had arrived. A connection's
+successor goes on with what was learned (`resumed`).
 """
 
 from __future__ import annotations
@@ -41,6 +42,17 @@ class Pace:
         self._fast_gap = 0.0  # seconds between two arrivals
         self._slow_gap = 0.0
 
+    @property
+    def known(self) -> bool:
+        """Whether enough arrived to speak of a pace."""
+        return self._arrivals >= LEAST_ARRIVALS
+
+    def resumed(self) -> Pace:
+        """The same pace for another connection; what passes between the two teaches nothing."""
+        other = Pace()
+        other._arrivals, other._fast_gap, other._slow_gap = self._arrivals, self._fast_gap, self._slow_gap
+        return other
+
     def heard(self, *, now: float) -> None:
         """Something arrived."""
         if self.heard_at is not None:
@@ -50,9 +62,9 @@ class Pace:
             self._slow_gap += (gap - self._slow_gap) / min(self._arrivals, SLOW_ARRIVALS)
         self.heard_at = now
 
-    def silence_within(self, rules: SilenceRules) -> float | None:
-        """How many seconds it may be silent; None until its pace is known."""
-        if self._arrivals < LEAST_ARRIVALS:
-            return None
+    def silence_within(self, rules: SilenceRules) -> float:
+        """How many seconds it may be silent; the most there is until its pace is known."""
+        if not self.known:
+            return rules.most
         gap = max(self._fast_gap, self._slow_gap, 1e-3)
         return min(rules.most, max(rules.least, -log(rules.chance) * gap))

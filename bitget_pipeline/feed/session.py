@@ -8,7 +8,7 @@ a verdict that the connection is dead or due for renewal, or a report for people
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -133,6 +133,7 @@ class Session:
     The decider for one connection. Times are seconds of any steady clock, given by the caller.
 
     Made when the socket has opened. After each event and whenever `due(now)` is reached, `tick(now)` tells what to do.
+    `paces` is what the connection before has learned (its `paces()`).
     """
 
     def __init__(
@@ -142,10 +143,14 @@ class Session:
         *,
         now: float,
         rules: SessionRules | None = None,
+        paces: Mapping[Subscription, Pace] | None = None,
     ) -> None:
         self._spelling = spelling
         self._rules = rules or SessionRules()
-        self._standing = {subscription: _Standing() for subscription in subscriptions}
+        learned = paces or {}
+        self._standing = {
+            subscription: _Standing(pace=learned.get(subscription, Pace()).resumed()) for subscription in subscriptions
+        }
         self._opened_at = now
         self._last_ping = now
         self._pong_due: float | None = None
@@ -211,6 +216,10 @@ class Session:
         return True
 
     # ------------------------------------------------------------ what stands
+
+    def paces(self) -> dict[Subscription, Pace]:
+        """How often each brings something, as far as it is known."""
+        return {subscription: standing.pace for subscription, standing in self._standing.items()}
 
     def stages(self) -> dict[Subscription, Stage]:
         """How far each subscription has come."""
@@ -322,11 +331,10 @@ class Session:
         given twice as long before it is doubted again.
         """
         within = standing.pace.silence_within(self._rules.silence)
-        if within is None or standing.pace.heard_at is None:
-            return
-        silent = now - standing.pace.heard_at
+        heard_at = standing.asked_at if standing.pace.heard_at is None else standing.pace.heard_at
+        silent = now - heard_at
         patience = min(within * 2 ** min(standing.doubts, 32), self._rules.silence.most)
-        if now - max(standing.pace.heard_at, standing.asked_at) < patience:
+        if now - max(heard_at, standing.asked_at) < patience:
             return
         if self.again(subscription, now=now):
             standing.doubts += 1

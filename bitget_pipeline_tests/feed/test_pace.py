@@ -24,9 +24,24 @@ def test_the_slower_the_pace_the_longer_the_silence(every: float, within: float)
 
 def test_a_pace_is_not_known_from_a_few_arrivals() -> None:
     """
-    Until then nothing is called a silence.
+    Until then only the longest silence is called one.
     """
-    assert arriving(every=1.0, times=5).silence_within(SilenceRules()) is None
+    young = arriving(every=1.0, times=5)
+    assert not young.known
+    assert young.silence_within(SilenceRules()) == SilenceRules().most
+
+
+def test_the_next_connection_goes_on_with_the_pace_and_learns_nothing_from_the_break() -> None:
+    """
+    An hour between two connections is no gap between two arrivals.
+    """
+    learned = arriving(every=1.0, times=50)
+    later = learned.resumed()
+    assert later.known
+    assert later.heard_at is None
+    for number in range(5):
+        later.heard(now=3600.0 + number)
+    assert later.silence_within(SilenceRules()) == pytest.approx(learned.silence_within(SilenceRules()))
 
 
 def test_one_that_goes_quiet_may_be_silent_longer() -> None:
@@ -36,6 +51,4 @@ def test_one_that_goes_quiet_may_be_silent_longer() -> None:
     pace = arriving(every=1.0, times=500)
     for number in range(30):
         pace.heard(now=500.0 + 20.0 * number)
-    within = pace.silence_within(SilenceRules())
-    assert within is not None
-    assert within > 100
+    assert pace.silence_within(SilenceRules()) > 100

@@ -279,6 +279,22 @@ def test_one_that_falls_silent_against_its_own_pace_is_begun_anew():
     assert session.stages()[busy] is Stage.ASKED
 
 
+def test_the_next_connection_knows_how_long_a_silence_may_be():
+    """
+    A symbol that brings its snapshot and nothing else after a reconnect is judged by the pace it had before.
+    """
+    (one,) = trades_of("BUSY")
+    before = Session(PlainSpelling(), [one], now=0.0)
+    before.data(one)
+    pumped(before, start=0.0, until=60.0, every=1.0, heard=[one])
+
+    for paces, expected in ((before.paces(), [one]), (None, [])):
+        session = Session(PlainSpelling(), [one], now=100.0, paces=paces)
+        session.data(one)
+        done = quiet_after(session, start=100.0, until=118.0)
+        assert [action.subscription for _, action in done if isinstance(action, Stale)] == expected
+
+
 def test_a_silence_that_a_snapshot_confirms_is_doubted_ever_more_seldom():
     """
     The exchange answers with a snapshot and then nothing: the market is quiet. It is asked again after twice as long.

@@ -21,6 +21,11 @@ IMPATIENT = SessionRules(
 )
 
 
+def all_paced(overview) -> bool:
+    socket = overview.published().overall["connections"]["socket-0"]
+    return socket["paced"] == socket["live"] == len(SYMBOLS)
+
+
 def no_gap(overview) -> bool:
     return not any(anchor.gap for anchor in overview.anchors().values())
 
@@ -33,7 +38,7 @@ async def test_one_silent_subscription_is_begun_anew_and_then_its_socket_replace
     plan = replace(plan_for(where), session_rules=IMPATIENT)
     async with live(where, local_exchange, plan) as run:
         await until(lambda: run.stored() > 20, what="the first trades")
-        await until(lambda: run.overview.published().symbols[BTC]["pace"] > 0, what="a known pace")
+        await until(lambda: all_paced(run.overview), within=60.0, what="a known pace of every subscription")
         start = local_exchange.now_ms()
         before = counters().get("feed.subscriptions_stale", 0)
         with local_exchange.muted(f"{BTC}:trade"):
@@ -62,7 +67,7 @@ async def test_a_silence_that_ends_with_the_new_subscription_needs_no_new_socket
     plan = replace(plan_for(where), session_rules=replace(IMPATIENT, first_data_within=5.0))
     async with live(where, local_exchange, plan) as run:
         await until(lambda: run.stored() > 20, what="the first trades")
-        await until(lambda: run.overview.published().symbols[BTC]["pace"] > 0, what="a known pace")
+        await until(lambda: all_paced(run.overview), within=60.0, what="a known pace of every subscription")
         start = local_exchange.now_ms()
         before = counters().get("feed.subscriptions_stale", 0)
         with local_exchange.muted(f"{BTC}:trade"):
