@@ -24,13 +24,10 @@ from .assets import (
 )
 from .checks import asset_checks
 from .jobs import (
-    archive_derivation_jobs,
-    archive_jobs,
+    candle_jobs,
     coverage_recount,
-    derivation_jobs,
     derivative_jobs,
     discovery,
-    history_jobs,
     live,
 )
 from .resources import PipelineResource
@@ -71,10 +68,7 @@ def build() -> dg.Definitions:
             discovery,
             live,
             coverage_recount,
-            *history_jobs(markets),
-            *archive_jobs(markets),
-            *derivation_jobs(markets),
-            *archive_derivation_jobs(markets),
+            *candle_jobs(markets),
             *derivative_jobs(markets),
         ],
         schedules=[

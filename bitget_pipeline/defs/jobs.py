@@ -1,6 +1,7 @@
 """The jobs: discovery, the history of each market, and the live run."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 
 import dagster as dg
 
@@ -29,74 +30,51 @@ coverage_recount = dg.define_asset_job(
 )
 
 
-def history_job_name(market: Market) -> str:
-    """The name of a market's history job."""
-    return f"{market}_history"
+class Work(StrEnum):
+    """What is done to a market's candles, each by a job of its own for a range of partitions."""
+
+    HISTORY = "history"
+    ARCHIVE = "archive"
+    DERIVATION = "derivation"
+    ARCHIVE_DERIVATION = "archive_derivation"
 
 
-def history_jobs(markets: Sequence[Market]) -> list:
-    """One job for each market's candles: what the launcher and the nightly top-up start, with a range of days and symbols."""
+_CANDLE_JOBS = {
+    Work.HISTORY: ("candles_1m", HISTORY_MARKET, "One-minute candles of {} for a range of days and symbols."),
+    Work.ARCHIVE: (
+        "candles_1m_archive",
+        HISTORY_MARKET,
+        "One-minute candles of {} from before the grid, for a range of months and symbols.",
+    ),
+    Work.DERIVATION: (
+        "candles_derived",
+        DERIVED_MARKET,
+        "Candles of 5m to 1d of {}, made from stored minutes, for a range of days and symbols.",
+    ),
+    Work.ARCHIVE_DERIVATION: (
+        "candles_derived_archive",
+        DERIVED_MARKET,
+        "Candles of 5m to 1d of {} from before the grid, for a range of months and symbols.",
+    ),
+}
+"""Asset, the tag whose slot its runs share (so the archive never delays recent days), and what it makes."""
+
+
+def job_name(market: Market, work: Work) -> str:
+    """The name of a market's job."""
+    return f"{market}_{work}"
+
+
+def candle_jobs(markets: Sequence[Market]) -> list:
+    """One job for each market and work: what launchers and the nightly top-up start, with a range of partitions."""
     return [
         dg.define_asset_job(
-            history_job_name(market),
-            selection=dg.AssetSelection.assets(dg.AssetKey([market.value, "candles_1m"])),
-            tags={HISTORY_MARKET: market.value},
-            description=f"One-minute candles of {market} for a range of days and symbols.",
+            job_name(market, work),
+            selection=dg.AssetSelection.assets(dg.AssetKey([market.value, asset])),
+            tags={tag: market.value},
+            description=about.format(market),
         )
-        for market in markets
-    ]
-
-
-def archive_job_name(market: Market) -> str:
-    """The name of a market's archive job."""
-    return f"{market}_archive"
-
-
-def archive_jobs(markets: Sequence[Market]) -> list:
-    """One job for each market's deep history; it shares the slot of the market's history, so it never delays recent days."""
-    return [
-        dg.define_asset_job(
-            archive_job_name(market),
-            selection=dg.AssetSelection.assets(dg.AssetKey([market.value, "candles_1m_archive"])),
-            tags={HISTORY_MARKET: market.value},
-            description=f"One-minute candles of {market} from before the grid, for a range of months and symbols.",
-        )
-        for market in markets
-    ]
-
-
-def derivation_job_name(market: Market) -> str:
-    """The name of a market's derivation job."""
-    return f"{market}_derivation"
-
-
-def derivation_jobs(markets: Sequence[Market]) -> list:
-    """One job for each market's longer candles: what the derivation launcher starts, with a range of days and symbols."""
-    return [
-        dg.define_asset_job(
-            derivation_job_name(market),
-            selection=dg.AssetSelection.assets(dg.AssetKey([market.value, "candles_derived"])),
-            tags={DERIVED_MARKET: market.value},
-            description=f"Candles of 5m to 1d of {market}, made from stored minutes, for a range of days and symbols.",
-        )
-        for market in markets
-    ]
-
-
-def archive_derivation_job_name(market: Market) -> str:
-    """The name of a market's job for the longer candles of its archive."""
-    return f"{market}_archive_derivation"
-
-
-def archive_derivation_jobs(markets: Sequence[Market]) -> list:
-    """One job for each market's longer candles from before the grid; it shares the slot of the younger ones."""
-    return [
-        dg.define_asset_job(
-            archive_derivation_job_name(market),
-            selection=dg.AssetSelection.assets(dg.AssetKey([market.value, "candles_derived_archive"])),
-            tags={DERIVED_MARKET: market.value},
-            description=f"Candles of 5m to 1d of {market} from before the grid, for a range of months and symbols.",
-        )
+        for work, (asset, tag, about) in _CANDLE_JOBS.items()
         for market in markets
     ]
 

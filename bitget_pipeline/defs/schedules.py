@@ -8,7 +8,7 @@ import dagster as dg
 from ..market.instrument import Market
 from .assets.derivatives import futures
 from .history_launcher import days_back, launches
-from .jobs import coverage_recount, discovery, history_job_name
+from .jobs import Work, coverage_recount, discovery, job_name
 from .resources import PipelineResource
 
 hourly_discovery = dg.ScheduleDefinition(
@@ -59,7 +59,7 @@ def daily_top_ups(markets: Sequence[Market], *, grid_starts: date) -> list[dg.Sc
 def _daily_top_up(market: Market, grid_starts: date) -> dg.ScheduleDefinition:
     @dg.schedule(
         name=f"{market}_daily_top_up",
-        job_name=history_job_name(market),
+        job_name=job_name(market, Work.HISTORY),
         cron_schedule="15 0 * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,

@@ -45,11 +45,9 @@ from .jobs import (
     HISTORY_MARKET,
     LIVE_GENERATION,
     LIVE_SHARD,
-    archive_derivation_job_name,
-    archive_job_name,
-    derivation_job_name,
+    Work,
     discovery,
-    history_job_name,
+    job_name,
     live,
 )
 from .live import SHARD
@@ -106,7 +104,7 @@ def history_launchers(markets: Sequence[Market], *, grid_starts: date) -> list[d
 def _history_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
     @dg.sensor(
         name=f"{market}_history_launcher",
-        job_name=history_job_name(market),
+        job_name=job_name(market, Work.HISTORY),
         minimum_interval_seconds=10,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
@@ -158,7 +156,7 @@ def archive_launchers(markets: Sequence[Market], *, grid_starts: date) -> list[d
 def _archive_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
     @dg.sensor(
         name=f"{market}_archive_launcher",
-        job_name=archive_job_name(market),
+        job_name=job_name(market, Work.ARCHIVE),
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
@@ -196,7 +194,7 @@ def derivation_launchers(markets: Sequence[Market], *, grid_starts: date) -> lis
 def _derivation_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
     @dg.sensor(
         name=f"{market}_derivation_launcher",
-        job_name=derivation_job_name(market),
+        job_name=job_name(market, Work.DERIVATION),
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
@@ -229,7 +227,7 @@ def archive_derivation_launchers(markets: Sequence[Market], *, grid_starts: date
 def _archive_derivation_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
     @dg.sensor(
         name=f"{market}_archive_derivation_launcher",
-        job_name=archive_derivation_job_name(market),
+        job_name=job_name(market, Work.ARCHIVE_DERIVATION),
         minimum_interval_seconds=120,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
