@@ -20,16 +20,25 @@ from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.history.client import HistoryClient, HttpAddress, Patience, opened
 from bitget_pipeline.local.exchange import ExchangeConfig, LocalExchange, running
 from bitget_pipeline.market.candle import Candle, Resolution
-from bitget_pipeline.market.instrument import Symbol
+from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.trade import Trade
 from bitget_pipeline.storage.budget import Budget
+from bitget_pipeline.storage.redis_connection import RedisAddress
 from bitget_pipeline.storage.versions import Versions
+from bitget_pipeline.storage.warehouse import Warehouse
+
+from .live_runner import Where
 
 SMALL = ExchangeConfig(
     spot_instruments=40, usdtm_instruments=20, coinm=2, usdcm=2, active_per_market=8, trades_per_second=200.0
 )
 """A market that is quick to make, yet has busy, quiet and silent symbols."""
+
+SYMBOLS = tuple(
+    Symbol(market, name) for market in (Market.SPOT, Market.USDTM) for name in ("BTCUSDT", "ETHUSDT", "SOLUSDT")
+)
+"""What a live run collects here, unless the tests of a file have `SYMBOLS` of their own."""
 
 
 @pytest.fixture
@@ -123,3 +132,18 @@ async def until(true: Callable[[], object], *, within: float = 20.0, what: str =
             return
         assert time.monotonic() < deadline, f"waited {within} s in vain{f' for {what}' if what else ''}"
         await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+def where(
+    request: pytest.FixtureRequest,
+    local_exchange: LocalExchange,
+    redis_address: RedisAddress,
+    redis_prefix: str,
+    warehouse: Warehouse,
+) -> Where:
+    """Where a live run finds everything, and what it collects: the `SYMBOLS` of the test's file, else those above."""
+    address = warehouse.address
+    symbols = tuple(str(symbol) for symbol in getattr(request.module, "SYMBOLS", SYMBOLS))
+    stores = (redis_address.port, redis_prefix, address.port, address.database)
+    return Where(local_exchange.rest_url, local_exchange.ws_url, *stores, symbols, "run-1")

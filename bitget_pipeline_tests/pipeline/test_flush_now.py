@@ -21,7 +21,7 @@ from bitget_pipeline.storage.warehouse import Warehouse
 
 from .conftest import until
 from .live_runner import plan_for
-from .test_live import live, where  # noqa: F401
+from .test_live import live
 
 BTC = Symbol(Market.SPOT, "BTCUSDT")
 NOON = 1_790_000_000_000
@@ -93,7 +93,7 @@ async def test_without_a_live_run_what_waits_is_written_here(bench: Bench):
     assert again.entries == 0
 
 
-async def test_a_live_run_is_asked_to_write_at_once(where, local_exchange, redis_client):  # noqa: F811
+async def test_a_live_run_is_asked_to_write_at_once(where, local_exchange, redis_client):
     """
     A run that gathers for a minute writes within moments when somebody asks.
     """

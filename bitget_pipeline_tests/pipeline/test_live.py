@@ -24,32 +24,12 @@ from bitget_pipeline.market.rollup import rollup
 from bitget_pipeline.pipeline.companion import Companion, Writing
 from bitget_pipeline.pipeline.live import LivePlan, LiveReport, LiveStores, run_live
 from bitget_pipeline.pipeline.stages import Stages
-from bitget_pipeline.storage.connection import WarehouseAddress
 from bitget_pipeline.storage.overview import Overview
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect_sync
 from bitget_pipeline.storage.warehouse import CoverageState, Warehouse
 
-from .conftest import true_trades, until
+from .conftest import SYMBOLS, true_trades, until
 from .live_runner import Where, plan_for, stores_at
-
-SYMBOLS = tuple(
-    Symbol(market, name) for market in (Market.SPOT, Market.USDTM) for name in ("BTCUSDT", "ETHUSDT", "SOLUSDT")
-)
-
-
-@pytest.fixture
-def where(local_exchange: LocalExchange, redis_address: RedisAddress, redis_prefix: str, warehouse: Warehouse) -> Where:
-    address: WarehouseAddress = warehouse.address
-    return Where(
-        local_exchange.rest_url,
-        local_exchange.ws_url,
-        redis_address.port,
-        redis_prefix,
-        address.port,
-        address.database,
-        tuple(str(symbol) for symbol in SYMBOLS),
-        "run-1",
-    )
 
 
 @dataclass

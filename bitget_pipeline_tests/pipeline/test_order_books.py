@@ -29,7 +29,7 @@ from bitget_pipeline.storage.redis_connection import RedisAddress, connect, conn
 from bitget_pipeline.storage.warehouse import Warehouse
 
 from .conftest import SMALL, until
-from .live_runner import Where, plan_for
+from .live_runner import plan_for
 from .test_live import SYMBOLS, live
 
 NOW_MS = 1_790_358_773_905
@@ -43,20 +43,6 @@ async def local_exchange() -> AsyncIterator[LocalExchange]:
     """A local exchange whose books carry checksums."""
     async with running(replace(SMALL, book_checksum=True)) as server:
         yield server
-
-
-@pytest.fixture
-def where(local_exchange: LocalExchange, redis_address: RedisAddress, redis_prefix: str, warehouse: Warehouse) -> Where:
-    return Where(
-        local_exchange.rest_url,
-        local_exchange.ws_url,
-        redis_address.port,
-        redis_prefix,
-        warehouse.address.port,
-        warehouse.address.database,
-        tuple(str(symbol) for symbol in SYMBOLS),
-        "run-1",
-    )
 
 
 @pytest.fixture

@@ -17,11 +17,10 @@ from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.pipeline.discover import discover
 from bitget_pipeline.pipeline.reconcile import Reconciler, ReconcileRules, size_steps
-from bitget_pipeline.storage.redis_connection import RedisAddress
 from bitget_pipeline.storage.warehouse import Agreement, Warehouse
 
 from .conftest import SMALL, true_candles, until
-from .live_runner import Where, stores_at
+from .live_runner import stores_at
 from .test_live import assert_stored_is_true, live
 
 SYMBOLS = tuple(Symbol(market, name) for market in (Market.SPOT, Market.USDTM) for name in ("BTCUSDT", "ETHUSDT"))
@@ -34,21 +33,6 @@ async def local_exchange() -> AsyncIterator[LocalExchange]:
     """A market whose minute takes three seconds."""
     async with running(replace(SMALL, speed=20.0, trades_per_second=20.0)) as server:
         yield server
-
-
-@pytest.fixture
-def where(local_exchange: LocalExchange, redis_address: RedisAddress, redis_prefix: str, warehouse: Warehouse) -> Where:
-    address = warehouse.address
-    return Where(
-        local_exchange.rest_url,
-        local_exchange.ws_url,
-        redis_address.port,
-        redis_prefix,
-        address.port,
-        address.database,
-        tuple(str(symbol) for symbol in SYMBOLS),
-        "run-1",
-    )
 
 
 @pytest.fixture

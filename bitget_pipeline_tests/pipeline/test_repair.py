@@ -40,21 +40,6 @@ async def local_exchange(request: pytest.FixtureRequest) -> AsyncIterator[LocalE
 
 
 @pytest.fixture
-def where(local_exchange: LocalExchange, redis_address: RedisAddress, redis_prefix: str, warehouse: Warehouse) -> Where:
-    address = warehouse.address
-    return Where(
-        local_exchange.rest_url,
-        local_exchange.ws_url,
-        redis_address.port,
-        redis_prefix,
-        address.port,
-        address.database,
-        tuple(str(symbol) for symbol in SYMBOLS),
-        "run-1",
-    )
-
-
-@pytest.fixture
 def overview(where: Where) -> Overview:
     return Overview(connect_sync(RedisAddress("127.0.0.1", where.redis_port)), where.prefix, "0")
 

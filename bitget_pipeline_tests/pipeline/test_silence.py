@@ -13,7 +13,7 @@ from bitget_pipeline.telemetry import counters
 
 from .conftest import until
 from .live_runner import plan_for
-from .test_live import SYMBOLS, assert_stored_is_true, closed, live, where  # noqa: F401
+from .test_live import SYMBOLS, assert_stored_is_true, closed, live
 
 BTC = Symbol(Market.USDTM, "BTCUSDT")
 IMPATIENT = SessionRules(
@@ -30,7 +30,7 @@ def no_gap(overview) -> bool:
     return not any(anchor.gap for anchor in overview.anchors().values())
 
 
-async def test_one_silent_subscription_is_begun_anew_and_then_its_socket_replaced(where, local_exchange, warehouse):  # noqa: F811
+async def test_one_silent_subscription_is_begun_anew_and_then_its_socket_replaced(where, local_exchange, warehouse):
     """
     One symbol of a healthy socket goes mute: it is asked for again, in vain, and the socket is replaced; when it speaks
     again, what came between is fetched by trade id.
@@ -60,7 +60,7 @@ async def test_one_silent_subscription_is_begun_anew_and_then_its_socket_replace
     assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 30
 
 
-async def test_a_silence_that_ends_with_the_new_subscription_needs_no_new_socket(where, local_exchange, warehouse):  # noqa: F811
+async def test_a_silence_that_ends_with_the_new_subscription_needs_no_new_socket(where, local_exchange, warehouse):
     """
     The mute ends while the subscription is begun anew: the snapshot or the repair proves what came between.
     """
@@ -86,7 +86,7 @@ async def test_a_silence_that_ends_with_the_new_subscription_needs_no_new_socket
     assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 10
 
 
-async def test_a_half_open_socket_is_replaced(where, local_exchange, warehouse):  # noqa: F811
+async def test_a_half_open_socket_is_replaced(where, local_exchange, warehouse):
     """
     The socket stays open and nothing comes any more, no pong either: it is replaced, and what was missed is there.
     """

@@ -11,36 +11,22 @@ import msgspec
 import pytest
 
 from bitget_pipeline.local import redis as local_redis
-from bitget_pipeline.local.exchange import LocalExchange
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.storage.overview import Overview
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect_sync
 from bitget_pipeline.storage.spill import Spill
-from bitget_pipeline.storage.warehouse import Warehouse
 from bitget_pipeline.telemetry import counters
 
 from .conftest import until
 from .live_runner import Where, plan_for
-from .test_live import SYMBOLS, assert_stored_is_true, closed, live, passed, replace_run, worker
+from .test_live import assert_stored_is_true, closed, live, passed, replace_run, worker
 from .test_outages import Wire
 
 
 @pytest.fixture
-def where(
-    local_exchange: LocalExchange, redis_address: RedisAddress, redis_prefix: str, warehouse: Warehouse, tmp_path: Path
-) -> Where:
-    return Where(
-        local_exchange.rest_url,
-        local_exchange.ws_url,
-        redis_address.port,
-        redis_prefix,
-        warehouse.address.port,
-        warehouse.address.database,
-        tuple(map(str, SYMBOLS)),
-        "run-1",
-        lease_ttl=20.0,
-        spill=str(tmp_path / "spill"),
-    )
+def where(where: Where, tmp_path: Path) -> Where:
+    """With a folder for what Redis cannot take, and a lease that outlives an outage."""
+    return msgspec.structs.replace(where, lease_ttl=20.0, spill=str(tmp_path / "spill"))
 
 
 @pytest.fixture

@@ -31,16 +31,16 @@ from bitget_pipeline.storage.warehouse import Warehouse
 
 from .conftest import until
 from .live_runner import Where, plan_for, stores_at
-from .test_live import SYMBOLS, live, where  # noqa: F401
+from .test_live import SYMBOLS, live
 from .test_outages import Wire
 
 
-def overview_of(where: Where) -> Overview:  # noqa: F811
+def overview_of(where: Where) -> Overview:
     return Overview(connect_sync(RedisAddress("127.0.0.1", where.redis_port)), where.prefix, "0")
 
 
 async def start(
-    where: Where,  # noqa: F811
+    where: Where,
     server: LocalExchange,
     limits: StageLimits,
     on_stage: Callable[[str], None] | None = None,
@@ -94,7 +94,7 @@ async def test_an_empty_selection_is_refused_by_name():
     require_universe(SYMBOLS)
 
 
-async def test_an_exchange_without_sockets_ends_the_stage_and_status_sees_it(where, local_exchange):  # noqa: F811
+async def test_an_exchange_without_sockets_ends_the_stage_and_status_sees_it(where, local_exchange):
     """
     No connection can be opened: the stage `sockets` ends after its limit, in Redis too, and no lease was taken.
     """
@@ -109,7 +109,7 @@ async def test_an_exchange_without_sockets_ends_the_stage_and_status_sees_it(whe
     assert overview_of(where).lease() is None
 
 
-async def test_a_lease_that_another_run_holds_ends_the_stage(where, local_exchange, redis_client):  # noqa: F811
+async def test_a_lease_that_another_run_holds_ends_the_stage(where, local_exchange, redis_client):
     """
     While it waits, `status` can see the stage; in the end the holder is named.
     """
@@ -121,7 +121,7 @@ async def test_a_lease_that_another_run_holds_ends_the_stage(where, local_exchan
         await walk
 
 
-async def test_a_redis_that_goes_away_before_writing_ends_the_stage(where, local_exchange):  # noqa: F811
+async def test_a_redis_that_goes_away_before_writing_ends_the_stage(where, local_exchange):
     """
     The lease is ours, and then Redis is away: the stage `flushers` has a limit of its own.
     """
@@ -137,7 +137,7 @@ async def test_a_redis_that_goes_away_before_writing_ends_the_stage(where, local
     wire.away()
 
 
-async def test_a_run_that_is_live_is_not_starting_any_more(where, local_exchange):  # noqa: F811
+async def test_a_run_that_is_live_is_not_starting_any_more(where, local_exchange):
     """
     What was said of the start is gone from Redis when it is over; the stage is among what the run publishes.
     """

@@ -24,26 +24,11 @@ from bitget_pipeline.storage.redis_connection import connect_sync
 from bitget_pipeline.storage.warehouse import Warehouse
 
 from .conftest import until
-from .live_runner import Where
 from .test_live import SYMBOLS, live
 
 NOW_MS = 1_790_358_773_905
 BTC, PAIR = Symbol(Market.SPOT, "BTCUSDT"), Symbol(Market.SPOT, "ETHBTC")
 QUICK = TickerRules(share_every=0.1, store_every=0.3)
-
-
-@pytest.fixture
-def where(local_exchange, redis_address, redis_prefix, warehouse) -> Where:
-    return Where(
-        local_exchange.rest_url,
-        local_exchange.ws_url,
-        redis_address.port,
-        redis_prefix,
-        warehouse.address.port,
-        warehouse.address.database,
-        tuple(str(symbol) for symbol in SYMBOLS),
-        "run-1",
-    )
 
 
 async def test_tickers_are_shown_and_stored(
