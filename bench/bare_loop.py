@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from bitget_pipeline.market.interval import Interval
-from bitget_pipeline_tests.pipeline.backfill_runner import Job
+from bitget_pipeline_tests.pipeline.history.backfill_runner import Job
 
 PAGE = 200
 MINUTE = 60_000

@@ -24,8 +24,8 @@ from bitget_pipeline.defs.assets.history import of_keys
 from bitget_pipeline.defs.metadata import add_to_each
 from bitget_pipeline.defs.partitions import grid, key_of, slice_of, symbol_partitions
 from bitget_pipeline.market.instrument import Market
-from bitget_pipeline.pipeline.backfill import KeyReport, KeyState
-from bitget_pipeline.pipeline.rectangles import rectangles
+from bitget_pipeline.pipeline.history.backfill import KeyReport, KeyState
+from bitget_pipeline.pipeline.history.rectangles import rectangles
 
 FIRST = date(2026, 1, 1)
 SYMBOLS = 20

@@ -28,9 +28,9 @@ import psutil
 from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.feed.shards import ShardRules
 from bitget_pipeline.market.instrument import Market, Symbol
-from bitget_pipeline.pipeline.flush import FlushRules
-from bitget_pipeline.pipeline.live import run_live
-from bitget_pipeline.pipeline.order_books import BookRules, OrderBooks
+from bitget_pipeline.pipeline.beside.order_books import BookRules, OrderBooks
+from bitget_pipeline.pipeline.live.flush import FlushRules
+from bitget_pipeline.pipeline.live.run import run_live
 from bitget_pipeline.storage.latest import Latest
 from bitget_pipeline.storage.overview import Overview
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect, connect_sync

@@ -26,11 +26,11 @@ from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.feed.connection import Connection, SocketAddress
 from bitget_pipeline.feed.session import SessionRules
 from bitget_pipeline.market.instrument import Market, Symbol
-from bitget_pipeline.pipeline.append import Appender
-from bitget_pipeline.pipeline.continuity import Continuity
-from bitget_pipeline.pipeline.door import Door
-from bitget_pipeline.pipeline.intake import Intake
-from bitget_pipeline.pipeline.live_state import LiveState
+from bitget_pipeline.pipeline.live.append import Appender
+from bitget_pipeline.pipeline.live.continuity import Continuity
+from bitget_pipeline.pipeline.live.door import Door
+from bitget_pipeline.pipeline.live.intake import Intake
+from bitget_pipeline.pipeline.live.state import LiveState
 from bitget_pipeline.storage.lease import Lease
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect, server_identity
 from bitget_pipeline.storage.stream import TradeStream

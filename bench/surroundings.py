@@ -26,14 +26,14 @@ from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.history.client import HttpAddress, opened
 from bitget_pipeline.local import redis as local_redis
 from bitget_pipeline.market.instrument import Market, Symbol
-from bitget_pipeline.pipeline.discover import discover
+from bitget_pipeline.pipeline.universe.discover import discover
 from bitget_pipeline.storage.budget import Budget
 from bitget_pipeline.storage.connection import WarehouseAddress
 from bitget_pipeline.storage.migrations import migrate
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect
 from bitget_pipeline.storage.versions import Versions
 from bitget_pipeline.storage.warehouse import Warehouse
-from bitget_pipeline_tests.pipeline.backfill_runner import Job
+from bitget_pipeline_tests.pipeline.history.backfill_runner import Job
 
 SMALL = ("--spot-instruments", "60", "--usdtm-instruments", "20", "--active-per-market", "40")
 
@@ -138,7 +138,7 @@ def spot_keys(where: Surroundings, *, symbols: int, days: int) -> list[tuple[str
 
 def worker(job: Job) -> subprocess.Popen[bytes]:
     """A pipeline process that has begun its backfill."""
-    command = [sys.executable, "-m", "bitget_pipeline_tests.pipeline.backfill_runner"]
+    command = [sys.executable, "-m", "bitget_pipeline_tests.pipeline.history.backfill_runner"]
     process = subprocess.Popen([*command, msgspec.json.encode(job).decode()], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"working\n", "the worker did not begin"

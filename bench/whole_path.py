@@ -32,9 +32,9 @@ from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.feed.shards import ShardRules
 from bitget_pipeline.market.candle import Resolution
 from bitget_pipeline.market.instrument import Market, Symbol
-from bitget_pipeline.pipeline.flush import FlushRules
-from bitget_pipeline.pipeline.live import run_live
-from bitget_pipeline.pipeline.watch import watch
+from bitget_pipeline.pipeline.live.flush import FlushRules
+from bitget_pipeline.pipeline.live.run import run_live
+from bitget_pipeline.pipeline.watch.health import watch
 from bitget_pipeline.storage.overview import Overview
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect_sync
 from bitget_pipeline.storage.warehouse import Warehouse

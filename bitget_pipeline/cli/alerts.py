@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 
 from ..errors import AlertNotDelivered
-from ..pipeline.alert_senders import Sender
-from ..pipeline.alerts import Message, Said, book_of
 from ..pipeline.incidents import Severity
+from ..pipeline.watch.alert_senders import Sender
+from ..pipeline.watch.alerts import Message, Said, book_of
 from ..settings import Boot, redis_address
 from ..settings.channels import alert_channels, alert_log
 from ..storage.alert_book import AlertBook

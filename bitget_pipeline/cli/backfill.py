@@ -1,7 +1,7 @@
 """
 `bitget-pipeline backfill`: fetch a range of history now, as runs of the Dagster that runs.
 
-Plans with pipeline/backfill_plan.py (or only tells the plan, with --dry-run), launches through dagster_backfills.py and
+Plans with pipeline/history/plan.py (or only tells the plan, with --dry-run), launches through dagster_backfills.py and
 shows how far it is. Interrupted, it leaves the runs at work; what is stored stays, and the same command goes on.
 """
 
@@ -27,8 +27,8 @@ from .facts import DagsterSilent
 from .output import as_json, boot_for, console, meant_environment, print_json, where
 
 if TYPE_CHECKING:
-    from ..pipeline.backfill_plan import BackfillPlan
-    from ..pipeline.backfill_report import Key
+    from ..pipeline.history.plan import BackfillPlan
+    from ..pipeline.history.report import Key
     from ..storage.warehouse import Warehouse
 
 EVERY = 1.0  # seconds between two looks
@@ -150,7 +150,7 @@ def _open(boot: Boot) -> Warehouse:
 
 
 def _symbols(warehouse: Warehouse, market: Market, names: str, operational: Operational) -> list[Symbol]:
-    from ..pipeline.backfill_plan import selected_symbols
+    from ..pipeline.history.plan import selected_symbols
 
     if market not in operational.markets:
         raise SettingsInvalid(f"{market} is not collected", remedy=f"add {market} to BITGET_PIPELINE_MARKETS")
@@ -167,7 +167,7 @@ def _plan(
     warehouse: Warehouse, symbols: Sequence[Symbol], first: date, last: date, operational: Operational, *, refresh: bool
 ) -> BackfillPlan:
     from ..exchange import registry
-    from ..pipeline.backfill_plan import plan_backfill
+    from ..pipeline.history.plan import plan_backfill
 
     if (keys := len(symbols) * ((last - first).days + 1)) > MOST_KEYS * 31:
         raise DayNotServed(f"{keys:,} symbol-days are too many at once", remedy="ask for fewer symbols or days")
@@ -256,7 +256,7 @@ def _watch(
 
     The ledger tells each symbol-day as it is done, Dagster only whole runs; on refresh the ledger knew them before.
     """
-    from ..pipeline.backfill_plan import settled_days
+    from ..pipeline.history.plan import settled_days
 
     columns = (
         TextColumn("{task.description}"),

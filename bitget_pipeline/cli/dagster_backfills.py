@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from ..errors import StoreUnavailable
 from ..market.instrument import Market
-from ..pipeline.rectangles import Rectangle, month_rectangles, rectangles
+from ..pipeline.history.rectangles import Rectangle, month_rectangles, rectangles
 from ..settings import Boot
 from .facts import DagsterSilent, ask_graphql
 from .up import folder

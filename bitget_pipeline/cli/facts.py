@@ -166,7 +166,7 @@ class Gatherer:
             facts.lag_p50_ms, facts.lag_p99_ms = said.get("lag_p50_ms"), said.get("lag_p99_ms")
 
     def _judge(self, facts: Facts) -> None:
-        from ..pipeline.watch import watch
+        from ..pipeline.watch.health import watch
         from ..storage.overview import Overview
 
         if self._warehouse is None or self._redis is None or facts.unreachable:

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..guard.backoff import Backoff
-from ..pipeline.flush import Flusher, FlushRules
-from ..pipeline.flush_now import FlushReport, flush_now, serve
+from ..pipeline.live.flush import Flusher, FlushRules
+from ..pipeline.live.flush_now import FlushReport, flush_now, serve
 from ..settings import Boot, Operational, load_operational, redis_address, warehouse_address
 from ..storage.control import LiveControl
 from ..storage.overview import Overview

@@ -149,7 +149,7 @@ def accept_list_command(market: str, demo: bool, home: Path | None, json_wanted:
     Believe a list of instruments that lost more than 5 %. The exchange really delisted what it lacks: from the next
     discovery on these symbols count as gone. Data is never deleted, and a symbol that is listed again comes back.
     """
-    from ..pipeline.shrunken import KIND, doubt_of
+    from ..pipeline.universe.shrunken import KIND, doubt_of
 
     boot = boot_for(home=home, demo=demo)
     with _open(boot) as warehouse:

@@ -1,8 +1,8 @@
 """
 What is wrong, told to people: runs that failed, critical health, incidents.
 
-Here it is noticed; what is told, and when, is decided in pipeline/alerts.py, and how in pipeline/alert_senders.py. Only the
-sensor `alerts` waits for a channel, so a webhook that hangs holds up nothing else.
+Here it is noticed; what is told, and when, is decided in pipeline/watch/alerts.py, and how in alert_senders.py
+there. Only the sensor `alerts` waits for a channel, so a webhook that hangs holds up nothing else.
 """
 
 import time
@@ -12,10 +12,10 @@ from functools import cache
 import dagster as dg
 
 from ..errors import PipelineError
-from ..pipeline.alerting import Alerting
-from ..pipeline.alerts import Alert, AlertRules
 from ..pipeline.incidents import Severity
-from ..pipeline.watch import Health, Status
+from ..pipeline.watch.alerting import Alerting
+from ..pipeline.watch.alerts import Alert, AlertRules
+from ..pipeline.watch.health import Health, Status
 from ..settings.channels import alert_channels
 from ..storage.incident_rows import IncidentGroup
 from .jobs import live

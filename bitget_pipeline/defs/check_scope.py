@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from ..market.interval import days_of_month
-from ..pipeline.rectangles import RANGE_END, RANGE_START
+from ..pipeline.history.rectangles import RANGE_END, RANGE_START
 from .partitions import EARLIEST_MONTH
 
 PARTITION = "dagster/partition"

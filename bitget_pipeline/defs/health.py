@@ -1,7 +1,7 @@
 """
 The minute's health as Dagster's events: an observation for each live asset, and a check that can turn red.
 
-What is healthy is decided in pipeline/watch.py; here it becomes metadata whose numbers plot over time.
+What is healthy is decided in pipeline/watch/health.py; here it becomes metadata whose numbers plot over time.
 """
 
 import time
@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from ..market.instrument import Market
-from ..pipeline.watch import Health, Status, record_health, watch
+from ..pipeline.watch.health import Health, Status, record_health, watch
 from ..storage.budget import EndpointUse
 from .live import SHARD
 from .metadata import as_table

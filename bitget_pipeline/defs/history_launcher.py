@@ -14,7 +14,7 @@ from ..market.coverage_days import by_day
 from ..market.instrument import Market, Symbol
 from ..market.interval import Interval, days_of_month, months_between, to_ms
 from ..market.target import HistoryTarget, target_of
-from ..pipeline.rectangles import RANGE_END, RANGE_START, Rectangle, rectangles
+from ..pipeline.history.rectangles import RANGE_END, RANGE_START, Rectangle, rectangles
 from ..storage.warehouse import Warehouse
 from .partitions import EARLIEST_MONTH, symbol_partitions
 

@@ -1,7 +1,7 @@
 """
 The live run: one op that lasts until it is stopped or replaced.
 
-It opens the stores and hands over to pipeline/live.py. It writes nothing into Dagster's event log while it runs (each
+It opens the stores and hands over to pipeline/live/run.py. It writes nothing into Dagster's event log while it runs (each
 line there is kept for ever); the health sensor reports for it.
 """
 
@@ -11,9 +11,9 @@ from contextlib import AsyncExitStack
 
 import dagster as dg
 
-from ..pipeline.live import LivePlan, LiveReport, run_live
-from ..pipeline.reconcile import Reconciler, size_steps
-from ..pipeline.stages import Stage, Stages, require_schema, require_universe, until_it_answers
+from ..pipeline.beside.reconcile import Reconciler, size_steps
+from ..pipeline.live.run import LivePlan, LiveReport, run_live
+from ..pipeline.live.stages import Stage, Stages, require_schema, require_universe, until_it_answers
 from .resources import PipelineResource
 
 SHARD = "0"

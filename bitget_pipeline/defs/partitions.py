@@ -1,5 +1,5 @@
 """
-The grid of history: day × symbol, one per market. Ranges of it: pipeline/rectangles.py.
+The grid of history: day × symbol, one per market. Ranges of it: pipeline/history/rectangles.py.
 
 Symbols are dynamic partitions, added by the `universe` asset and never deleted: a range run resolves its symbols by
 their order of insertion, so a deletion would shift the ranges of runs that wait in the queue (measured: such a run

@@ -22,11 +22,11 @@ from ..feed.shards import ShardRules
 from ..guard.rate_limit import BudgetRules
 from ..history.client import HistoryClient, HttpAddress, Patience, VenueClient, opened, opened_for
 from ..market.instrument import Market, Symbol
-from ..pipeline.companion import Companion
-from ..pipeline.flush import FlushRules
-from ..pipeline.live import LiveStores
-from ..pipeline.order_books import BookRules, OrderBooks
-from ..pipeline.tickers import Tickers
+from ..pipeline.beside.order_books import BookRules, OrderBooks
+from ..pipeline.beside.tickers import Tickers
+from ..pipeline.live.companion import Companion
+from ..pipeline.live.flush import FlushRules
+from ..pipeline.live.run import LiveStores
 from ..settings import (
     Boot,
     Operational,

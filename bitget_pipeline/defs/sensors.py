@@ -25,8 +25,8 @@ from ..guard.supervisor import (
     supervise,
 )
 from ..market.instrument import Market
-from ..pipeline.rectangles import Rectangle
-from ..pipeline.watch import Health, Status
+from ..pipeline.history.rectangles import Rectangle
+from ..pipeline.watch.health import Health, Status
 from ..storage.warehouse import Warehouse
 from .alerts import notice_health
 from .health import Event, budget_events, events, look
@@ -372,7 +372,7 @@ def _recent_failures(instance: dg.DagsterInstance) -> list[float]:
     description="Once a minute: how the live data is doing, as observations of the live assets. Needs no run.",
 )
 def health(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult:
-    """What it says is found out by pipeline/watch.py; a store that is down is what it says, not a tick that failed."""
+    """What it says is found out by pipeline/watch/health.py; a store that is down is what it says, not a tick that failed."""
     told: list[Event] = []
     try:
         seen = look(pipeline)

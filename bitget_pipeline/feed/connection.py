@@ -1,7 +1,7 @@
 """
 One websocket, from its opening to its end: the thin shell around feed/session.py.
 
-Bytes in from the exchange; decoded frames out to a listener (pipeline/live.py). It decides nothing: what to send, when
+Bytes in from the exchange; decoded frames out to a listener (pipeline/live/run.py). It decides nothing: what to send, when
 to ping and when to give up is the session's; what a frame means is the exchange's.
 """
 

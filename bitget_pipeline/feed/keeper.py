@@ -1,7 +1,7 @@
 """
 Keeps one planned connection open: reconnects after a break, and renews before its end, make before break.
 
-One keeper per entry of feed/shards.py; pipeline/live.py starts them and listens.
+One keeper per entry of feed/shards.py; pipeline/live/run.py starts them and listens.
 """
 
 from __future__ import annotations

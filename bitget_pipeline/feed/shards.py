@@ -1,7 +1,7 @@
 """
 How subscriptions are spread over connections. Pure.
 
-Given the subscriptions of the current selection (pipeline/live.py), answers with one tuple of subscriptions per
+Given the subscriptions of the current selection (pipeline/live/run.py), answers with one tuple of subscriptions per
 connection, which feed/keeper.py then keeps open.
 """
 

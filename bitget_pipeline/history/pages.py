@@ -1,7 +1,7 @@
 """
 Which candle page comes next, and what the pages so far prove. Pure.
 
-pipeline/backfill.py asks for pages in this order and hands in the answers; out come the bars of the wanted stretch and
+pipeline/history/backfill.py asks for pages in this order and hands in the answers; out come the bars of the wanted stretch and
 its holes. Facts: reference sections 3.7, 4.5, 4.6: pages are anchored at their end and walked backward, minutes without
 trades are sent as flat bars, and an empty answer proves nothing.
 """

@@ -1,7 +1,7 @@
 """
 Which trades to ask for next, to connect two trades between which some may be missing. Pure.
 
-pipeline/repair.py sends the requests and hands in the answers. Facts: reference sections 3.8 to 3.10: newest-first
+pipeline/live/repair.py sends the requests and hands in the answers. Facts: reference sections 3.8 to 3.10: newest-first
 answers without holes of their own, a cursor by id, and a trade history that may lag behind the socket.
 """
 

@@ -1,7 +1,7 @@
 """
 Whether a minute made of our trades is the exchange's own. Pure.
 
-Asked by pipeline/reconcile.py. Trade ids have holes, so a lost trade shows nowhere but here: the volume of the minute, and
+Asked by pipeline/beside/reconcile.py. Trade ids have holes, so a lost trade shows nowhere but here: the volume of the minute, and
 often its prices, differ from the exchange's bar.
 """
 

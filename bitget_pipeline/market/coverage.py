@@ -1,7 +1,7 @@
 """
 What can be known of a stretch of a stream, and what has to be found out before it may be said. Pure.
 
-pipeline/accounting.py gathers the facts about a hole and asks `judge`; storage/coverage_rows.py keeps the answers as
+pipeline/history/accounting.py gathers the facts about a hole and asks `judge`; storage/coverage_rows.py keeps the answers as
 evidence, never changed, only followed by more. coverage_days.py folds evidence into days. An empty answer is never
 proof of emptiness (design section 5): `verified_empty` needs every proof of its rule.
 """

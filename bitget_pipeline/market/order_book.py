@@ -1,7 +1,7 @@
 """
 An order book kept up to date from a snapshot and changes. Pure.
 
-Fed by pipeline/order_books.py with the exchange's own text of prices and sizes; it proves after every change that
+Fed by pipeline/beside/order_books.py with the exchange's own text of prices and sizes; it proves after every change that
 nothing is missing (sequence numbers, checksum, bids below asks) and refuses to be used when something is. Facts:
 reference section 6.6.
 """

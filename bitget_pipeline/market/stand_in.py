@@ -2,7 +2,7 @@
 Which instrument of another venue stands in for ours while our exchange is dark, and what one of its units is of ours.
 
 Lists and prices of both in, one `StandIn` for each of our instruments out, with the reason where there is none. Decided
-by pipeline/venue_map.py while both live, frozen otherwise; stored in `venue_map`. Pure and independent of the order of
+by pipeline/universe/venue_map.py while both live, frozen otherwise; stored in `venue_map`. Pure and independent of the order of
 its input. Facts: Binance reference, section 5.
 """
 

@@ -1,1 +1,1 @@
-"""The walks: discovery and selection, history, live ingest, its flush and its repair, and the health of it all."""
+"""The walks, one folder each: the universe, history, the live run, what goes beside it, and the watch over it all."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from ..pipeline.alert_senders import LogFile, Mail, Sender, Webhook
+from ..pipeline.watch.alert_senders import LogFile, Mail, Sender, Webhook
 from .addresses import ssl_context
 from .boot import Boot
 

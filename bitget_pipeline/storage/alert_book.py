@@ -1,7 +1,7 @@
 """
 The book of alerts in Redis: one value that is only changed by whoever read its present state, and whose turn it is to deliver.
 
-Used by pipeline/alerting.py, which knows what stands in it.
+Used by pipeline/watch/alerting.py, which knows what stands in it.
 """
 
 from __future__ import annotations

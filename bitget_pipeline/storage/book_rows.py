@@ -1,7 +1,7 @@
 """
 Order books in ClickHouse: the best levels, once a second.
 
-Part of the warehouse (warehouse.py); written by pipeline/order_books.py.
+Part of the warehouse (warehouse.py); written by pipeline/beside/order_books.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
 The exchange's own bars in ClickHouse.
 
-Part of the warehouse (warehouse.py); written by pipeline/backfill.py, which reads back what it wrote.
+Part of the warehouse (warehouse.py); written by pipeline/history/backfill.py, which reads back what it wrote.
 """
 
 from __future__ import annotations

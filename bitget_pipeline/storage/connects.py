@@ -1,7 +1,7 @@
 """
 The connections that all processes of one egress address may open, in Redis: a window that slides, as the exchange counts.
 
-Asked by pipeline/live.py before each websocket is opened.
+Asked by pipeline/live/run.py before each websocket is opened.
 """
 
 from __future__ import annotations

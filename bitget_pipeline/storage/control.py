@@ -62,7 +62,7 @@ def parse_set_aside(text: bytes) -> SetAside:
 class Published:
     """
     How a live run is doing, as it said `age` seconds ago: of the whole, and of each symbol, in the words of
-    pipeline/live_state.py.
+    pipeline/live/state.py.
     """
 
     age: float

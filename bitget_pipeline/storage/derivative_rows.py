@@ -1,8 +1,8 @@
 """
 Funding, open interest, and mark and index prices in ClickHouse.
 
-Part of the warehouse (warehouse.py); written by pipeline/funding.py, pipeline/open_interest.py and
-pipeline/price_candles.py.
+Part of the warehouse (warehouse.py); written by pipeline/history/funding.py, pipeline/history/open_interest.py and
+pipeline/history/price_candles.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
 Longer bars in ClickHouse, made from the stored minutes.
 
-Part of the warehouse (warehouse.py); asked by pipeline/derive.py. One statement makes every resolution of many symbols
+Part of the warehouse (warehouse.py); asked by pipeline/history/derive.py. One statement makes every resolution of many symbols
 and days at once, and no bar leaves the server.
 """
 

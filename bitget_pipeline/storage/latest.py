@@ -1,7 +1,7 @@
 """
 The newest order book and ticker of every symbol, in Redis.
 
-Written by the companions of the live run (pipeline/order_books.py, pipeline/tickers.py), all symbols in one call; they
+Written by the companions of the live run (order_books.py and tickers.py in pipeline/beside), all symbols in one call; they
 vanish by themselves when nobody renews them. Anybody may read them: `latest_book`, `latest_books`, `latest_ticker`, or
 `GET <prefix>latest:book:spot:BTCUSDT`, which answers JSON.
 """

@@ -1,7 +1,7 @@
 """
 The lease of a live shard: who may write to its stream, told by a number that only grows.
 
-Taken and renewed by pipeline/live.py; looked at, and broken when its run is dead, by the supervisor (through
+Taken and renewed by pipeline/live/run.py; looked at, and broken when its run is dead, by the supervisor (through
 overview.py). The number, the fence, is checked inside the scripts that append and acknowledge: whoever lost the lease
 without noticing changes nothing.
 """

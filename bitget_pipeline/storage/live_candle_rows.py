@@ -1,8 +1,8 @@
 """
 Bars built from our trades, in `candles_live`.
 
-Part of the warehouse (warehouse.py); called by pipeline/flush.py after every insert of trades, and by
-pipeline/trades_history.py. One second is the base of everything that is being lived: a flush reads the trades of the
+Part of the warehouse (warehouse.py); called by pipeline/live/flush.py after every insert of trades, and by
+pipeline/history/trades_history.py. One second is the base of everything that is being lived: a flush reads the trades of the
 seconds it touched, makes 5s, 15s and 1m of seconds and 5m, 15m and 1h of minutes, so that neither a busy minute nor an
 hour is read again for every second of it. Minutes of long ago are made of their trades directly: seconds are not kept
 for ever. Every step may be repeated and done by several at once without changing the outcome.

@@ -1,7 +1,7 @@
 """
 Candle pages that have arrived while their stretch is not stored yet.
 
-pipeline/backfill.py lays each page here and takes them up again after a crash, so that a walk of eight pages is one
+pipeline/history/backfill.py lays each page here and takes them up again after a crash, so that a walk of eight pages is one
 insert into ClickHouse and yet no page but the one in flight is fetched twice. What lies here is forgotten by itself
 after a while: an old answer is not what the exchange says now.
 """

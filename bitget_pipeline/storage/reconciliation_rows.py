@@ -1,7 +1,7 @@
 """
 Minutes of our trades beside the exchange's own, in ClickHouse.
 
-Part of the warehouse (warehouse.py); written by pipeline/reconcile.py, read by the view `match_rate`.
+Part of the warehouse (warehouse.py); written by pipeline/beside/reconcile.py, read by the view `match_rate`.
 """
 
 from __future__ import annotations

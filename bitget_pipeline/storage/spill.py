@@ -1,7 +1,7 @@
 """
 Trades on local disk while Redis cannot take them: append-only files, drained in order later.
 
-Written by pipeline/append.py when the stream is full or away, read back by it, or by its successor, when the stream is
+Written by pipeline/live/append.py when the stream is full or away, read back by it, or by its successor, when the stream is
 there again. Files are named by the fence of the run that wrote them, so that a run that was cut off never writes into
 a successor's. A frame is its length, its CRC-32 and a record; the first record of a file says what it follows on, so
 that whoever drains it knows whether something is missing before it. A file that a crash cut off is read up to the cut.

@@ -1,7 +1,7 @@
 """
 The stream of trades of one live shard, in Redis: what was received and is not in ClickHouse yet.
 
-Appended by pipeline/live.py, read and acknowledged by pipeline/flush.py. One entry a batch, one round trip a call
+Appended by pipeline/live/run.py, read and acknowledged by pipeline/live/flush.py. One entry a batch, one round trip a call
 however many batches. An entry is MessagePack, typed on both sides: half the size of JSON, and it keeps integers of 64
 bits and floats to the bit.
 

@@ -1,7 +1,7 @@
 """
 Trades in ClickHouse.
 
-Part of the warehouse (warehouse.py); written by pipeline/flush.py: insert, build the touched bars (live_candle_rows.py),
+Part of the warehouse (warehouse.py); written by pipeline/live/flush.py: insert, build the touched bars (live_candle_rows.py),
 then acknowledge. Each step may be repeated and done by several at once without changing the outcome.
 """
 

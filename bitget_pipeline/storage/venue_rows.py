@@ -1,7 +1,7 @@
 """
 Who stands in for whom, in ClickHouse: the table `venue_map`, a row for each change of a decision.
 
-Part of the warehouse (warehouse.py); written by pipeline/venue_map.py, read by people and by whoever fails over.
+Part of the warehouse (warehouse.py); written by pipeline/universe/venue_map.py, read by people and by whoever fails over.
 """
 
 from __future__ import annotations

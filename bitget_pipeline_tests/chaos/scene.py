@@ -27,7 +27,7 @@ from bitget_pipeline.local import redis as local_redis
 from bitget_pipeline.local.exchange import ExchangeConfig, LocalExchange, running
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
-from bitget_pipeline.pipeline.discover import discover
+from bitget_pipeline.pipeline.universe.discover import discover
 from bitget_pipeline.storage.connection import WarehouseAddress
 from bitget_pipeline.storage.migrations import migrate
 from bitget_pipeline.storage.overview import Overview

@@ -17,8 +17,8 @@ import msgspec
 
 from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.feed.session import SessionRules
-from bitget_pipeline.pipeline.live import run_live
-from bitget_pipeline.pipeline.reconcile import Reconciler, size_steps
+from bitget_pipeline.pipeline.beside.reconcile import Reconciler, size_steps
+from bitget_pipeline.pipeline.live.run import run_live
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect
 from bitget_pipeline.storage.versions import Versions
 from bitget_pipeline.telemetry import configure

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bitget_pipeline.pipeline.alerts import Alert, AlertRules, Book, happened, text_of
 from bitget_pipeline.pipeline.incidents import Severity
+from bitget_pipeline.pipeline.watch.alerts import Alert, AlertRules, Book, happened, text_of
 from bitget_pipeline.storage.alert_book import AlertBook
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect_sync
 
-from ..pipeline.alert_servers import a_webhook
+from ..pipeline.watch.alert_servers import a_webhook
 from .test_commands import Run, run  # noqa: F401
 
 

@@ -22,7 +22,7 @@ from bitget_pipeline.storage.stamp import stamp_database
 from bitget_pipeline.storage.versions import Versions
 from bitget_pipeline.storage.warehouse import Warehouse
 
-from ..pipeline.alert_servers import Hook, a_webhook
+from ..pipeline.watch.alert_servers import Hook, a_webhook
 
 
 @dataclass

@@ -15,7 +15,7 @@ from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval, to_ms
 from bitget_pipeline.market.order_book import BookSnapshot
 from bitget_pipeline.market.universe import Chosen, Reason
-from bitget_pipeline.pipeline.rectangles import RANGE_END, RANGE_START
+from bitget_pipeline.pipeline.history.rectangles import RANGE_END, RANGE_START
 from bitget_pipeline.storage.warehouse import Agreement, CoverageState, Evidence, Reconciled, Warehouse
 
 BTC = Symbol(Market.SPOT, "BTCUSDT")

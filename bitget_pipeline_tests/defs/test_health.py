@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from bitget_pipeline.defs.health import events
-from bitget_pipeline.pipeline.watch import Health, Status
+from bitget_pipeline.pipeline.watch.health import Health, Status
 
 
 def test_the_connections_of_the_live_run_are_observed():

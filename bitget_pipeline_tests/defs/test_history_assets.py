@@ -21,9 +21,9 @@ from bitget_pipeline.market.derivatives import FundingRate, OpenInterest, PriceK
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.universe import Chosen, Reason
-from bitget_pipeline.pipeline.backfill import backfill_candles
-from bitget_pipeline.pipeline.discover import discover
-from bitget_pipeline.pipeline.rectangles import RANGE_END, RANGE_START
+from bitget_pipeline.pipeline.history.backfill import backfill_candles
+from bitget_pipeline.pipeline.history.rectangles import RANGE_END, RANGE_START
+from bitget_pipeline.pipeline.universe.discover import discover
 from bitget_pipeline.storage.stamp import stamp_database
 
 MARKETS = (Market.SPOT, Market.USDTM)

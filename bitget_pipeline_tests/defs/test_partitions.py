@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bitget_pipeline.defs.metadata import add_to_each
 from bitget_pipeline.defs.partitions import admissible, grid
 from bitget_pipeline.market.instrument import Market
-from bitget_pipeline.pipeline.rectangles import RANGE_END, RANGE_START, Rectangle, month_rectangles, rectangles
+from bitget_pipeline.pipeline.history.rectangles import RANGE_END, RANGE_START, Rectangle, month_rectangles, rectangles
 
 ORDER = [f"S{n}USDT" for n in range(12)]
 FIRST_DAY = date(2026, 1, 1)

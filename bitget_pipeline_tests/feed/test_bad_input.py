@@ -18,8 +18,8 @@ from bitget_pipeline.feed.connection import Connection, SocketAddress
 from bitget_pipeline.feed.session import SessionRules, Stage
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.trade import Broke, TradeBatch
-from bitget_pipeline.pipeline.intake import Intake
-from bitget_pipeline.pipeline.live_state import LiveState
+from bitget_pipeline.pipeline.live.intake import Intake
+from bitget_pipeline.pipeline.live.state import LiveState
 
 BTC = Symbol(Market.SPOT, "BTCUSDT")
 NOW = 1_790_358_781_000

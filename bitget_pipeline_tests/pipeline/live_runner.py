@@ -24,9 +24,9 @@ from bitget_pipeline.guard.backoff import Backoff
 from bitget_pipeline.guard.rate_limit import BudgetRules
 from bitget_pipeline.history.client import HttpAddress, Patience, opened
 from bitget_pipeline.market.instrument import Symbol
-from bitget_pipeline.pipeline.flush import FlushRules
-from bitget_pipeline.pipeline.live import LivePlan, LiveStores, run_live
-from bitget_pipeline.pipeline.stages import Stages
+from bitget_pipeline.pipeline.live.flush import FlushRules
+from bitget_pipeline.pipeline.live.run import LivePlan, LiveStores, run_live
+from bitget_pipeline.pipeline.live.stages import Stages
 from bitget_pipeline.storage.budget import Budget
 from bitget_pipeline.storage.connection import WarehouseAddress
 from bitget_pipeline.storage.connects import ConnectBudget

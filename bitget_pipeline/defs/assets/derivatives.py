@@ -2,7 +2,7 @@
 What futures markets have beside candles: funding, open interest, mark and index prices.
 
 Funding is collected every hour and open interest every quarter of an hour, one job for all markets each (jobs.py); mark and
-index prices on demand, by symbol and day. The work is done by pipeline/funding.py, open_interest.py and price_candles.py.
+index prices on demand, by symbol and day. The work is done by pipeline/history/funding.py, open_interest.py and price_candles.py.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ import dagster as dg
 
 from ...market.derivatives import PriceKind
 from ...market.instrument import Market, Symbol
-from ...pipeline.backfill import BackfillReport
-from ...pipeline.funding import FundingReport, collect_funding
-from ...pipeline.open_interest import OpenInterestReport, snapshot_open_interest
-from ...pipeline.price_candles import backfill_prices
+from ...pipeline.history.backfill import BackfillReport
+from ...pipeline.history.funding import FundingReport, collect_funding
+from ...pipeline.history.open_interest import OpenInterestReport, snapshot_open_interest
+from ...pipeline.history.price_candles import backfill_prices
 from ...storage.warehouse import Warehouse
 from ..metadata import KINDS, OWNERS, add_to_each, as_table, described
 from ..partitions import grid, key_of, slice_of

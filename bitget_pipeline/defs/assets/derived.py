@@ -1,7 +1,8 @@
 """
 Longer candles of a market, made from the stored minutes: the same grids as `candles_1m` and its archive, one step behind.
 
-What a run does is pipeline/derive.py. The derivation launcher (sensors.py) starts one for what the ledger calls underived.
+What a run does is pipeline/history/derive.py. The derivation launcher (sensors.py) starts one for what the
+ledger calls underived.
 """
 
 import asyncio
@@ -13,8 +14,8 @@ import dagster as dg
 
 from ...market.instrument import Market
 from ...market.interval import days_of_month
-from ...pipeline.comparison import Comparison, compare_derived
-from ...pipeline.derive import DerivedDay, Key, derive_candles
+from ...pipeline.history.comparison import Comparison, compare_derived
+from ...pipeline.history.derive import DerivedDay, Key, derive_candles
 from ..metadata import KINDS, OWNERS, add_to_each, as_table, described
 from ..partitions import archive_grid, archive_slice_of, grid, key_of, slice_of
 from ..resources import PipelineResource

@@ -1,9 +1,9 @@
 """
 Health: the coverage ledger, recounted against the tables and shown as a picture.
 
-The ledger itself is written by the history runs; the asset corrects what reads complete but is not (pipeline/recount.py), has
-samples of complete days fetched again (pipeline/verify.py), open differences looked at once more (pipeline/comparison.py) and
-what is open of delisted symbols settled (pipeline/departed.py).
+The ledger itself is written by the history runs. The asset corrects what reads complete but is not (recount.py in
+pipeline/history), has samples of complete days fetched again (verify.py), open differences looked at once more
+(comparison.py) and what is open of delisted symbols settled (departed.py).
 """
 
 import asyncio
@@ -17,10 +17,10 @@ import dagster as dg
 from ...market.coverage_days import DayCoverage, by_day
 from ...market.instrument import Symbol
 from ...market.interval import Interval
-from ...pipeline.comparison import Comparison, look_at_differences
-from ...pipeline.departed import Departed, settle_departed
-from ...pipeline.recount import Recount, recount
-from ...pipeline.verify import Verification, verify_samples
+from ...pipeline.history.comparison import Comparison, look_at_differences
+from ...pipeline.history.departed import Departed, settle_departed
+from ...pipeline.history.recount import Recount, recount
+from ...pipeline.history.verify import Verification, verify_samples
 from ..heat_map import LEGEND, heat_map
 from ..history_launcher import STREAM, days_back
 from ..metadata import KINDS, OWNERS, as_table, described

@@ -1,7 +1,7 @@
 """
 History: one-minute candles of a market, partitioned by UTC day and symbol.
 
-One factory for all markets. A run takes many (symbol, day) keys at once; what it does is pipeline/backfill.py.
+One factory for all markets. A run takes many (symbol, day) keys at once; what it does is pipeline/history/backfill.py.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from datetime import date
 import dagster as dg
 
 from ...market.instrument import Market
-from ...pipeline.backfill import BackfillReport, Key, KeyReport, KeyState, Progress, backfill_candles
+from ...pipeline.history.backfill import BackfillReport, Key, KeyReport, KeyState, Progress, backfill_candles
 from ..metadata import KINDS, OWNERS, add_to_each, as_table, described
 from ..partitions import grid, key_of, slice_of
 from ..resources import PipelineResource

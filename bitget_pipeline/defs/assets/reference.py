@@ -11,8 +11,8 @@ import dagster as dg
 
 from ...market.instrument import Market
 from ...market.universe import SelectionRules
-from ...pipeline.discover import DiscoveryReport, TickerReport, discover, refresh_tickers
-from ...pipeline.select import choose_universe
+from ...pipeline.universe.discover import DiscoveryReport, TickerReport, discover, refresh_tickers
+from ...pipeline.universe.select import choose_universe
 from ...storage.migrations import drift, migrate
 from ...storage.tables import TABLES
 from ..metadata import KINDS, OWNERS, as_table, described

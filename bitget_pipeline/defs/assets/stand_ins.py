@@ -9,7 +9,7 @@ import dagster as dg
 
 from ...market.instrument import Market
 from ...market.stand_in import Verdict
-from ...pipeline.venue_map import VenueMapReport, decide_venue_map
+from ...pipeline.universe.venue_map import VenueMapReport, decide_venue_map
 from ..metadata import KINDS, OWNERS, as_table, described
 from ..resources import PipelineResource
 from .reference import instruments, universe

@@ -1,7 +1,8 @@
 """
 Trades of past days of a market, on demand: up to 90 days back, one partition for each symbol and day.
 
-What a run does is pipeline/trades_history.py. Nothing launches it by itself: a day of a busy symbol is thousands of requests.
+What a run does is pipeline/history/trades_history.py. Nothing launches it by itself: a day of a busy symbol is thousands
+of requests.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from datetime import date
 import dagster as dg
 
 from ...market.instrument import Market
-from ...pipeline.trades_history import DayOfTrades, TradesReport, backfill_trades
+from ...pipeline.history.trades_history import DayOfTrades, TradesReport, backfill_trades
 from ..metadata import KINDS, OWNERS, add_to_each, as_table, described
 from ..partitions import grid, key_of, slice_of
 from ..resources import PipelineResource

@@ -1,0 +1,59 @@
+"""
+What a live run does beside its trades: order books, tickers, the exchange's own bars.
+
+pipeline/live/run.py subscribes to a companion's channels, hands it their frames from the first one on, and lets it write once
+the run holds the lease. A companion that fails ends the live run; whatever may pass by itself it waits out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ...exchange.contract import Channel, Frame, Subscription
+from ...market.instrument import Symbol
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """
+    What a companion needs to write: the run's `fence`, its `run_id` and `source`, and `clock`, market time in Unix ms.
+
+    `again` begins a subscription anew, for one whose frames do not fit together; it answers whether it was asked for.
+
+    `trades_through` says up to when (market time, Unix ms) the trades of a symbol can be queried; 0 while a break is not
+    bridged.
+    """
+
+    fence: int
+    run_id: str
+    source: str
+    clock: Callable[[], int]
+    again: Callable[[Subscription], bool] = lambda _: False
+    trades_through: Callable[[Symbol], int] = lambda _: 0
+
+
+class Companion(Protocol):
+    """One of them. `frame` and `lost` are called from the sockets' loop: they keep what they need and return at once."""
+
+    name: str
+    channels: tuple[Channel, ...]
+    """What it subscribes to, for every symbol of the run."""
+    frames: tuple[type, ...]
+    """The types of frames it is given, of the contract's."""
+
+    def frame(self, frame: Frame) -> None:
+        """A frame of one of its types."""
+
+    def lost(self, subscriptions: Sequence[Subscription]) -> None:
+        """Nobody carries these any more, or something of theirs was missed."""
+
+    async def run(self, writing: Writing, symbols: Sequence[Symbol]) -> None:
+        """Write until cancelled; called once, when the run holds the lease."""
+
+    async def drain(self) -> None:
+        """Write what is left, after `run` was cancelled; the caller bounds its time."""
+
+    def published(self) -> dict[str, Any]:
+        """How it goes, flat figures for `status` and the health sensor; they appear under its name."""

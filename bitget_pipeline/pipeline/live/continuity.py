@@ -1,0 +1,107 @@
+"""
+Whether trades connect to those we hold. Pure.
+
+Trade ids are not gap-free, so a hole cannot be seen in them. What can be known: a connection delivers without loss from
+its snapshot on, and the snapshot holds the trades just before it. So after each break the first answer must contain the
+newest trade we hold; then nothing is missing. Otherwise there is a gap, which pipeline/live/repair.py closes over HTTP.
+
+Facts come from storage (the anchors, kept with the stream) and from feed/ (what broke); the gaps go into the same Redis
+call as the first append after the break.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from typing import NamedTuple
+
+from ...market.instrument import Symbol
+from ...market.trade import Follows, TradeBatch
+
+
+class Gap(NamedTuple):
+    """
+    Trades may be missing between two ids that we hold (or are about to append): after `after_id`, before `before_id`.
+    """
+
+    symbol: Symbol
+    after_id: int
+    before_id: int
+
+
+class Continuity:
+    """
+    Follows each symbol's trades through breaks. Starts with every symbol broken: nothing is known yet.
+
+    `newest` is the highest id held per symbol when this begins (the anchors of a predecessor); a symbol without one
+    is new, and what was before its first snapshot is no gap.
+    """
+
+    def __init__(self, symbols: Iterable[Symbol], *, newest: Mapping[Symbol, int]) -> None:
+        self._broken = set(symbols)
+        self._newest = dict(newest)
+
+    @property
+    def broken(self) -> Set[Symbol]:
+        """The symbols whose next trades have to prove that nothing is missing."""
+        return self._broken
+
+    def broke(self, symbols: Iterable[Symbol]) -> None:
+        """These symbols were cut off."""
+        self._broken.update(symbols)
+
+    def everything(self) -> set[Symbol]:
+        """Every symbol known so far."""
+        return self._broken | self._newest.keys()
+
+    def mark(self) -> Follows:
+        """Where it stands now; what comes next follows on this."""
+        return Follows(dict(self._newest), set(self._broken))
+
+    def restore(self, mark: Follows) -> None:
+        """Back to where it stood: what came since was not stored."""
+        self._newest, self._broken = dict(mark.newest), set(mark.broken)
+
+    def follow(self, mark: Follows) -> None:
+        """
+        What comes next followed on `mark` when it arrived. A symbol of which we hold at least that much needs no proof;
+        the others do.
+        """
+        newest = self._newest
+        self._broken |= mark.broken
+        for symbol, held in mark.newest.items():
+            if symbol not in mark.broken and newest.get(symbol, -1) >= held:
+                self._broken.discard(symbol)
+            else:
+                self._broken.add(symbol)
+
+    def rewind(self, newest: Mapping[Symbol, int]) -> None:
+        """The store may have lost its last moments: believe these ids instead of our own, and prove everything again."""
+        self._broken.update(self._newest)
+        self._newest = dict(newest)
+        self._broken.update(newest)
+
+    def admit(self, batch: TradeBatch) -> Gap | None:
+        """Note trades that arrived (oldest first); the gap before them, if this batch is the proof that there is one."""
+        symbol, trades = batch.symbol, batch.trades
+        if not trades:
+            if batch.rejected:
+                self._broken.add(symbol)
+            return None
+        held = self._newest.get(symbol)
+        last = trades[-1].trade_id
+        if held is None or last > held:
+            self._newest[symbol] = last
+        if batch.rejected:  # something of it was unreadable: refetch from what we held before to what comes next
+            self._broken.add(symbol)
+            return Gap(symbol, held, last) if held is not None and held < last else None
+        if not self._broken or symbol not in self._broken:
+            return None
+        if held is not None and last < held:
+            return None  # an answer from before what we hold proves nothing about what came after it
+        self._broken.discard(symbol)
+        if held is None or any(trade.trade_id == held for trade in trades):
+            return None
+        first = trades[0].trade_id
+        # Ids on both sides of the one we hold, but not that one: this answer is not whole, so its last trade is the
+        # first one we can be sure to hold on from.
+        return Gap(symbol, held, first if first > held else last)

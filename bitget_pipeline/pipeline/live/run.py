@@ -1,0 +1,321 @@
+"""
+The live walk, up to ‖: sockets → frames → door → stream; behind it flush.py carries the stream into ClickHouse.
+
+Called by the long-running live op with a plan (what to collect, as which generation) and the open stores. One run per
+shard writes: it connects and buffers first, and appends once it holds the lease. It ends when it is asked to (through
+Redis, or the `stop` event), when a successor took over, or when something fails that repeating cannot help; in each case
+what is buffered is written within a few seconds, if it still may be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from ...errors import DiskFull, LeaseHeld, LeaseLost, PipelineError, StoreUnavailable
+from ...exchange.contract import Channel, Exchange, Subscription
+from ...feed.keeper import Keeper
+from ...feed.session import SessionRules
+from ...feed.shards import plan_connections
+from ...guard.backoff import Backoff
+from ...guard.breaker import Breaker
+from ...guard.rate_limit import Priority, RateLimit
+from ...history.client import allowed, heed_cancellation
+from ...telemetry import get_logger
+from .companion import Companion, Writing
+from .intake import Intake
+from .interruptions import heeded
+from .news import Herald
+from .plan import LivePlan, LiveReport, LiveStores
+from .stages import Progress, Stage, Stages, until_it_answers
+from .state import LiveState
+from .writers import Writers
+
+__all__ = ["LivePlan", "LiveReport", "LiveStores", "run_live"]
+
+log = get_logger(__name__)
+
+CONNECTS_PER_SECOND = 10.0
+"""New connections of one address, all processes together: opened one after the other rather than all at once."""
+
+
+async def run_live(
+    plan: LivePlan,
+    stores: LiveStores,
+    exchange: Exchange,
+    *,
+    clock: Callable[[], int],
+    stop: asyncio.Event,
+    rng: random.Random | None = None,
+    stages: Stages | None = None,
+    companions: Sequence[Companion] = (),
+) -> LiveReport:
+    """
+    Collect live trades until told to stop, and let `companions` collect what they want beside them.
+
+    `clock` is market time (Unix ms); `stages` hears of each stage.
+
+    Raises StageTimedOut when a stage of the start takes too long, LeaseHeld when another run holds the lease, LeaseLost
+    when a successor takes it, RegionBlocked and its kin from the exchange. An interruption from outside (cancellation,
+    Dagster's termination) passes through after the final flush.
+    """
+    run = _LiveRun(
+        plan,
+        stores,
+        exchange,
+        clock=clock,
+        rng=rng or random.Random(),
+        stages=stages or Stages(plan.run_id, control=stores.control),
+        companions=companions,
+    )
+    async with heeded(run.interrupted):
+        return await run.live(stop)
+
+
+class _LiveRun:
+    """One live run from its first socket to its last flush."""
+
+    def __init__(
+        self,
+        plan: LivePlan,
+        stores: LiveStores,
+        exchange: Exchange,
+        *,
+        clock: Callable[[], int],
+        rng: random.Random,
+        stages: Stages,
+        companions: Sequence[Companion],
+    ) -> None:
+        self.plan = plan
+        self.stores = stores
+        self.exchange = exchange
+        self.clock = clock
+        self.rng = rng
+        self.state = LiveState(plan.symbols)
+        self.companions = tuple(companions)
+        self.intake = Intake(self.state, most_trades=plan.most_waiting_trades, companions=companions)
+        self._herald = Herald(self)
+        self.interrupted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.started = time.monotonic()
+        self.stages = stages
+        self._tasks: dict[asyncio.Task[Any], str] = {}
+        self._writers: Writers | None = None
+        self.keepers: list[Keeper] = []
+        self.fence = 0
+        most = exchange.limits.connects_per_5min
+        self.connects = RateLimit(0.9 * most / 300, burst=most // 10, now=self.started)
+        self._breaker = Breaker(trip_after=10, rest=plan.rest_after_failures)
+        self._lost = False
+        self._left_behind = False
+
+    async def live(self, stop: asyncio.Event) -> LiveReport:
+        because = "interrupted"
+        try:
+            await self._connect()
+            await self._take_lease()
+            await self._start_writing()
+            await self._now(Stage.LIVE)
+            because = await self._until_the_end(stop)
+        except LeaseLost:
+            self._lost = True
+            raise
+        finally:
+            await self._end()
+        return LiveReport(
+            because,
+            time.monotonic() - self.started,
+            self.state.appended,
+            self.state.stored,
+            self.state.repaired_trades,
+            self.state.reconnects,
+            self._left_behind,
+            self.state.spilled,
+        )
+
+    # ------------------------------------------------------------ the stages
+
+    async def _connect(self) -> None:
+        """Open the sockets; what they bring is buffered until the lease is ours. One that opens is enough to go on."""
+        channels = dict.fromkeys((Channel.TRADE, *(channel for one in self.companions for channel in one.channels)))
+        wanted = [Subscription(symbol, channel) for symbol in self.plan.symbols for channel in channels]
+        async with self._during(Stage.SOCKETS, where=self.plan.socket.url) as progress:
+            for number, subscriptions in enumerate(plan_connections(wanted, rules=self.plan.shard_rules)):
+                keeper = Keeper(
+                    f"socket-{number}",
+                    self.exchange,
+                    self.plan.socket,
+                    subscriptions,
+                    self.intake,
+                    clock=self.clock,
+                    rules=self.plan.session_rules or SessionRules.within(self.exchange.limits),
+                    pause=self._pause(self.plan.reconnects),
+                    permit=self._permit,
+                    breaker=self._breaker,
+                )
+                self.keepers.append(keeper)
+                self._spawn(keeper.run(), keeper.name)
+            while not self.state.connected:
+                progress.problem = next((keeper.problem for keeper in self.keepers if keeper.problem), "")
+                await self._watched_sleep(0.05)
+
+    async def _take_lease(self) -> None:
+        """Wait for the predecessor to end; meanwhile the sockets fill the buffer."""
+        async with self._during(Stage.LEASE, where="Redis") as progress:
+            deadline = time.monotonic() + 0.9 * self.stages.limits.lease
+            while True:
+                try:
+                    self.fence = await self.stores.lease.take(self.plan.run_id, self.plan.lease_ttl)
+                    return
+                except (LeaseHeld, StoreUnavailable) as error:
+                    progress.problem = str(error)
+                    if time.monotonic() >= deadline:
+                        raise
+                heed_cancellation()
+                await self._watched_sleep(0.2)
+
+    async def _start_writing(self) -> None:
+        """From here on we are the only writer of this shard."""
+        async with self._during(Stage.FLUSHERS, where="Redis") as progress:
+            await until_it_answers(self.stores.stream.trust, progress)
+            self._writers = await Writers.of(self, pause=self._pause(self.plan.store_retries))
+        for name, work in self._writers.work():
+            self._spawn(work, name)
+        self._spawn(self._herald.beat(self._writers.appender.check_store), "heartbeat")
+        self._spawn(self._herald.publish(self._writers.flusher.hurry), "publish")
+        writing = Writing(
+            self.fence,
+            self.plan.run_id,
+            self.plan.source,
+            self.clock,
+            self._again,
+            lambda symbol: self.state.stored_through(symbol, now_ms=self.clock()),
+        )
+        for companion in self.companions:
+            self._spawn(companion.run(writing, self.plan.symbols), companion.name)
+
+    async def _until_the_end(self, stop: asyncio.Event) -> str:
+        """Wait for whatever ends the run; why, in one line."""
+        heed_cancellation()
+        asked = self._spawn(stop.wait(), "stop")
+        done, _ = await asyncio.wait({*self._tasks, self.interrupted}, return_when=asyncio.FIRST_COMPLETED)
+        for ended in done:
+            error = ended.exception()
+            if error is not None:
+                raise error
+        if asked in done:
+            return "asked to stop"
+        return "asked to stop through Redis"  # the only other task that ends well is the one that listens there
+
+    async def _end(self) -> None:
+        """
+        Stop hearing, write what was heard, give the lease back; all within the plan's bound. Nothing is lost when it is not
+        enough: the rest lies in Redis, or is found missing by the next run.
+        """
+        await self._now(Stage.STOPPING)
+        await self._cancel_tasks()
+        self._lost = self._lost or any(
+            task.done() and not task.cancelled() and isinstance(task.exception(), LeaseLost) for task in self._tasks
+        )
+        if self._writers is not None and not self._lost:
+            mine, theirs = self._writers, [one.drain for one in self.companions]
+            last: list[Callable[[], Awaitable[object]]] = [
+                mine.appender.drain,
+                mine.flusher.drain,
+                *theirs,
+                mine.shedder.settle,
+            ]
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.plan.flush_within):
+                    for write in last:
+                        await self._finally(write)
+                    last.clear()
+            if last:
+                self._left_behind = True
+                log.warning("live.left_in_stream", problem="out of time")
+        with suppress(PipelineError, TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self.stores.lease.release()
+                self.state.stage = Stage.STOPPED
+                await self._herald.publish_once()
+        await self._now(Stage.STOPPED)
+
+    async def _finally(self, write: Callable[[], Awaitable[object]]) -> None:
+        """One last write; one that fails does not keep the others from theirs."""
+        try:
+            await write()
+        except PipelineError as error:
+            self._left_behind = True
+            log.warning("live.left_behind", problem=str(error))
+
+    async def _cancel_tasks(self) -> None:
+        """
+        End all tasks. A cancellation may be swallowed (Python 3.11's wait_for, which redis-py uses, drops one that arrives
+        with the result), so it is repeated.
+        """
+        waiting = set(self._tasks)
+        for attempt in range(4):
+            for task in waiting:
+                task.cancel()
+            if not waiting:
+                return
+            _, waiting = await asyncio.wait(waiting, timeout=0.5)
+            if waiting:
+                names = ", ".join(sorted(self._tasks[task] for task in waiting))
+                log.warning("live.cancellation_swallowed", tasks=names, attempt=attempt + 1)
+
+    # ------------------------------------------------------------ small things
+
+    @asynccontextmanager
+    async def _during(self, stage: Stage, *, where: str) -> AsyncIterator[Progress]:
+        self.state.stage = stage
+        async with self.stages.during(stage, where=where) as progress:
+            yield progress
+
+    async def _now(self, stage: Stage) -> None:
+        self.state.stage = stage
+        if stage is Stage.LIVE:
+            await self.stages.live()
+        else:
+            self.stages.enter(stage)
+
+    def _spawn(self, coroutine: Any, name: str) -> asyncio.Task[Any]:
+        task = asyncio.create_task(coroutine, name=name)
+        self._tasks[task] = name
+        return task
+
+    async def _watched_sleep(self, seconds: float) -> None:
+        """Sleep, unless one of our tasks fails meanwhile."""
+        done, _ = await asyncio.wait(
+            {*self._tasks, self.interrupted}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in done:
+            task.result()
+
+    def _again(self, subscription: Subscription) -> bool:
+        return any(keeper.again(subscription) for keeper in self.keepers)
+
+    async def _permit(self) -> None:
+        """Wait for the address's allowance of new connections; while Redis cannot tell, for our own."""
+        wait = self.connects.reserve(time.monotonic())
+        while wait > 0 or (wait := await self._shared_wait()) > 0:
+            await asyncio.sleep(min(wait, 5.0))
+            wait = 0.0
+        await allowed(self.stores.client.budget, "ws.connects", CONNECTS_PER_SECOND, Priority.LIVE_REPAIR)
+
+    async def _shared_wait(self) -> float:
+        try:
+            return 0.0 if self.stores.connects is None else await self.stores.connects.reserve()
+        except (StoreUnavailable, DiskFull):
+            return 0.0
+
+    def _pause(self, backoff: Backoff) -> Callable[[int], float]:
+        return functools.partial(_delay, backoff, self.rng)
+
+
+def _delay(backoff: Backoff, rng: random.Random, failures: int) -> float:
+    return backoff.delay(failures, rng)

@@ -1,0 +1,189 @@
+"""
+What the live walk knows of itself, per symbol and overall: written to Redis every second, read by sensors and `status`.
+
+Filled by intake.py, append.py, shed.py and flush.py, published by news.py; watch/health.py turns it into a verdict. Times are
+market time, Unix ms.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ...market.instrument import Symbol
+from ...market.trade import TradeBatch
+
+LAGS_KEPT = 2048
+RATE_OVER = 180.0
+"""Seconds over which a rate is averaged."""
+FAST_ARRIVALS = 30
+SLOW_ARRIVALS = 1000
+LEAST_ARRIVALS = 8
+"""Arrivals over which the pace is averaged, and how many it takes to know one at all."""
+
+
+@dataclass(slots=True)
+class SymbolState:
+    """
+    One symbol. `trades` were appended since the run began, `last_trade_ms` is the newest trade's time, `last_data_ms`
+    when it reached us.
+
+    `stored_trades` and `stored_through_ms` say the same of ClickHouse. `rate` is trades per second, smoothed over a few minutes.
+    `pace` is how often something arrives, per second: trades come in clusters, so silence is judged by arrivals. It is the
+    lower of a fast and a slow average, because a symbol that goes quiet is not one that fell silent; and it is learned
+    from arrivals alone, so that a silence does not talk itself into being usual. Snapshots count for neither: they
+    are history.
+    """
+
+    trades: int = 0
+    last_trade_ms: int = 0
+    last_data_ms: int = 0
+    stored_trades: int = 0
+    stored_through_ms: int = 0
+    rate: float = 0.0
+    silent: str = ""
+    gap: bool = False
+    repair: str = ""
+    _fresh_trades: int = 0
+    _settled: float = 0.0  # seconds
+    _arrivals: int = 0
+    _arrived_ms: int = 0
+    _fast_gap: float = 0.0  # seconds between two arrivals
+    _slow_gap: float = 0.0
+
+    @property
+    def pace(self) -> float:
+        """Arrivals per second, 0 until enough of them were seen."""
+        return 1.0 / max(self._fast_gap, self._slow_gap, 0.001) if self._arrivals >= LEAST_ARRIVALS else 0.0
+
+    def note_arrival(self, batch: TradeBatch) -> None:
+        """Live trades came in."""
+        self._fresh_trades += len(batch.trades)
+        if self._arrived_ms:
+            self._arrivals += 1
+            gap = max(0.0, (batch.received_ms - self._arrived_ms) / 1000)
+            self._fast_gap += (gap - self._fast_gap) / min(self._arrivals, FAST_ARRIVALS)
+            self._slow_gap += (gap - self._slow_gap) / min(self._arrivals, SLOW_ARRIVALS)
+        self._arrived_ms = max(self._arrived_ms, batch.received_ms)
+
+
+class LiveState:
+    """Counts of one live run. Only ever touched in its event loop."""
+
+    def __init__(self, symbols: Iterable[Symbol]) -> None:
+        self.symbols: dict[Symbol, SymbolState] = {symbol: SymbolState() for symbol in symbols}
+        self.stage = "starting"
+        self.reconnects = 0
+        self.connected: set[str] = set()
+        self.set_aside = 0
+        self.repaired_trades = 0
+        self.repairs: dict[str, float | int | None] = {}  # how far they are, repair_ledger.Progress
+        self.appended = 0
+        self.stored = 0
+        self.trouble = ""
+        self.spilled = 0  # trades that went by way of the disk
+        self.shed: dict[str, str] = {}  # what is not collected now, and why
+        self.disk_free: float | None = None  # share of 1
+        self._lags: deque[tuple[int, int]] = deque(maxlen=LAGS_KEPT)
+
+    def of(self, symbol: Symbol) -> SymbolState:
+        """One symbol's part."""
+        state = self.symbols.get(symbol)
+        if state is None:
+            state = self.symbols[symbol] = SymbolState()
+        return state
+
+    def note_appended(self, batches: Iterable[TradeBatch]) -> None:
+        """Live trades are in the stream."""
+        for batch in batches:
+            state = self.of(batch.symbol)
+            state.trades += len(batch.trades)
+            self.appended += len(batch.trades)
+            state.silent = ""
+            if not batch.snapshot:
+                state.note_arrival(batch)
+            state.last_data_ms = max(state.last_data_ms, batch.received_ms)
+            state.last_trade_ms = max(state.last_trade_ms, batch.trades[-1].ts_ms)
+
+    def note_stored(self, batches: Iterable[TradeBatch], *, now_ms: int) -> None:
+        """Trades can be queried."""
+        for batch in batches:
+            state = self.of(batch.symbol)
+            state.stored_trades += len(batch.trades)
+            self.stored += len(batch.trades)
+            state.stored_through_ms = max(state.stored_through_ms, batch.trades[-1].ts_ms)
+            if not batch.snapshot:
+                self._lags.append((now_ms - batch.received_ms, len(batch.trades)))
+
+    def stored_through(self, symbol: Symbol, *, now_ms: int) -> int:
+        """Up to when (Unix ms) the symbol's trades can be queried, as far as we know; 0 while a break is not bridged."""
+        state = self.of(symbol)
+        if state.gap:
+            return 0
+        in_flight = self.trouble or state.stored_trades < state.trades
+        return state.stored_through_ms if in_flight else now_ms
+
+    def settle_rates(self, *, seconds: float) -> None:
+        """Fold the last `seconds` into each symbol's rate."""
+        if seconds <= 0:
+            return
+        for state in self.symbols.values():
+            state._settled += seconds
+            weight = min(
+                1.0, seconds / min(state._settled, RATE_OVER)
+            )  # a plain average at first, then one that forgets
+            state.rate += weight * (state._fresh_trades / seconds - state.rate)
+            state._fresh_trades = 0
+
+    def lag_ms(self, quantile: float) -> int | None:
+        """How long trades took from their arrival to the table, of the last batches; None before the first."""
+        if not self._lags:
+            return None
+        ordered = sorted(self._lags)
+        total = sum(rows for _, rows in ordered)
+        reached = 0
+        for lag, rows in ordered:
+            reached += rows
+            if reached >= quantile * total:
+                return lag
+        return ordered[-1][0]
+
+    def overall(self, *, now_ms: int) -> dict[str, Any]:
+        """The whole, as it is published."""
+        return {
+            "stage": self.stage,
+            "at_ms": now_ms,
+            "appended": self.appended,
+            "stored": self.stored,
+            "repaired": self.repaired_trades,
+            **self.repairs,
+            "reconnects": self.reconnects,
+            "connected": len(self.connected),
+            "set_aside": self.set_aside,
+            "lag_p50_ms": self.lag_ms(0.5),
+            "lag_p99_ms": self.lag_ms(0.99),
+            "trouble": self.trouble,
+            "spilled": self.spilled,
+            "shed": dict(self.shed),
+            "disk_free": None if self.disk_free is None else round(self.disk_free, 4),
+        }
+
+    def published(self) -> dict[Symbol, dict[str, Any]]:
+        """Each symbol, as it is published."""
+        return {
+            symbol: {
+                "trades": state.trades,
+                "last_trade_ms": state.last_trade_ms,
+                "last_data_ms": state.last_data_ms,
+                "stored_trades": state.stored_trades,
+                "stored_through_ms": state.stored_through_ms,
+                "rate": round(state.rate, 6),
+                "pace": round(state.pace, 6),
+                "silent": state.silent,
+                "gap": state.gap,
+                "repair": state.repair,
+            }
+            for symbol, state in self.symbols.items()
+        }

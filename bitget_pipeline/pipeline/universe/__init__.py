@@ -1,0 +1,1 @@
+"""What exists and what is collected of it: discovery, selection, and who stands in for whom."""

@@ -1,0 +1,115 @@
+"""Whether trades connect to those we hold."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bitget_pipeline.market.instrument import Market, Symbol
+from bitget_pipeline.market.trade import Trade, TradeBatch
+from bitget_pipeline.pipeline.live.continuity import Continuity, Gap
+
+BTC = Symbol(Market.SPOT, "BTCUSDT")
+
+
+def batch(*ids: int, snapshot: bool = False) -> TradeBatch:
+    return TradeBatch(BTC, [Trade(trade_id, trade_id, 1.0, 1.0, True) for trade_id in ids], 0, snapshot)
+
+
+def test_a_new_symbol_starts_at_its_snapshot():
+    """
+    What was before the first snapshot of a symbol never seen is history, not a gap.
+    """
+    continuity = Continuity([BTC], newest={})
+    assert continuity.admit(batch(5, 6, 7, snapshot=True)) is None
+    assert not continuity.broken
+
+
+def test_a_snapshot_that_contains_the_newest_trade_we_hold_bridges_the_break():
+    """
+    After a restart the snapshot reaches back to what is stored: nothing is missing.
+    """
+    continuity = Continuity([BTC], newest={BTC: 6})
+    assert continuity.admit(batch(5, 6, 7, snapshot=True)) is None
+
+
+def test_a_snapshot_that_does_not_reach_back_leaves_a_gap():
+    """
+    The gap lies between the newest trade we hold and the oldest one of the snapshot.
+    """
+    continuity = Continuity([BTC], newest={BTC: 3})
+    assert continuity.admit(batch(5, 6, 7, snapshot=True)) == Gap(BTC, 3, 5)
+    assert continuity.admit(batch(8)) is None
+
+
+def test_an_old_or_empty_snapshot_proves_nothing():
+    """
+    An answer that ends before what we hold, or holds nothing, leaves the question open until the next trades.
+    """
+    continuity = Continuity([BTC], newest={BTC: 10})
+    assert continuity.admit(batch(snapshot=True)) is None
+    assert continuity.admit(batch(8, 9, snapshot=True)) is None
+    assert continuity.broken == {BTC}
+    assert continuity.admit(batch(12)) == Gap(BTC, 10, 12)
+
+
+def test_a_snapshot_around_the_newest_trade_but_without_it_is_not_whole():
+    """
+    Ids on both sides but not the one we hold: the answer is incomplete, only its end can be relied on.
+    """
+    continuity = Continuity([BTC], newest={BTC: 6})
+    assert continuity.admit(batch(5, 7, 9, snapshot=True)) == Gap(BTC, 6, 9)
+
+
+@given(st.data())
+def test_no_trade_is_missing_without_a_gap_that_says_so(data):
+    """
+    Whatever the breaks and however long the snapshots: every trade from the first one on is either delivered or lies
+    within a gap that was told.
+    """
+    total = data.draw(st.integers(1, 60))
+    depth = data.draw(st.integers(0, 8))
+    continuity = Continuity([BTC], newest={})
+    delivered: set[int] = set()
+    gaps: list[Gap] = []
+    first: int | None = None
+    at = 0
+    connected = False
+
+    def deliver(ids: list[int], *, snapshot: bool) -> None:
+        nonlocal first
+        gap = continuity.admit(batch(*ids, snapshot=snapshot))
+        if gap is not None:
+            gaps.append(gap)
+        if ids and first is None:
+            first = ids[0]
+        delivered.update(ids)
+
+    while at < total:
+        if not connected:
+            at += data.draw(st.integers(0, 10))  # trades nobody heard
+            deliver(list(range(max(1, at - depth + 1), at + 1)), snapshot=True)
+            connected = True
+        count = data.draw(st.integers(1, 5))
+        deliver(list(range(at + 1, at + 1 + count)), snapshot=False)
+        at += count
+        if data.draw(st.booleans()):
+            continuity.broke([BTC])
+            connected = False
+    assert first is not None
+    newest = max(delivered)
+    for trade_id in range(first, newest + 1):
+        assert trade_id in delivered or any(gap.after_id < trade_id < gap.before_id for gap in gaps)
+
+
+def test_unreadable_rows_leave_a_gap_around_their_batch():
+    """
+    What could not be read lies somewhere around the rest of its frame: both sides are refetched.
+    """
+    continuity = Continuity([BTC], newest={})
+    continuity.admit(batch(1, 2, 3, snapshot=True))
+    torn = batch(5)
+    torn.rejected = 1
+    assert continuity.admit(torn) == Gap(BTC, 3, 5)
+    assert continuity.admit(batch(8)) == Gap(BTC, 5, 8)
+    assert continuity.admit(batch(9)) is None

@@ -1,0 +1,115 @@
+"""Outages of the stores: what comes meanwhile is held, and written when they are back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+
+import msgspec
+import pytest
+
+from bitget_pipeline.local.exchange import LocalExchange
+from bitget_pipeline.market.interval import Interval
+from bitget_pipeline.storage.redis_connection import RedisAddress
+from bitget_pipeline.storage.warehouse import Warehouse
+
+from ..conftest import until
+from ..live_runner import Where
+from .test_run import SYMBOLS, assert_stored_is_true, closed, live, passed
+
+
+class Wire:
+    """
+    A wire to a server on this machine that can be cut and mended, at the same port.
+
+    It lives in a thread of its own: a client that blocks our event loop must not wait for itself.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.port = 0
+        self.delay = 0.0
+        """Seconds by which it slows every piece."""
+
+    def mend(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._mend(), self._loop).result(5)
+
+    def cut(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result(5)
+
+    def away(self) -> None:
+        self.cut()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+    async def _mend(self) -> None:
+        self._server = await asyncio.start_server(self._join, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _cut(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        while self._writers:
+            for writer in list(self._writers):
+                writer.transport.abort()
+            await asyncio.sleep(0.01)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there = await asyncio.open_connection("127.0.0.1", self._target)
+        self._writers |= {writer, there}
+        await asyncio.gather(self._pour(reader, there), self._pour(there_reader, writer))
+        self._writers -= {writer, there}
+
+    async def _pour(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if self.delay:
+                    await asyncio.sleep(self.delay)
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@pytest.mark.parametrize("store", ["clickhouse", "redis"])
+async def test_an_outage_of_a_store_loses_nothing(
+    store: str, local_exchange: LocalExchange, redis_address: RedisAddress, redis_prefix: str, warehouse: Warehouse
+) -> None:
+    """
+    The store is away for more than a second while trades come in: afterwards all of them are there, once.
+    """
+    wire = Wire(warehouse.address.port if store == "clickhouse" else redis_address.port)
+    wire.mend()
+    direct = Where(
+        local_exchange.rest_url,
+        local_exchange.ws_url,
+        redis_address.port,
+        redis_prefix,
+        warehouse.address.port,
+        warehouse.address.database,
+        tuple(map(str, SYMBOLS)),
+        "run-1",
+        lease_ttl=10.0,
+    )
+    port = "warehouse_port" if store == "clickhouse" else "redis_port"
+    where = msgspec.structs.replace(direct, **{port: wire.port})
+    async with live(where, local_exchange, seen_at=redis_address.port) as run:
+        await until(lambda: run.stored() > 20, what="the first trades")
+        start = local_exchange.now_ms()
+        wire.cut()
+        await passed(local_exchange, 1500)
+        seen = run.stored()
+        wire.mend()
+        await until(lambda: run.stored() > seen + 50, what="trades after the outage")
+        end = await closed(local_exchange)
+        await until(lambda: not any(anchor.gap for anchor in run.overview.anchors().values()), what="closed gaps")
+        report = await run.end()
+    assert not report.left_in_stream
+    assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 50
+    wire.away()

@@ -1,0 +1,117 @@
+"""Sockets that look healthy and deliver nothing: noticed, begun anew or replaced, and nothing is lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bitget_pipeline.feed.pace import SilenceRules
+from bitget_pipeline.feed.session import SessionRules
+from bitget_pipeline.market.instrument import Market, Symbol
+from bitget_pipeline.market.interval import Interval
+from bitget_pipeline.storage.connects import ConnectBudget
+from bitget_pipeline.telemetry import counters
+
+from ..conftest import until
+from ..live_runner import plan_for
+from .test_run import SYMBOLS, assert_stored_is_true, closed, live
+
+BTC = Symbol(Market.USDTM, "BTCUSDT")
+IMPATIENT = SessionRules(
+    silence=SilenceRules(chance=1e-3, least=1.0), first_data_within=0.7, review_every=0.1, messages_per_second=10
+)
+
+
+def all_paced(overview) -> bool:
+    socket = overview.published().overall["connections"]["socket-0"]
+    return socket["paced"] == socket["live"] == len(SYMBOLS)
+
+
+def no_gap(overview) -> bool:
+    return not any(anchor.gap for anchor in overview.anchors().values())
+
+
+async def test_one_silent_subscription_is_begun_anew_and_then_its_socket_replaced(where, local_exchange, warehouse):
+    """
+    One symbol of a healthy socket goes mute: it is asked for again, in vain, and the socket is replaced; when it speaks
+    again, what came between is fetched by trade id.
+    """
+    plan = replace(plan_for(where), session_rules=IMPATIENT)
+    async with live(where, local_exchange, plan) as run:
+        await until(lambda: run.stored() > 20, what="the first trades")
+        await until(lambda: all_paced(run.overview), within=60.0, what="a known pace of every subscription")
+        start = local_exchange.now_ms()
+        before = counters().get("feed.subscriptions_stale", 0)
+        with local_exchange.muted(f"{BTC}:trade"):
+            await until(
+                lambda: counters().get("feed.subscriptions_stale", 0) > before,
+                within=60.0,  # a symbol that trades every other second may be silent for long
+                what="the silence to be noticed",
+            )
+            await until(
+                lambda: "fell silent" in run.overview.published().overall["connections"]["socket-0"]["last_reason"],
+                what="another socket",
+            )
+        await until(lambda: run.overview.published().symbols[BTC]["silent"] == "", what="trades again")
+        seen = run.stored()
+        await until(lambda: run.stored() > seen + 20, what="trades after it")
+        end = await closed(local_exchange)
+        await until(lambda: no_gap(run.overview), what="closed gaps")
+        await run.end()
+    assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 30
+
+
+async def test_a_silence_that_ends_with_the_new_subscription_needs_no_new_socket(where, local_exchange, warehouse):
+    """
+    The mute ends while the subscription is begun anew: the snapshot or the repair proves what came between.
+    """
+    plan = replace(plan_for(where), session_rules=replace(IMPATIENT, first_data_within=5.0))
+    async with live(where, local_exchange, plan) as run:
+        await until(lambda: run.stored() > 20, what="the first trades")
+        await until(lambda: all_paced(run.overview), within=60.0, what="a known pace of every subscription")
+        start = local_exchange.now_ms()
+        before = counters().get("feed.subscriptions_stale", 0)
+        with local_exchange.muted(f"{BTC}:trade"):
+            await until(
+                lambda: counters().get("feed.subscriptions_stale", 0) > before,
+                within=60.0,  # a symbol that trades every other second may be silent for long
+                what="the silence to be noticed",
+            )
+        seen = run.overview.published().symbols[BTC]["trades"]
+        await until(lambda: run.overview.published().symbols[BTC]["trades"] > seen, what="trades again")
+        end = await closed(local_exchange)
+        await until(lambda: no_gap(run.overview), what="closed gaps")
+        socket = run.overview.published().overall["connections"]["socket-0"]
+        await run.end()
+    assert socket["reconnects"] == 0
+    assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 10
+
+
+async def test_a_half_open_socket_is_replaced(where, local_exchange, warehouse):
+    """
+    The socket stays open and nothing comes any more, no pong either: it is replaced, and what was missed is there.
+    """
+    plan = replace(plan_for(where), session_rules=SessionRules(ping_every=0.5, pong_within=0.7))
+    async with live(where, local_exchange, plan) as run:
+        await until(lambda: run.stored() > 20, what="the first trades")
+        start = local_exchange.now_ms()
+        local_exchange.fault("half_open")
+        await until(
+            lambda: "no pong" in run.overview.published().overall["connections"]["socket-0"]["last_reason"],
+            what="another socket",
+        )
+        seen = run.stored()
+        await until(lambda: run.stored() > seen + 20, what="trades after it")
+        end = await closed(local_exchange)
+        await until(lambda: no_gap(run.overview), what="closed gaps")
+        await run.end()
+    assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 20
+
+
+async def test_connections_of_an_address_are_counted_for_all_its_processes(redis_client, redis_prefix):
+    """
+    Two processes share the window of five minutes: beyond it both have to wait until the oldest is out of it.
+    """
+    one, two = (ConnectBudget(redis_client, redis_prefix, most=4) for _ in range(2))
+    assert [await budget.reserve() for budget in (one, two, one, two)] == [0.0, 0.0, 0.0, 0.0]
+    for budget in (one, two):
+        assert 290 < await budget.reserve() <= 300

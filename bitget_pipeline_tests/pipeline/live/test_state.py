@@ -1,0 +1,66 @@
+"""What the live run learns of each symbol's own pace."""
+
+import pytest
+
+from bitget_pipeline.market.instrument import Market, Symbol
+from bitget_pipeline.market.trade import Trade, TradeBatch
+from bitget_pipeline.pipeline.live.state import LiveState
+
+BTC = Symbol(Market.SPOT, "BTCUSDT")
+
+
+def batch(received_ms, trades=1, snapshot=False):
+    return TradeBatch(BTC, [Trade(n, received_ms, 1.0, 1.0, True) for n in range(trades)], received_ms, snapshot)
+
+
+def arrivals(state, *, start_ms, every_ms, count, trades=1):
+    for n in range(count):
+        state.note_appended([batch(start_ms + n * every_ms, trades)])
+    return start_ms + count * every_ms
+
+
+@pytest.fixture
+def state():
+    """A run that collects one symbol."""
+    return LiveState([BTC])
+
+
+def test_snapshot_teaches_no_rate_and_no_pace(state):
+    """Thirty trades of the past at the first second are not thirty trades a second."""
+    state.note_appended([batch(1_000, trades=30, snapshot=True)])
+    state.settle_rates(seconds=1.0)
+
+    assert (state.of(BTC).rate, state.of(BTC).pace) == (0.0, 0.0)
+
+
+def test_pace_counts_arrivals_and_rate_counts_trades(state):
+    """Five trades in a frame once a second are one arrival a second."""
+    arrivals(state, start_ms=1_000, every_ms=1_000, count=60, trades=5)
+    state.settle_rates(seconds=60.0)
+
+    assert state.of(BTC).pace == pytest.approx(1.0)
+    assert state.of(BTC).rate == pytest.approx(5.0)
+
+
+def test_silence_does_not_talk_itself_into_being_usual(state):
+    """Nothing is learned while nothing arrives: the pace before is what the silence is held against."""
+    arrivals(state, start_ms=1_000, every_ms=1_000, count=60)
+    for _ in range(600):
+        state.settle_rates(seconds=1.0)
+
+    assert state.of(BTC).pace == pytest.approx(1.0)
+
+
+def test_symbol_that_goes_quiet_gets_the_slower_pace_and_keeps_it_through_a_burst(state):
+    """Of a fast and a slow average the slower one counts, so a burst does not make the calm after it look like a fault."""
+    end = arrivals(state, start_ms=1_000, every_ms=10_000, count=100)
+    arrivals(state, start_ms=end, every_ms=100, count=50)
+
+    assert state.of(BTC).pace < 0.2
+
+
+def test_pace_is_unknown_until_something_was_seen(state):
+    """Three trades tell nothing about what is usual."""
+    arrivals(state, start_ms=1_000, every_ms=1_000, count=3)
+
+    assert state.of(BTC).pace == 0.0
