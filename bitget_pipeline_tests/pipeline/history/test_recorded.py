@@ -29,7 +29,7 @@ from bitget_pipeline.storage.budget import Budget
 
 from ..conftest import SMALL
 
-SHIPPED = Path(__file__).parents[1] / "recordings" / "market"
+SHIPPED = Path(__file__).parents[2] / "recordings" / "market"
 FILES = [*sorted(SHIPPED.glob("*_1m_*")), *map(Path, filter(None, [os.environ.get("BITGET_PIPELINE_RECORDING")]))]
 
 
