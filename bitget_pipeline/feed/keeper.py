@@ -118,6 +118,10 @@ class Keeper:
     def _stages(self) -> list[dict[Subscription, Stage]]:
         return [stages for connection in self._open if (stages := connection.stages())]
 
+    def heard_at(self, subscription: Subscription) -> float | None:
+        """When it brought something new last (time.monotonic()) on what is open now; None before it did."""
+        return max((at for one in self._open if (at := one.heard_at(subscription)) is not None), default=None)
+
     def again(self, subscription: Subscription) -> bool:
         """Begin one subscription anew on whatever carries it; whether it was asked for."""
         return subscription in self.subscriptions and any(

@@ -24,6 +24,10 @@ class Writing:
 
     `trades_through` says up to when (market time, Unix ms) the trades of a symbol can be queried; 0 while a break is not
     bridged.
+
+    `heard_at` says when the trades of a symbol brought something new last (time.monotonic(), to within a second), None when
+    they did not on the connections that are open. `broke` says that what these symbols bring next has to prove that
+    nothing is missing before it, and `unproven` whether one still has to.
     """
 
     fence: int
@@ -32,6 +36,9 @@ class Writing:
     clock: Callable[[], int]
     again: Callable[[Subscription], bool] = lambda _: False
     trades_through: Callable[[Symbol], int] = lambda _: 0
+    heard_at: Callable[[Symbol], float | None] = lambda _: None
+    broke: Callable[[Sequence[Symbol]], None] = lambda _: None
+    unproven: Callable[[Symbol], bool] = lambda _: False
 
 
 class Companion(Protocol):

@@ -26,6 +26,7 @@ from ...guard.backoff import Backoff
 from ...guard.breaker import Breaker
 from ...guard.rate_limit import Priority, RateLimit
 from ...history.client import allowed, heed_cancellation
+from ...market.instrument import Symbol
 from ...telemetry import get_logger
 from .companion import Companion, Writing
 from .intake import Intake
@@ -140,7 +141,10 @@ class _LiveRun:
     # ------------------------------------------------------------ the stages
 
     async def _connect(self) -> None:
-        """Open the sockets; what they bring is buffered until the lease is ours. One that opens is enough to go on."""
+        """
+        Open the sockets; what they bring is buffered until the lease is ours. One that opens is enough to go on, or the
+        plan's patience: where another venue can stand in, somebody has to be there who decides it.
+        """
         channels = dict.fromkeys((Channel.TRADE, *(channel for one in self.companions for channel in one.channels)))
         wanted = [Subscription(symbol, channel) for symbol in self.plan.symbols for channel in channels]
         async with self._during(Stage.SOCKETS, where=self.plan.socket.url) as progress:
@@ -159,7 +163,11 @@ class _LiveRun:
                 )
                 self.keepers.append(keeper)
                 self._spawn(keeper.run(), keeper.name)
+            patience = self.plan.sockets_within
             while not self.state.connected:
+                if patience is not None and time.monotonic() - self.started > patience:
+                    log.warning("live.begins_unconnected", problem=progress.problem)
+                    return
                 progress.problem = next((keeper.problem for keeper in self.keepers if keeper.problem), "")
                 await self._watched_sleep(0.05)
 
@@ -194,6 +202,9 @@ class _LiveRun:
             self.clock,
             self._again,
             lambda symbol: self.state.stored_through(symbol, now_ms=self.clock()),
+            heard_at=self._heard_at,
+            broke=lambda symbols: self.intake.lost([Subscription(symbol, Channel.TRADE) for symbol in symbols]),
+            unproven=self._writers.appender.unproven,
         )
         for companion in self.companions:
             self._spawn(companion.run(writing, self.plan.symbols), companion.name)
@@ -298,6 +309,10 @@ class _LiveRun:
 
     def _again(self, subscription: Subscription) -> bool:
         return any(keeper.again(subscription) for keeper in self.keepers)
+
+    def _heard_at(self, symbol: Symbol) -> float | None:
+        trades = Subscription(symbol, Channel.TRADE)
+        return max((at for keeper in self.keepers if (at := keeper.heard_at(trades)) is not None), default=None)
 
     async def _permit(self) -> None:
         """Wait for the address's allowance of new connections; while Redis cannot tell, for our own."""
