@@ -85,7 +85,7 @@ class Substitutions:
     async def store(self, market: Market, state: Substitution) -> None:
         """Keep how a market stands."""
         with translated():
-            await self._redis.hset(self._key, f"state:{market.value}", _encode(state))  # type: ignore[misc]
+            await self._redis.hset(self._key, f"state:{market.value}", _encode(state))
 
 
 class Wishes:

@@ -131,6 +131,20 @@ class FailoverWatch:
         self._back_since = now
         self._went_over.extend(sorted(at for at in went_over if at > now - self.rules.remembered_for))
 
+    @property
+    def majors(self) -> tuple[Symbol, ...]:
+        """The symbols that are listened for."""
+        return tuple(self._heard)
+
+    def follow(self, majors: Collection[Symbol]) -> None:
+        """Listen for these from now on; one that is new has been heard with the others."""
+        newest = max(self._heard.values())
+        self._heard = {one: self._heard.get(one, newest) for one in majors}
+
+    def heard_at(self, symbol: Symbol) -> float:
+        """When a major was heard last, or this began."""
+        return self._heard[symbol]
+
     # ------------------------------------------------------------ what happened
 
     def heard(self, symbol: Symbol, *, now: float) -> None:
