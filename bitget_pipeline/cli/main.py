@@ -29,6 +29,7 @@ COMMANDS = {
     "coverage": "coverage",
     "flush": "flush",
     "flusher": "flush",
+    "failover": "failover",
     "quarantine": "quarantine",
     "alerts": "alerts",
     "settings": "settings",

@@ -14,6 +14,7 @@ import dagster as dg
 from ..pipeline.beside.reconcile import Reconciler, size_steps
 from ..pipeline.live.run import LivePlan, LiveReport, run_live
 from ..pipeline.live.stages import Stage, Stages, require_schema, require_universe, until_it_answers
+from .failover import SOCKETS_WITHIN, failover_of
 from .resources import PipelineResource
 
 SHARD = "0"
@@ -62,7 +63,9 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                 shard_rules=pipeline.shard_rules(),
                 flush_rules=pipeline.flush_rules(),
                 repair_share=pipeline.operational().request_share / 2,
+                sockets_within=SOCKETS_WITHIN,
             )
+            failover = await opened.enter_async_context(failover_of(pipeline, history, stores, SHARD))
             steps = await asyncio.to_thread(size_steps, warehouse, symbols)
             reconciler = Reconciler(stores, history.client.exchange, steps=steps)
             return await run_live(
@@ -72,7 +75,7 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                 clock=_now_ms,
                 stop=asyncio.Event(),
                 stages=stages,
-                companions=(*pipeline.companions(symbols, warehouse, history, clock=_now_ms), reconciler),
+                companions=(*pipeline.companions(symbols, warehouse, history, clock=_now_ms), reconciler, failover),
             )
 
     report = asyncio.run(run())

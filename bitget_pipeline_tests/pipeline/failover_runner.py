@@ -113,9 +113,7 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running_pair(
-    pair: Pair, clock: Callable[[], int], *, rules: FailoverRules = QUICK
-) -> AsyncIterator[Running]:
+async def running_pair(pair: Pair, clock: Callable[[], int], *, rules: FailoverRules = QUICK) -> AsyncIterator[Running]:
     """A live run for the length of a block; cancelled at its end if it still runs."""
     where = pair.where
     client = connect_sync(RedisAddress("127.0.0.1", where.redis_port))
@@ -149,9 +147,7 @@ async def main(pair: Pair) -> None:
             clock=lambda: round(time.time() * 1000) + pair.where.ahead_ms,
             stop=asyncio.Event(),
             rng=random.Random(1),
-            stages=Stages(
-                pair.where.run_id, on_stage=lambda stage: print(stage, flush=True), control=stores.control
-            ),
+            stages=Stages(pair.where.run_id, on_stage=lambda stage: print(stage, flush=True), control=stores.control),
             companions=(failover,),
         )
 

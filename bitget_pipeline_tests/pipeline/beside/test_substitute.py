@@ -52,7 +52,9 @@ async def test_the_other_venue_stands_in_and_goes_without_a_hole(
         start = local_exchange.now_ms()
         with local_exchange.faulty("dark"):
             await all_in(run, "substituted")
-            await until(lambda: all(run.said(m).get("switched_after_seconds") for m in MARKETS), what="their first trades")
+            await until(
+                lambda: all(run.said(m).get("switched_after_seconds") for m in MARKETS), what="their first trades"
+            )
             print([run.said(m) for m in MARKETS])
             await until(lambda: all(run.said(m)["feed"]["rows"] > 50 for m in MARKETS), what="their rows")
         await all_in(run, "ours")
@@ -65,5 +67,7 @@ async def test_the_other_venue_stands_in_and_goes_without_a_hole(
             stored = warehouse.trades(symbol, Interval(start, end - 2000), source="local")
             assert sorted(stored) == sorted(truth)
         print(warehouse.query("SELECT market, source, count() FROM trades_final GROUP BY 1,2"))
-        print(warehouse.query("SELECT market, source, resolution, retired, count() FROM candles_live_final GROUP BY ALL"))
+        print(
+            warehouse.query("SELECT market, source, resolution, retired, count() FROM candles_live_final GROUP BY ALL")
+        )
         print(warehouse.query("SELECT market, source, resolution, count() FROM candles_unified GROUP BY ALL"))
