@@ -26,7 +26,7 @@ from bitget_pipeline.market.stand_in import StandIn, Verdict
 from bitget_pipeline.pipeline.beside.stand_in_feed import Second
 from bitget_pipeline.pipeline.beside.substitute import Failover
 from bitget_pipeline.pipeline.live.flush import FlushRules
-from bitget_pipeline.pipeline.live.run import LiveReport, LiveStores, run_live
+from bitget_pipeline.pipeline.live.run import LiveStores, run_live
 from bitget_pipeline.pipeline.live.stages import Stages
 from bitget_pipeline.pipeline.watch.failover import FailoverRules
 from bitget_pipeline.storage.budget import Budget
@@ -91,12 +91,21 @@ async def failover_of(pair: Pair, stores: LiveStores, rules: FailoverRules) -> A
 
 @dataclass
 class Running:
-    """A live run with a failover in this process."""
+    """A live run with a failover, wherever it runs, as Redis tells of it."""
 
-    stop: asyncio.Event
-    task: asyncio.Task[LiveReport]
     overview: Overview
     wishes: Wishes
+
+    @classmethod
+    def watching(cls, pair: Pair) -> Running:
+        """Whichever run holds the lease."""
+        where = pair.where
+        client = connect_sync(RedisAddress("127.0.0.1", where.redis_port))
+        return cls(Overview(client, where.prefix, "0"), Wishes(client, where.prefix, "0"))
+
+    def run_id(self) -> str:
+        published = self.overview.published()
+        return "" if published is None else str(published.overall["run_id"])
 
     def stored(self) -> int:
         published = self.overview.published()
@@ -116,25 +125,24 @@ class Running:
 async def running_pair(pair: Pair, clock: Callable[[], int], *, rules: FailoverRules = QUICK) -> AsyncIterator[Running]:
     """A live run for the length of a block; cancelled at its end if it still runs."""
     where = pair.where
-    client = connect_sync(RedisAddress("127.0.0.1", where.redis_port))
-    stop = asyncio.Event()
     async with stores_at(where) as stores, failover_of(pair, stores, rules) as failover:
         walk = run_live(
             replace(plan_for(where), sockets_within=1.0),
             stores,
             get("bitget"),
             clock=clock,
-            stop=stop,
+            stop=asyncio.Event(),
             stages=Stages(where.run_id, control=stores.control),
             companions=(failover,),
         )
         task = asyncio.create_task(walk)
         try:
-            yield Running(stop, task, Overview(client, where.prefix, "0"), Wishes(client, where.prefix, "0"))
+            yield Running.watching(pair)
         finally:
+            ended = task.done()
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            client.close()
+            outcome = (await asyncio.gather(task, return_exceptions=True))[0]
+            assert not ended, outcome
 
 
 async def main(pair: Pair) -> None:

@@ -154,6 +154,7 @@ class StandInFeed:
             "connected": len(self._connected),
             "rows": self._flusher.rows,
             "waiting": self._trades,
+            "holes": self._holes.open,
             "trouble": self.trouble,
         }
 

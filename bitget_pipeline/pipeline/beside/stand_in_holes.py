@@ -55,11 +55,14 @@ class Holes:
         self._fence = fence
         self._clock = clock
         self._wanted = asyncio.Event()
+        self.open: int | None = None
+        """How many symbols have a hole, as far as it was looked; None before."""
         self._pages: Counter[tuple[Symbol, int]] = Counter()
         self._vain: Counter[tuple[Symbol, int]] = Counter()
 
     def wanted(self) -> None:
         """A hole was noted."""
+        self.open = None
         self._wanted.set()
 
     async def run(self) -> None:
@@ -82,6 +85,7 @@ class Holes:
         """A page for each symbol with a hole, the one with the newest trades first; whether there was any."""
         anchors = await self._stream.anchors()
         holes = [(symbol, one.gaps[-1]) for symbol, one in anchors.items() if one.gaps and symbol in self._stand_ins]
+        self.open = None if self._wanted.is_set() else len(holes)
         for symbol, gap in holes:
             await self._page(self._stand_ins[symbol], gap)
         return bool(holes)
