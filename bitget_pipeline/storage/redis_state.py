@@ -1,7 +1,8 @@
 """
 How Redis stands, and what waits in it: one look, for health.
 
-Asked every few seconds by pipeline/watch/attention.py and, when no live run does, once a minute by the sensor; nothing here writes.
+Asked every few seconds by pipeline/watch/attention.py and, when no live run does, once a minute by the sensor. Nothing is
+written here.
 """
 
 from __future__ import annotations

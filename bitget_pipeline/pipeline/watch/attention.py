@@ -1,9 +1,9 @@
 """
 The live run's attention for itself: once a second everything it may cheaply look at becomes vitals, published and handed on.
 
-A companion of the live run (pipeline/live/companion.py) without a channel. The run's own words come through `Writing`, the exchange
-is probed, and each store is asked by a looker of its own, so that one that hangs stops nobody. What is seen goes into the run's
-published state (`Published.overall["vitals"]`), and to each `Listener`: remedies, for example.
+A companion of the live run (pipeline/live/companion.py) without a channel. The run's own words come through `Writing`, the
+exchange is probed, and each store is asked by a looker of its own (lookers.py), so that one that hangs stops nobody. What is seen
+goes into the run's published state (`Published.overall["vitals"]`), and to each `Listener`: remedies, for example.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import asyncio
 import shutil
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 import redis.asyncio
 
 from ...errors import PipelineError
 from ...exchange.contract import Channel, Frame, Subscription
 from ...guard.vitals import Status, Vital, as_plain, worst
-from ...history.client import VenueClient, heed_cancellation
+from ...history.client import VenueClient
 from ...market.instrument import Symbol
 from ...storage.overview import Backlog
 from ...storage.redis_state import RedisState, redis_state, stream_backlog
@@ -33,14 +33,13 @@ from ..live.companion import Writing
 from .clocks import Clocks
 from .flow import Flow
 from .health_rules import HealthRules
+from .lookers import Looker
 from .of_the_exchange import exchange_vitals
 from .of_the_run import flow_vitals, run_vitals, symbol_vitals, together
 from .of_the_stores import answers, backlog_vitals, budget_vitals, disk_vital, redis_vitals, warehouse_vitals
 from .probe import Probe, Prober
 
 log = get_logger(__name__)
-
-Answer = TypeVar("Answer")
 
 MOST_TOLD = 200
 """Subjects (symbols, connections) that are published because they are not well; the others follow from their own words."""
@@ -55,11 +54,13 @@ PER_MINUTE = 6000.0
 class Listener(Protocol):
     """Somebody who wants to know how it stands, every second."""
 
+    name: str
+
     async def heed(self, vitals: Sequence[Vital], *, now: float) -> None:
         """Everything that was seen, at `now` (time.monotonic()). While it works it is not called again."""
 
     def published(self) -> dict[str, Any]:
-        """What it says of itself, flat figures; they appear under its class's name in the attention's."""
+        """What it says of itself, flat figures; they appear under its name in the attention's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,40 +78,6 @@ class Places:
     warehouse: Warehouse
     home: Path
     share: float = 0.9
-
-
-class Looker(Generic[Answer]):
-    """Asks one store every so often, one question at a time; keeps the newest answer, and since when one is owed."""
-
-    def __init__(self, ask: Callable[[], Awaitable[Answer]], *, every: float) -> None:
-        self._ask = ask
-        self._every = every
-        self._asked_at: float | None = None
-        self.answer: Answer | None = None
-        self.answered_at: float | None = None
-        self.problem = ""
-
-    async def run(self) -> None:
-        """Ask until cancelled."""
-        while True:
-            self._asked_at = time.monotonic()
-            try:
-                self.answer = await self._ask()
-                self.answered_at, self.problem = time.monotonic(), ""
-            except PipelineError as error:
-                self.answer, self.problem = None, str(error)
-            finally:
-                self._asked_at = None
-            heed_cancellation()
-            await asyncio.sleep(self._every)
-
-    def owed_for(self, *, now: float) -> float:
-        """For how long an answer has been waited for; 0.0 between questions."""
-        return 0.0 if self._asked_at is None else now - self._asked_at
-
-    def recent(self, *, now: float, within: float) -> Answer | None:
-        """The newest answer, unless it is older than that."""
-        return self.answer if self.answered_at is not None and now - self.answered_at <= within else None
 
 
 class Attention:
@@ -168,7 +135,7 @@ class Attention:
         return {
             "status": worst(self.vitals).value,
             "looked_at": len(self.vitals),
-            **{type(one).__name__.lower(): one.published() for one in self.listeners},
+            **{one.name: one.published() for one in self.listeners},
         }
 
     async def run(self, writing: Writing, symbols: Sequence[Symbol]) -> None:
@@ -222,15 +189,17 @@ class Attention:
             *redis_vitals(state, rules=rules),
             self._answers("clickhouse.answers", "ClickHouse", self._warehouse, now=now),
             *warehouse_vitals(self._warehouse.recent(now=now, within=rules.store_silent), rules=rules),
-            *budget_vitals(
-                state, share_used=self._budget_used, breakers=self._places.client.breakers, rules=rules
-            ),
+            *budget_vitals(state, share_used=self._budget_used, breakers=self._places.client.breakers, rules=rules),
             disk_vital(self._disk.recent(now=now, within=60.0), rules=rules),
             self._clocks.vital(now=now),
         ]
 
     def _answers(self, name: str, store: str, looker: Looker[Any], *, now: float) -> Vital:
-        if looker.answered_at is None and not looker.problem and looker.owed_for(now=now) < self._rules.answers.degraded:
+        if (
+            looker.answered_at is None
+            and not looker.problem
+            and looker.owed_for(now=now) < self._rules.answers.degraded
+        ):
             return Vital(name, Status.UNKNOWN, f"{store} was not asked yet")
         return answers(name, store, problem=looker.problem, owed_for=looker.owed_for(now=now), rules=self._rules)
 
@@ -262,7 +231,7 @@ class Attention:
             if task is not None:
                 task.result()
             work = _heed(listener, tuple(self.vitals), now=now)
-            self._heeding[number] = asyncio.create_task(work, name=type(listener).__name__)
+            self._heeding[number] = asyncio.create_task(work, name=listener.name)
 
     # ------------------------------------------------------------ asking
 
@@ -298,4 +267,4 @@ async def _heed(listener: Listener, vitals: Sequence[Vital], *, now: float) -> N
         async with asyncio.timeout(HEED_WITHIN):
             await listener.heed(vitals, now=now)
     except (PipelineError, TimeoutError) as error:
-        log.warning("attention.listener_failed", listener=type(listener).__name__, problem=str(error) or "out of time")
+        log.warning("attention.listener_failed", listener=listener.name, problem=str(error) or "out of time")

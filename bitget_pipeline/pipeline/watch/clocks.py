@@ -32,7 +32,7 @@ class Clocks:
         if before is None:
             return False
         steady, wall = now - before[0], (wall_ms - before[1]) / 1000
-        if max(steady, wall) > STOOD_STILL and steady > STOOD_STILL:
+        if steady > STOOD_STILL:
             self._tell(f"this process stood still for {_long(steady)}", now)
             self.stood_still_for = steady
             return True

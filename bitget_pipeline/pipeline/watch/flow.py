@@ -48,7 +48,10 @@ class Flow:
             self._arrivals[symbol] = count
         connections = (overall.get("connections") or {}).values()
         frames = float(sum(one.get("frames") or 0 for one in connections))
-        wrong, broken = float(overall.get("set_aside") or 0), float(sum(one.get("reconnects") or 0 for one in connections))
+        wrong, broken = (
+            float(overall.get("set_aside") or 0),
+            float(sum(one.get("reconnects") or 0 for one in connections)),
+        )
         self._sums.append(_Sums(now, arrived, expected, frames, wrong, broken))
         while self._sums[0].at < now - self.over:
             self._sums.popleft()

@@ -4,7 +4,7 @@ Where health draws its lines: every threshold in one place, the settings' among 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...guard.vitals import Line
 
@@ -20,8 +20,8 @@ class HealthRules:
     arrivals were to be expected in it.
     """
 
-    throughput: Line = Line(0.70, 0.50)
-    errors: Line = Line(0.10, 0.25)
+    throughput: Line = field(default=Line(0.70, 0.50))
+    errors: Line = field(default=Line(0.10, 0.25))
     least_expected: float = 100.0
     over: float = 300.0
     starting: float = 60.0
@@ -29,28 +29,27 @@ class HealthRules:
 
     published: float = 10.0
     lease: float = 20.0
-    lag_p50: Line = Line(3.0, 30.0)
-    lag_p99: Line = Line(5.0, 60.0)
-    backlog: Line = Line(15.0, 120.0)
-    bound: Line = Line(0.5, 0.9)
-    flush: Line = Line(15.0, 60.0)
-    disk: Line = Line(0.12, 0.08)
+    lag_p50: Line = field(default=Line(3.0, 30.0))
+    lag_p99: Line = field(default=Line(5.0, 60.0))
+    backlog: Line = field(default=Line(15.0, 120.0))
+    bound: Line = field(default=Line(0.5, 0.9))
+    flush: Line = field(default=Line(15.0, 60.0))
+    disk: Line = field(default=Line(0.12, 0.08))
 
-    latency: Line = Line(1.0, 2.5)
-    failed_probes: Line = Line(0.10, 0.25)
+    latency: Line = field(default=Line(1.0, 2.5))
+    failed_probes: Line = field(default=Line(0.10, 0.25))
     probes_over: float = 60.0
-    skew: Line = Line(2.0, 30.0)
+    skew: Line = field(default=Line(2.0, 30.0))
     jumped: float = 2.0
     jump_told_for: float = 600.0
-    closed_connection: float = 15.0
-    reconnects: Line = Line(3.0, 12.0)
+    reconnects: Line = field(default=Line(3.0, 12.0))
 
-    redis_memory: Line = Line(0.75, 0.90)
-    parts: Line = Line(0.3, 1.0)
-    merge: Line = Line(600.0, 3600.0)
-    mutation: Line = Line(600.0, 7200.0)
-    answers: Line = Line(5.0, 20.0)
+    redis_memory: Line = field(default=Line(0.75, 0.90))
+    parts: Line = field(default=Line(0.3, 1.0))
+    merge: Line = field(default=Line(600.0, 3600.0))
+    mutation: Line = field(default=Line(600.0, 7200.0))
+    answers: Line = field(default=Line(5.0, 20.0))
     store_silent: float = 45.0
 
     stuck_run: float = 3600.0
-    daemon: Line = Line(60.0, 180.0)
+    daemon: Line = field(default=Line(60.0, 180.0))

@@ -47,7 +47,9 @@ def _latency(lately: Sequence[Probe], rules: HealthRules) -> Vital:
     if not found:
         return unknown(LATENCY, "the exchange's latency is not known: no probe was answered in the last minute")
     typical = median(found)
-    return measured(LATENCY, typical, rules.latency, f"the exchange answers in {_seconds(typical)} (median of a minute)")
+    return measured(
+        LATENCY, typical, rules.latency, f"the exchange answers in {_seconds(typical)} (median of a minute)"
+    )
 
 
 def _errors(lately: Sequence[Probe], rules: HealthRules) -> Vital:

@@ -112,7 +112,10 @@ def symbol_vitals(
 ) -> list[Vital]:
     """Each symbol against its own rate, `later` seconds after these words were said."""
     ordered = sorted(symbols.items(), key=lambda item: str(item[0]))
-    return [_symbol(str(symbol), said, uptime=uptime, rules=rules, later=later) for symbol, said in ordered]
+    return [
+        _symbol(f"{symbol.market}/{symbol.name}", said, uptime=uptime, rules=rules, later=later)
+        for symbol, said in ordered
+    ]
 
 
 def _symbol(subject: str, said: Words, *, uptime: float, rules: HealthRules, later: float) -> Vital:

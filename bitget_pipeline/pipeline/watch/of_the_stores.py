@@ -94,7 +94,9 @@ def warehouse_vitals(state: WarehouseState | None, *, rules: HealthRules) -> lis
             unknown(name, f"{name.replace('.', ' ').replace('clickhouse', 'ClickHouse')} is not known: no answer")
             for name in CLICKHOUSE
         ]
-    parts = f"{state.parts:,} parts in a partition of {state.parts_of or 'no table'}, {state.delays_at:,} slow inserts down"
+    parts = (
+        f"{state.parts:,} parts in a partition of {state.parts_of or 'no table'}, {state.delays_at:,} slow inserts down"
+    )
     merges = f"{state.merges} merges at work, the longest for {state.longest_merge:.0f} s"
     line = Line(rules.parts.degraded * state.delays_at, rules.parts.critical * state.delays_at)
     return [
