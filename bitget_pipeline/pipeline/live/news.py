@@ -92,6 +92,7 @@ class Herald:
     async def publish_once(self) -> None:
         """Tell it now."""
         run = self._run
+        run.state.note_acknowledged(await run.stores.stream.done_before())
         await run.stores.control.publish(self._overall(), run.state.published())
         await self._tell_set_aside()
 

@@ -1,19 +1,20 @@
 """
 What the live walk knows of itself, per symbol and overall: written to Redis every second, read by sensors and `status`.
 
-Filled by intake.py, append.py, shed.py and flush.py, published by news.py; watch/health.py turns it into a verdict. Times are
-market time, Unix ms.
+Filled by intake.py, append.py, repair.py, shed.py and flush.py, published by news.py; watch/health.py turns it into a
+verdict. Times are market time, Unix ms.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from ...market.instrument import Symbol
 from ...market.trade import TradeBatch
+from ...storage.stream import Place, place_of
 
 LAGS_KEPT = 2048
 RATE_OVER = 180.0
@@ -21,7 +22,17 @@ RATE_OVER = 180.0
 FAST_ARRIVALS = 30
 SLOW_ARRIVALS = 1000
 LEAST_ARRIVALS = 8
+MARK_MS = 1_000
+MARKS_KEPT = 64
 """Arrivals over which the pace is averaged, and how many it takes to know one at all."""
+
+
+class Mark(NamedTuple):
+    """A symbol's entry in the stream: its place, the time of its newest trade, and the trades appended up to it."""
+
+    place: Place
+    through_ms: int
+    trades: int
 
 
 @dataclass(slots=True)
@@ -30,7 +41,8 @@ class SymbolState:
     One symbol. `trades` were appended since the run began, `last_trade_ms` is the newest trade's time, `last_data_ms`
     when it reached us.
 
-    `stored_trades` and `stored_through_ms` say the same of ClickHouse. `rate` is trades per second, smoothed over a few minutes.
+    `stored_trades` and `stored_through_ms` say the same of ClickHouse, whichever process wrote them. `rate` is trades per
+    second, smoothed over a few minutes.
     `pace` is how often something arrives, per second: trades come in clusters, so silence is judged by arrivals. It is the
     lower of a fast and a slow average, because a symbol that goes quiet is not one that fell silent; and it is learned
     from arrivals alone, so that a silence does not talk itself into being usual. Snapshots count for neither: they
@@ -46,6 +58,7 @@ class SymbolState:
     silent: str = ""
     gap: bool = False
     repair: str = ""
+    _marks: deque[Mark] = field(default_factory=deque)  # of entries that are not known to be acknowledged
     _fresh_trades: int = 0
     _settled: float = 0.0  # seconds
     _arrivals: int = 0
@@ -57,6 +70,20 @@ class SymbolState:
     def pace(self) -> float:
         """Arrivals per second, 0 until enough of them were seen."""
         return 1.0 / max(self._fast_gap, self._slow_gap, 0.001) if self._arrivals >= LEAST_ARRIVALS else 0.0
+
+    def note_entry(self, place: Place, through_ms: int) -> None:
+        """
+        Trades lie in the stream there. One mark a second is kept, its last entry's, and of many every other one: how far
+        is stored shows a little later then, never too early.
+        """
+        marks = self._marks
+        mark = Mark(place, max(through_ms, marks[-1].through_ms if marks else 0), self.trades)
+        if marks and mark.through_ms // MARK_MS == marks[-1].through_ms // MARK_MS:
+            marks[-1] = mark
+            return
+        marks.append(mark)
+        if len(marks) > MARKS_KEPT:
+            self._marks = deque(list(marks)[::-2][::-1])  # the last one stays
 
     def note_arrival(self, batch: TradeBatch) -> None:
         """Live trades came in."""
@@ -95,9 +122,9 @@ class LiveState:
             state = self.symbols[symbol] = SymbolState()
         return state
 
-    def note_appended(self, batches: Iterable[TradeBatch]) -> None:
-        """Live trades are in the stream."""
-        for batch in batches:
+    def note_appended(self, batches: Sequence[TradeBatch], ids: Sequence[str]) -> None:
+        """Live trades are in the stream, under these ids."""
+        for batch, entry in zip(batches, ids, strict=True):
             state = self.of(batch.symbol)
             state.trades += len(batch.trades)
             self.appended += len(batch.trades)
@@ -106,24 +133,30 @@ class LiveState:
                 state.note_arrival(batch)
             state.last_data_ms = max(state.last_data_ms, batch.received_ms)
             state.last_trade_ms = max(state.last_trade_ms, batch.trades[-1].ts_ms)
+            state.note_entry(place_of(entry), batch.trades[-1].ts_ms)
 
     def note_stored(self, batches: Iterable[TradeBatch], *, now_ms: int) -> None:
-        """Trades can be queried."""
+        """Trades can be queried, written by this run's own flusher."""
         for batch in batches:
-            state = self.of(batch.symbol)
-            state.stored_trades += len(batch.trades)
             self.stored += len(batch.trades)
-            state.stored_through_ms = max(state.stored_through_ms, batch.trades[-1].ts_ms)
             if not batch.snapshot:
                 self._lags.append((now_ms - batch.received_ms, len(batch.trades)))
+
+    def note_acknowledged(self, before: Place) -> None:
+        """All entries before this place are in ClickHouse, whichever process wrote them."""
+        for state in self.symbols.values():
+            marks = state._marks
+            while marks and marks[0].place < before:
+                mark = marks.popleft()
+                state.stored_through_ms = max(state.stored_through_ms, mark.through_ms)
+                state.stored_trades = max(state.stored_trades, mark.trades)
 
     def stored_through(self, symbol: Symbol, *, now_ms: int) -> int:
         """Up to when (Unix ms) the symbol's trades can be queried, as far as we know; 0 while a break is not bridged."""
         state = self.of(symbol)
         if state.gap:
             return 0
-        in_flight = self.trouble or state.stored_trades < state.trades
-        return state.stored_through_ms if in_flight else now_ms
+        return state.stored_through_ms if self.trouble or state._marks else now_ms
 
     def settle_rates(self, *, seconds: float) -> None:
         """Fold the last `seconds` into each symbol's rate."""
