@@ -74,6 +74,7 @@ class LiveState:
 
     def __init__(self, symbols: Iterable[Symbol]) -> None:
         self.symbols: dict[Symbol, SymbolState] = {symbol: SymbolState() for symbol in symbols}
+        self._selected = frozenset(self.symbols)
         self.stage = "starting"
         self.reconnects = 0
         self.connected: set[str] = set()
@@ -94,6 +95,12 @@ class LiveState:
         if state is None:
             state = self.symbols[symbol] = SymbolState()
         return state
+
+    def selected(self, symbols: Iterable[Symbol]) -> None:
+        """These are told about from now on; of one that left everything stays known until what it holds is stored."""
+        self._selected = frozenset(symbols)
+        for symbol in self._selected:
+            self.of(symbol)
 
     def note_appended(self, batches: Iterable[TradeBatch]) -> None:
         """Live trades are in the stream."""
@@ -186,4 +193,5 @@ class LiveState:
                 "repair": state.repair,
             }
             for symbol, state in self.symbols.items()
+            if symbol in self._selected
         }
