@@ -209,6 +209,8 @@ class _LiveRun:
             self.clock,
             self.sockets.again,
             lambda symbol: self.state.stored_through(symbol, now_ms=self.clock()),
+            state=self.state,
+            told=self._herald.told,
         )
         for companion in self.companions:
             self._spawn(companion.run(writing, self.plan.symbols), companion.name)
