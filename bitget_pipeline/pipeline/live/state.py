@@ -96,6 +96,7 @@ class LiveState:
     def __init__(self, symbols: Iterable[Symbol], *, steady: Callable[[], float] = time.monotonic) -> None:
         self._steady = steady
         self.symbols: dict[Symbol, SymbolState] = {symbol: SymbolState() for symbol in symbols}
+        self._selected = frozenset(self.symbols)
         self.stage = "starting"
         self.reconnects = 0
         self.connected: set[str] = set()
@@ -117,6 +118,12 @@ class LiveState:
         if state is None:
             state = self.symbols[symbol] = SymbolState()
         return state
+
+    def selected(self, symbols: Iterable[Symbol]) -> None:
+        """These are told about from now on; of one that left everything stays known until what it holds is stored."""
+        self._selected = frozenset(symbols)
+        for symbol in self._selected:
+            self.of(symbol)
 
     def note_appended(self, batches: Sequence[TradeBatch], ids: Sequence[str]) -> None:
         """Live trades are in the stream, under these ids."""
@@ -230,4 +237,5 @@ class LiveState:
                 "repair": state.repair,
             }
             for symbol, state in self.symbols.items()
+            if symbol in self._selected
         }
