@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
-from .remedy_rules import MOST_PER_HOUR, Action, Deed, GaveUp, Judged, Remembered, Rule, Scope
+from .remedy_rules import MOST_PER_HOUR, Action, Deed, GaveUp, Judged, Over, Remembered, Rule, Scope
 from .remedy_table import ACTIONS
 from .vitals import Status, Vital
 
@@ -90,7 +90,7 @@ class Remedies:
         self._held: dict[tuple[str, str], set[tuple[str, str]]] = {}  # lasting action and target → whom it serves
         self._owed: dict[tuple[str, str], tuple[float, Deed]] = {}  # what is to be undone, and from when on
         self._told: set[tuple[str, str]] = set()  # rules and targets given up, until that is over
-        self._news: list[Judged | GaveUp] = []
+        self._news: list[Judged | GaveUp | Over] = []
         self._number = 0
         for one in sorted(memory, key=lambda one: -one.ago):
             if one.rule in self._rules and one.ago < HOUR:
@@ -102,7 +102,7 @@ class Remedies:
         """The lasting actions in force, with their targets."""
         return set(self._held)
 
-    def news(self) -> list[Judged | GaveUp]:
+    def news(self) -> list[Judged | GaveUp | Over]:
         """What became of deeds, and what was given up, since this was last asked."""
         news, self._news = self._news, []
         return news
@@ -248,7 +248,10 @@ class Remedies:
     def _over(self, key: tuple[str, str], episode: _Episode, now: float) -> None:
         """It is over, or forgotten: what lasted for its sake alone is undone."""
         del self._episodes[key]
-        self._told -= {(key[0], target) for target in episode.targets}
+        for target in episode.targets:
+            if not any(name == key[0] and target in one.targets for (name, _), one in self._episodes.items()):
+                self._news.append(Over(key[0], target, episode.vital))
+                self._told.discard((key[0], target))
         if episode.last is not None:
             gone = episode.gone_since is not None
             after = episode.vital if gone else Vital(episode.vital.name, Status.UNKNOWN, NOTHING_KNOWN)

@@ -125,6 +125,15 @@ class GaveUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Over:
+    """What was given up is over all the same."""
+
+    rule: str
+    target: str
+    vital: Vital
+
+
+@dataclass(frozen=True, slots=True)
 class Remembered:
     """A deed of a process before this one, `ago` seconds: it counts for the limits."""
 

@@ -114,11 +114,10 @@ def supervise(
                 return DeclareDead(run.run_id, f"it is said to run for {run.age:.0f} s, but there is {seen}")
     if runs:
         run = runs[0]
-        if run.state is RunState.RUNNING and run.generation != wanted:
-            if stop_asked is None:
-                return AskToStop(run.run_id, wanted, f"generation {wanted} replaces {run.generation}")
-            if stop_asked > patience.stop:
-                return Terminate(run.run_id, f"asked to stop {stop_asked:.0f} s ago")
+        if run.state is RunState.RUNNING and run.generation != wanted and stop_asked is None:
+            return AskToStop(run.run_id, wanted, f"generation {wanted} replaces {run.generation}")
+        if run.state is RunState.RUNNING and stop_asked is not None and stop_asked > patience.stop:
+            return Terminate(run.run_id, f"asked to stop {stop_asked:.0f} s ago")
         return Wait(f"{run.state} since {run.age:.0f} s, generation {run.generation}")
     delay = _delay(failures, patience)
     if failures and delay > min(failures):

@@ -18,6 +18,7 @@ from bitget_pipeline.guard.remedy_rules import (
     Deed,
     GaveUp,
     Judged,
+    Over,
     Remembered,
     Rule,
     Scope,
@@ -45,7 +46,7 @@ class Play:
         self.now = 0.0
         self.ok = ok
         self.deeds: list[tuple[float, Deed]] = []
-        self.news: list[Judged | GaveUp] = []
+        self.news: list[Judged | GaveUp | Over] = []
 
     def go(self, seconds: float, *vitals: Vital, step: float = 1.0) -> list[Deed]:
         """The deeds of so many seconds in which it stands like this."""
@@ -90,6 +91,7 @@ def test_a_rule_that_does_not_help_hands_over_to_the_next_and_then_it_stops() ->
     assert [one.helped for one in play.news if isinstance(one, Judged)] == [False, False]
     assert play.remedies.standing(now=play.now)[1]["state"] == "given up"
     play.go(11, silence(Status.HEALTHY))
+    assert isinstance(play.news[-1], Over)
     play.go(10, silence())
     assert play.names() == ["restart", "move", "restart"]
 
