@@ -12,6 +12,7 @@ from ..pipeline.beside.stand_in_feed import Second
 from ..pipeline.beside.substitute import Failover
 from ..pipeline.live.plan import LiveStores
 from ..pipeline.watch.failover import FailoverRules, Mode
+from ..pipeline.watch.probe import Prober
 from ..settings import redis_address, ssl_context, substitute_addresses
 from ..storage.redis_connection import connect_sync
 from ..storage.stream import TradeStream
@@ -24,9 +25,9 @@ SOCKETS_WITHIN = 10.0
 
 @asynccontextmanager
 async def failover_of(
-    pipeline: PipelineResource, history: History, stores: LiveStores, shard: str
+    pipeline: PipelineResource, history: History, stores: LiveStores, shard: str, *, ours: Prober
 ) -> AsyncIterator[Failover]:
-    """The companion of a live run, over clients that are open for the length of a block."""
+    """The companion of a live run, over clients that are open for the length of a block; `ours` is run by somebody else."""
     place, settings = boot(), pipeline.operational()
     proxy = place.proxy.get_secret_value() if place.proxy else None
     addresses = substitute_addresses(place)
@@ -45,6 +46,7 @@ async def failover_of(
             seconds,
             stores,
             Substitutions(history.redis, place.redis_prefix, shard),
+            ours=ours,
             modes=dict.fromkeys(Market, Mode(settings.failover)),
             rules=FailoverRules(steady_for=settings.failover_steady_seconds),
             flush_rules=pipeline.flush_rules(),

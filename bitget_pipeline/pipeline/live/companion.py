@@ -8,11 +8,12 @@ the run holds the lease. A companion that fails ends the live run; whatever may 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ...exchange.contract import Channel, Frame, Subscription
 from ...market.instrument import Symbol
+from .state import LiveState
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Writing:
     `heard_at` says when the trades of a symbol brought something new last (time.monotonic(), to within a second), None when
     they did not on the connections that are open. `broke` says that what these symbols bring next has to prove that
     nothing is missing before it, and `unproven` whether one still has to.
+
+    `state` is what the run counts, and `told` what it says of itself: of the whole, and of each symbol, as it is published.
     """
 
     fence: int
@@ -39,6 +42,8 @@ class Writing:
     heard_at: Callable[[Symbol], float | None] = lambda _: None
     broke: Callable[[Sequence[Symbol]], None] = lambda _: None
     unproven: Callable[[Symbol], bool] = lambda _: False
+    state: LiveState = field(default_factory=lambda: LiveState(()))
+    told: Callable[[], tuple[dict[str, Any], dict[Symbol, dict[str, Any]]]] = lambda: ({}, {})
 
 
 class Companion(Protocol):
