@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ..errors import StoreRefused
 from .connection import Connection
-from .ledgers import COVERAGE_EVIDENCE, RECONCILIATION, SCHEMA_MIGRATIONS
+from .ledgers import COVERAGE_EVIDENCE, HEALTH, RECONCILIATION, SCHEMA_MIGRATIONS
 from .market_tables import PRICE_CANDLES, VENUE_MAP
 from .schema import LOCAL_SUFFIX, Place, Table
 from .tables import TABLES
@@ -79,6 +79,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(3, "mark and index prices", _price_candles),
     Migration(4, "minutes of ours beside the exchange's", _reconciliation),
     Migration(5, "who stands in for whom", _venue_map),
+    Migration(8, "health has a figure and the line it is held against", _added(HEALTH, "value", "line")),
 )
 
 
