@@ -14,8 +14,9 @@ import dagster as dg
 
 from ..guard.vitals import WORST_FIRST, Status, worst
 from ..market.instrument import Market
-from ..pipeline.watch.health import Health, told_reasons
+from ..pipeline.watch.health import Health, record_health, told_reasons
 from ..pipeline.watch.looking import Looking
+from ..pipeline.watch.scorecard import note_budget
 from ..settings import redis_address, warehouse_address
 from ..storage.budget import EndpointUse
 from ..storage.overview import Overview
@@ -73,7 +74,7 @@ def look(pipeline: PipelineResource, instance: dg.DagsterInstance) -> Health:
 @cache
 def _looking(warehouse: str, redis: str, prefix: str) -> Looking:
     """One for each place that this process looks at."""
-    return Looking(_open_warehouse, _open_overview)
+    return Looking(_open_warehouse, _open_overview, _record)
 
 
 def _open_warehouse() -> Warehouse:
@@ -88,6 +89,17 @@ def _open_warehouse() -> Warehouse:
 
 def _open_overview() -> Overview:
     return Overview(connect_sync(redis_address(boot()), answer_within=0.6), boot().redis_prefix, SHARD)
+
+
+def _record(warehouse: Warehouse, seen: Health, now_ms: int) -> None:
+    """Store what was seen, and what the budget's counters show: Redis forgets them, the scorecard counts from them."""
+    record_health(warehouse, seen, now_ms=now_ms)
+    if seen.redis is None:
+        return
+    pipeline = PipelineResource()
+    rules = pipeline.budget_rules(pipeline.operational())
+    planned = rules.share * rules.per_minute / 60
+    note_budget(warehouse, seen.redis.budget, planned=planned, closed_for=seen.redis.closed_for, now_ms=now_ms)
 
 
 Event = dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation

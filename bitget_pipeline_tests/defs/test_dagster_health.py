@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
@@ -18,9 +17,9 @@ RULES = HealthRules()
 
 
 @pytest.fixture
-def instance():
+def instance(tmp_path):
     """A Dagster of its own."""
-    with dg.DagsterInstance.ephemeral() as made:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as made:
         yield made
 
 

@@ -19,7 +19,7 @@ from ...storage.overview import Overview
 from ...storage.warehouse import Warehouse
 from ...storage.warehouse_state import warehouse_state
 from ...telemetry import get_logger
-from .health import Facts, Health, ask_redis, judge, record_health
+from .health import Facts, Health, ask_redis, judge
 from .health_rules import HealthRules
 
 log = get_logger(__name__)
@@ -31,20 +31,22 @@ RECORDED_WITHIN = 0.6
 
 class Looking:
     """
-    Looks once a minute. `open_warehouse` and `open_overview` connect, with time limits of their own, so that a thread that was
-    not waited for comes to its end.
+    Looks once a minute, and gives what was seen to `record` with an open warehouse, if that answered. `open_warehouse` and
+    `open_overview` connect, with time limits of their own, so that a thread that was not waited for comes to its end.
     """
 
     def __init__(
         self,
         open_warehouse: Callable[[], Warehouse],
         open_overview: Callable[[], Overview],
+        record: Callable[[Warehouse, Health, int], None],
         *,
         within: float = WITHIN,
         recorded_within: float = RECORDED_WITHIN,
     ) -> None:
         self._open_warehouse = open_warehouse
         self._open_overview = open_overview
+        self._record_in = record
         self._within = within
         self._recorded_within = recorded_within
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="health")
@@ -121,7 +123,7 @@ class Looking:
 
     def _record(self, seen: Health, now_ms: int) -> None:
         if self._warehouse is not None:
-            record_health(self._warehouse, seen, now_ms=now_ms)
+            self._record_in(self._warehouse, seen, now_ms)
 
     def _forget_warehouse(self) -> None:
         if self._warehouse is not None:
