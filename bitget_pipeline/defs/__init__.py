@@ -16,6 +16,7 @@ from .assets import (
     derived_assets,
     instruments,
     live_assets,
+    retention,
     tables,
     tickers,
     trades_history_assets,
@@ -28,10 +29,11 @@ from .jobs import (
     coverage_recount,
     derivative_jobs,
     discovery,
+    housekeeping_job,
     live,
 )
 from .resources import PipelineResource
-from .schedules import daily_recount, daily_top_ups, derivative_schedules, hourly_discovery
+from .schedules import daily_housekeeping, daily_recount, daily_top_ups, derivative_schedules, hourly_discovery
 from .sensors import (
     archive_derivation_launchers,
     archive_launchers,
@@ -62,18 +64,21 @@ def build() -> dg.Definitions:
             *archive_assets(markets, grid_starts=grid_starts),
             *live_assets(markets),
             coverage,
+            retention,
         ],
         asset_checks=asset_checks(markets, grid_starts=grid_starts),
         jobs=[
             discovery,
             live,
             coverage_recount,
+            housekeeping_job,
             *candle_jobs(markets),
             *derivative_jobs(markets),
         ],
         schedules=[
             hourly_discovery,
             daily_recount,
+            daily_housekeeping,
             *daily_top_ups(markets, grid_starts=grid_starts),
             *derivative_schedules(markets),
         ],

@@ -29,6 +29,12 @@ coverage_recount = dg.define_asset_job(
     description="The ledger compared with the tables, corrected where it claims too much, and drawn.",
 )
 
+housekeeping_job = dg.define_asset_job(
+    "housekeeping",
+    selection=dg.AssetSelection.assets("retention"),
+    description="What is older than its days is deleted, and the ledger is told; Dagster's old runs and logs go too.",
+)
+
 
 class Work(StrEnum):
     """What is done to a market's candles, each by a job of its own for a range of partitions."""

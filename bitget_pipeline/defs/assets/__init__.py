@@ -5,6 +5,7 @@ from .derivatives import derivative_assets
 from .derived import derived_assets
 from .health import coverage
 from .history import candles_assets
+from .housekeeping import retention
 from .live import live_assets
 from .reference import instruments, tables, tickers, universe
 from .stand_ins import venue_map
@@ -18,6 +19,7 @@ __all__ = [
     "derived_assets",
     "instruments",
     "live_assets",
+    "retention",
     "tables",
     "tickers",
     "trades_history_assets",
