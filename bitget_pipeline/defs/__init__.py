@@ -17,6 +17,7 @@ from .assets import (
     instruments,
     live_assets,
     retention,
+    scorecard_asset,
     tables,
     tickers,
     trades_history_assets,
@@ -31,9 +32,17 @@ from .jobs import (
     discovery,
     housekeeping_job,
     live,
+    scorecard_of_a_day,
 )
 from .resources import PipelineResource
-from .schedules import daily_housekeeping, daily_recount, daily_top_ups, derivative_schedules, hourly_discovery
+from .schedules import (
+    daily_housekeeping,
+    daily_recount,
+    daily_scorecard,
+    daily_top_ups,
+    derivative_schedules,
+    hourly_discovery,
+)
 from .sensors import (
     archive_derivation_launchers,
     archive_launchers,
@@ -65,6 +74,7 @@ def build() -> dg.Definitions:
             *live_assets(markets),
             coverage,
             retention,
+            scorecard_asset(grid_starts=grid_starts),
         ],
         asset_checks=asset_checks(markets, grid_starts=grid_starts),
         jobs=[
@@ -72,6 +82,7 @@ def build() -> dg.Definitions:
             live,
             coverage_recount,
             housekeeping_job,
+            scorecard_of_a_day,
             *candle_jobs(markets),
             *derivative_jobs(markets),
         ],
@@ -79,6 +90,7 @@ def build() -> dg.Definitions:
             hourly_discovery,
             daily_recount,
             daily_housekeeping,
+            daily_scorecard,
             *daily_top_ups(markets, grid_starts=grid_starts),
             *derivative_schedules(markets),
         ],

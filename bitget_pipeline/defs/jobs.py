@@ -35,6 +35,12 @@ housekeeping_job = dg.define_asset_job(
     description="What is older than its days is deleted, and the ledger is told; Dagster's old runs and logs go too.",
 )
 
+scorecard_of_a_day = dg.define_asset_job(
+    "scorecard_of_a_day",
+    selection=dg.AssetSelection.assets("scorecard"),
+    description="A day's promises in figures: launch it for any past day.",
+)
+
 
 class Work(StrEnum):
     """What is done to a market's candles, each by a job of its own for a range of partitions."""

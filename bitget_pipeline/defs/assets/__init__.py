@@ -8,6 +8,7 @@ from .history import candles_assets
 from .housekeeping import retention
 from .live import live_assets
 from .reference import instruments, tables, tickers, universe
+from .scorecard import scorecard_asset
 from .stand_ins import venue_map
 from .trades_history import trades_history_assets
 
@@ -20,6 +21,7 @@ __all__ = [
     "instruments",
     "live_assets",
     "retention",
+    "scorecard_asset",
     "tables",
     "tickers",
     "trades_history_assets",
