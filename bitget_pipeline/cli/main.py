@@ -32,6 +32,7 @@ COMMANDS = {
     "flusher": "flush",
     "failover": "failover",
     "quarantine": "quarantine",
+    "housekeeping": "housekeeping",
     "alerts": "alerts",
     "settings": "settings",
     "credentials": "credentials",
