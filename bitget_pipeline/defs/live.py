@@ -14,9 +14,13 @@ import dagster as dg
 from ..pipeline.beside.reconcile import Reconciler, size_steps
 from ..pipeline.live.run import LivePlan, LiveReport, run_live
 from ..pipeline.live.stages import Stage, Stages, require_schema, require_universe, until_it_answers
+from ..pipeline.watch.probe import time_prober
 from .resources import PipelineResource
 
 SHARD = "0"
+
+LOOK_WITHIN = 10.0
+"""Seconds for ClickHouse to say how it stands; it is asked beside the work, over a connection of its own."""
 
 
 class LiveConfig(dg.Config):
@@ -64,6 +68,8 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                 repair_share=pipeline.operational().request_share / 2,
             )
             steps = await asyncio.to_thread(size_steps, warehouse, symbols)
+            looked_at = await asyncio.to_thread(opened.enter_context, pipeline.warehouse(answer_within=LOOK_WITHIN))
+            attention = pipeline.attention(looked_at, history, time_prober(history.client), SHARD)
             reconciler = Reconciler(stores, history.client.exchange, steps=steps)
             return await run_live(
                 plan,
@@ -72,7 +78,11 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                 clock=_now_ms,
                 stop=asyncio.Event(),
                 stages=stages,
-                companions=(*pipeline.companions(symbols, warehouse, history, clock=_now_ms), reconciler),
+                companions=(
+                    *pipeline.companions(symbols, warehouse, history, clock=_now_ms),
+                    reconciler,
+                    attention,
+                ),
             )
 
     report = asyncio.run(run())

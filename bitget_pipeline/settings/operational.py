@@ -258,6 +258,38 @@ class Operational(BaseModel):
         ge=16,
         le=1_048_576,
     )
+    throughput_degraded: float = setting(
+        0.70,
+        "Health is degraded when less than this share arrives of what the symbols' own paces let expect.",
+        write="a fraction from 0 to 1, for example 0.7",
+        shown="0.7",
+        ge=0,
+        le=1,
+    )
+    throughput_critical: float = setting(
+        0.50,
+        "Health is critical when less than this share arrives.",
+        write="a fraction from 0 to 1, for example 0.5, below the one for degraded",
+        shown="0.5",
+        ge=0,
+        le=1,
+    )
+    errors_degraded: float = setting(
+        0.10,
+        "Health is degraded when more than this share of the frames makes no sense.",
+        write="a fraction from 0 to 1, for example 0.1",
+        shown="0.1",
+        ge=0,
+        le=1,
+    )
+    errors_critical: float = setting(
+        0.25,
+        "Health is critical when more than this share of the frames makes no sense.",
+        write="a fraction from 0 to 1, for example 0.25, above the one for degraded",
+        shown="0.25",
+        ge=0,
+        le=1,
+    )
 
     remediation: Mode = setting(
         Mode.ON,
@@ -334,6 +366,20 @@ class Operational(BaseModel):
             if resolution not in LIVE_RESOLUTIONS:
                 raise ValueError(f"candles of {resolution} are not built from live trades")
         return value
+
+    @model_validator(mode="after")
+    def _lines_in_order(self) -> Self:
+        if self.throughput_critical >= self.throughput_degraded:
+            raise ValueError(
+                f"BITGET_PIPELINE_THROUGHPUT_CRITICAL is {self.throughput_critical:g}, not below "
+                f"BITGET_PIPELINE_THROUGHPUT_DEGRADED ({self.throughput_degraded:g}) — less is worse here"
+            )
+        if self.errors_critical <= self.errors_degraded:
+            raise ValueError(
+                f"BITGET_PIPELINE_ERRORS_CRITICAL is {self.errors_critical:g}, not above "
+                f"BITGET_PIPELINE_ERRORS_DEGRADED ({self.errors_degraded:g}) — more is worse here"
+            )
+        return self
 
     @model_validator(mode="after")
     def _within_the_tier(self) -> Self:

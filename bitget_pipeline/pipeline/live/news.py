@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from ...errors import DiskFull, StoreUnavailable
 from ...feed.keeper import Keeper
+from ...market.instrument import Symbol
 from ...telemetry import get_logger
 from .companion import Companion
 from .intake import Intake
@@ -91,9 +92,12 @@ class Herald:
 
     async def publish_once(self) -> None:
         """Tell it now."""
-        run = self._run
-        await run.stores.control.publish(self._overall(), run.state.published())
+        await self._run.stores.control.publish(*self.told())
         await self._tell_set_aside()
+
+    def told(self) -> tuple[dict[str, Any], dict[Symbol, dict[str, Any]]]:
+        """What is published: of the whole, and of each symbol."""
+        return self._overall(), self._run.state.published()
 
     async def _tell_set_aside(self) -> None:
         """Frames that made no sense go where a person can look at them."""

@@ -199,6 +199,8 @@ class _LiveRun:
             self.clock,
             self._again,
             lambda symbol: self.state.stored_through(symbol, now_ms=self.clock()),
+            state=self.state,
+            told=self._herald.told,
         )
         if self._hands is not None:
             self._hands.take_hold(self, self._writers, keepers=lambda: self.keepers)

@@ -15,14 +15,24 @@ def batch(received_ms, trades=1, snapshot=False):
 
 def arrivals(state, *, start_ms, every_ms, count, trades=1):
     for n in range(count):
+        state.clock.now = (start_ms + n * every_ms) / 1000
         state.note_appended([batch(start_ms + n * every_ms, trades)])
     return start_ms + count * every_ms
 
 
+class Clock:
+    """A steady clock, in seconds."""
+
+    now = 0.0
+
+
 @pytest.fixture
 def state():
-    """A run that collects one symbol."""
-    return LiveState([BTC])
+    """A run that collects one symbol, with a steady clock of its own."""
+    clock = Clock()
+    made = LiveState([BTC], steady=lambda: clock.now)
+    made.clock = clock
+    return made
 
 
 def test_snapshot_teaches_no_rate_and_no_pace(state):
@@ -54,9 +64,38 @@ def test_silence_does_not_talk_itself_into_being_usual(state):
 def test_symbol_that_goes_quiet_gets_the_slower_pace_and_keeps_it_through_a_burst(state):
     """Of a fast and a slow average the slower one counts, so a burst does not make the calm after it look like a fault."""
     end = arrivals(state, start_ms=1_000, every_ms=10_000, count=100)
-    arrivals(state, start_ms=end, every_ms=100, count=50)
+    arrivals(state, start_ms=end, every_ms=100, count=300)
 
     assert state.of(BTC).pace < 0.2
+
+
+def test_what_comes_within_a_second_is_one_arrival(state):
+    """Ten frames of one cluster say no more of how often something comes than one."""
+    arrivals(state, start_ms=1_000, every_ms=100, count=600)
+
+    assert state.of(BTC).pace == pytest.approx(1.0, rel=0.1)
+
+
+def test_clock_on_the_wall_that_jumps_makes_nobody_silent(state):
+    """The wall clock leaps an hour ahead between two trades: the steady one says that a second went by."""
+    arrivals(state, start_ms=1_000, every_ms=1_000, count=60)
+    state.clock.now += 1.0
+    state.note_appended([batch(3_700_000)])
+
+    said = state.published()[BTC]
+    assert (said["silent_for"], said["within"]) == (0.0, 30.0)
+    assert state.of(BTC).pace == pytest.approx(1.0)
+
+
+def test_nobody_was_silent_while_this_process_stood_still(state):
+    """The machine slept for eight hours: silence counts from its end, and the pace is what it was."""
+    arrivals(state, start_ms=1_000, every_ms=1_000, count=60)
+    state.clock.now += 8 * 3600
+    state.stood_still()
+    assert state.published()[BTC]["silent_for"] == 0.0
+
+    state.note_appended([batch(8 * 3_600_000 + 61_000)])
+    assert state.of(BTC).pace == pytest.approx(1.0)
 
 
 def test_pace_is_unknown_until_something_was_seen(state):
