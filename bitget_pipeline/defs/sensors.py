@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-from ..errors import PipelineError
+from ..errors import PipelineError, StoreUnavailable
 from ..guard.supervisor import (
     AskToStop,
     DeclareDead,
@@ -52,6 +52,7 @@ from .jobs import (
     live,
 )
 from .live import SHARD
+from .remedies import held_back, look_from_outside, tell_from_outside
 from .resources import PipelineResource
 
 IN_FLIGHT = [
@@ -120,6 +121,8 @@ def _history_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
         )
         if waiting >= MOST_RUNS_WAITING:
             return dg.SkipReason(f"{waiting} runs are on their way")
+        if why := held_back(pipeline):
+            return dg.SkipReason(why)
         closed_for = pipeline.budget()[1]
         if closed_for > 0:
             return dg.SkipReason(f"the exchange asked for silence, for {closed_for:.0f} more seconds")
@@ -172,6 +175,8 @@ def _archive_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
         )
         if waiting:
             return dg.SkipReason(f"{waiting} runs are on their way")
+        if why := held_back(pipeline):
+            return dg.SkipReason(why)
         closed_for = pipeline.budget()[1]
         if closed_for > 0:
             return dg.SkipReason(f"the exchange asked for silence, for {closed_for:.0f} more seconds")
@@ -289,10 +294,17 @@ def live_supervisor(
     instance = context.instance
     with pipeline.warehouse() as warehouse:
         symbols = [member.symbol for member in warehouse.current_universe()]
+        tell_from_outside(pipeline, warehouse)
     wanted = pipeline.live_generation(symbols) if symbols else None
     records = instance.get_run_records(dg.RunsFilter(job_name=live.name, statuses=IN_FLIGHT))
     with pipeline.overview(SHARD) as overview:
-        lease = overview.lease()
+        try:
+            lease = overview.lease()
+        except StoreUnavailable as error:
+            look_from_outside(pipeline, None, str(error))
+            raise
+        for said in look_from_outside(pipeline, overview):
+            context.log.warning(said)
         asked = overview.stop_request()
         runs = [_live_run(record) for record in records]
         ours = asked is not None and any(run.run_id == asked.run_id for run in runs)

@@ -118,6 +118,9 @@ RULES: tuple[Rule, ...] = (
 )  # fmt: skip
 """In the order in which they are asked."""
 
+FROM_OUTSIDE = frozenset({"mute_run", "redis_away"})
+"""Rules about what the live run cannot see of itself: the sensor that supervises it goes through these."""
+
 CHANGEABLE = ("hold", "gone", "cool_down", "per_hour", "effect_within", "tries")
 """What the setting `remedies` may change of a rule, beside `off`."""
 WHOLE = ("per_hour", "tries")
