@@ -56,17 +56,19 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                 members = await asyncio.to_thread(warehouse.current_universe)
                 symbols = tuple(member.symbol for member in members)
                 require_universe(symbols)
-            generation = config.generation or pipeline.live_generation(symbols)
+            settings = pipeline.operational()
+            generation = config.generation or pipeline.live_generation(symbols, settings)
             context.log.info(f"live run of generation {generation}: {len(symbols)} symbols")
             plan = LivePlan(
                 symbols=symbols,
                 source=pipeline.source,
                 run_id=context.run.run_id,
                 generation=generation,
+                fixed=settings.fixed_for_a_live_run,
                 socket=pipeline.socket_address(),
-                shard_rules=pipeline.shard_rules(),
+                shard_rules=pipeline.shard_rules(settings),
                 flush_rules=pipeline.flush_rules(),
-                repair_share=pipeline.operational().request_share / 2,
+                repair_share=settings.request_share / 2,
             )
             steps = await asyncio.to_thread(size_steps, warehouse, symbols)
             looked_at = await asyncio.to_thread(opened.enter_context, pipeline.warehouse(answer_within=LOOK_WITHIN))

@@ -267,9 +267,8 @@ class PipelineResource(dg.ConfigurableResource):
         url = exchange_address(place).ws_url
         return SocketAddress(url, proxy=proxy, tls=ssl_context(place) if url.startswith("wss:") else None)
 
-    def shard_rules(self) -> ShardRules:
+    def shard_rules(self, settings: Operational) -> ShardRules:
         """How much one connection carries."""
-        settings = self.operational()
         return ShardRules(max_channels=settings.max_channels, max_symbols=settings.symbols_per_connection)
 
     def flush_rules(self) -> FlushRules:
@@ -281,7 +280,7 @@ class PipelineResource(dg.ConfigurableResource):
             resolutions=settings.live_resolutions,
         )
 
-    def live_generation(self, symbols: Iterable[Symbol]) -> str:
-        """A short name for the settings together with the selection: when it changes, the live run is replaced."""
-        content = [self.operational().generation, *sorted(map(str, symbols))]
+    def live_generation(self, symbols: Iterable[Symbol], settings: Operational) -> str:
+        """A short name for the settings together with the selection: when it changes, the live run changes."""
+        content = [settings.generation, *sorted(map(str, symbols))]
         return sha256("\n".join(content).encode()).hexdigest()[:12]

@@ -14,6 +14,7 @@ import dagster as dg
 
 from ..errors import PipelineError, StoreUnavailable
 from ..guard.supervisor import (
+    AskToChange,
     AskToStop,
     DeclareDead,
     Launch,
@@ -28,9 +29,10 @@ from ..guard.vitals import Status
 from ..market.instrument import Market
 from ..pipeline.history.rectangles import Rectangle
 from ..pipeline.watch.health import Health
+from ..storage.control import ChangeRequest, Published
 from ..storage.warehouse import Warehouse
 from .alerts import notice_health
-from .health import Event, budget_events, events, look
+from .health import Event, budget_events, events, look, note_requests
 from .history_launcher import (
     KEYS_PER_DERIVATION,
     ArchiveRange,
@@ -283,8 +285,8 @@ def _launched_lately(cursor: str | None, now: datetime) -> dict[str, float]:
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "Keeps exactly one live run alive: launches it, replaces it when selection or settings change, and notices a run that "
-        "Dagster believes in but whose worker is gone, by its lease in Redis."
+        "Keeps exactly one live run alive: launches it, lets it take another selection while it goes on, replaces it when other "
+        "settings change, and notices a run that Dagster believes in but whose worker is gone, by its lease in Redis."
     ),
 )
 def live_supervisor(
@@ -295,7 +297,8 @@ def live_supervisor(
     with pipeline.warehouse() as warehouse:
         symbols = [member.symbol for member in warehouse.current_universe()]
         tell_from_outside(pipeline, warehouse)
-    wanted = pipeline.live_generation(symbols) if symbols else None
+    settings = pipeline.operational()
+    wanted = pipeline.live_generation(symbols, settings) if symbols else None
     records = instance.get_run_records(dg.RunsFilter(job_name=live.name, statuses=IN_FLIGHT))
     with pipeline.overview(SHARD) as overview:
         try:
@@ -305,14 +308,21 @@ def live_supervisor(
             raise
         for said in look_from_outside(pipeline, overview):
             context.log.warning(said)
-        asked = overview.stop_request()
-        runs = [_live_run(record) for record in records]
+        asked, change = overview.stop_request(), overview.change_request()
+        published = overview.published()
+        runs = [_live_run(record, published) for record in records]
+        adopt(instance, runs, records)
         ours = asked is not None and any(run.run_id == asked.run_id for run in runs)
+        changing = (
+            change is not None and any(run.run_id == change.run_id for run in runs) and change.generation == wanted
+        )
         verdict = supervise(
             runs=runs,
             lease_owner=lease.owner if lease else None,
             lease_age=lease.age if lease else None,
             wanted=wanted,
+            wanted_fixed=settings.fixed_for_a_live_run,
+            change_asked=change.age if change and changing else None,
             stop_asked=asked.age if asked and ours else None,
             failures=_recent_failures(instance),
         )
@@ -322,6 +332,12 @@ def live_supervisor(
             overview.break_lease(verdict.run_id)
             assert wanted is not None
             verdict = Launch(wanted, f"run {verdict.run_id[:8]} is dead: {verdict.because}")
+        elif isinstance(verdict, AskToChange):
+            rules = pipeline.shard_rules(settings)
+            overview.ask_to_change(
+                ChangeRequest(verdict.run_id, verdict.generation, tuple(symbols), rules.max_channels, rules.max_symbols)
+            )
+            verdict = Wait(f"run {verdict.run_id[:8]} is asked to change: {verdict.because}")
         elif isinstance(verdict, AskToStop):
             overview.ask_to_stop(verdict.run_id, verdict.because)
             verdict = Wait(f"run {verdict.run_id[:8]} is asked to stop: {verdict.because}")
@@ -345,15 +361,23 @@ STATES = {
 }
 
 
-def _live_run(record: dg.RunRecord) -> LiveRun:
+def _live_run(record: dg.RunRecord, published: Published | None) -> LiveRun:
+    """By its own words, as soon as it has any; by Dagster's before."""
     run = record.dagster_run
     age = time.time() - record.start_time if record.start_time else 0.0
-    return LiveRun(
-        run_id=run.run_id,
-        state=STATES.get(run.status, RunState.WAITING),
-        age=age,
-        generation=run.tags.get(LIVE_GENERATION, ""),
-    )
+    state = STATES.get(run.status, RunState.WAITING)
+    said = published.overall if published is not None and published.overall.get("run_id") == run.run_id else None
+    if said is None:
+        return LiveRun(run.run_id, state, age, run.tags.get(LIVE_GENERATION, ""))
+    changing = (said.get("reconfiguration") or {}).get("changing") or {}
+    return LiveRun(run.run_id, state, age, said["generation"], said.get("fixed", ""), changing.get("generation", ""))
+
+
+def adopt(instance: dg.DagsterInstance, runs: Sequence[LiveRun], records: Sequence[dg.RunRecord]) -> None:
+    """Let Dagster show the generation that a run has become."""
+    for run, record in zip(runs, records, strict=True):
+        if record.dagster_run.tags.get(LIVE_GENERATION) != run.generation:
+            instance.add_run_tags(run.run_id, {LIVE_GENERATION: run.generation})
 
 
 def _recent_failures(instance: dg.DagsterInstance) -> list[float]:
@@ -395,4 +419,5 @@ def health(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> d
     with suppress(PipelineError):
         used, closed_for = pipeline.budget()
         told = budget_events(used, closed_for, pipeline.operational().markets)
+        note_requests(pipeline, used, closed_for)
     return dg.SensorResult(asset_events=[*events(seen), *told])

@@ -42,6 +42,16 @@ LIVE = (Resolution.M1, Resolution.M5, Resolution.M15, Resolution.H1)
 LIVE_RESOLUTIONS = frozenset({Resolution.S1, Resolution.S5, Resolution.S15, *LIVE})
 
 
+IN_A_RUNNING_RUN = frozenset(
+    {
+        *("tier", "markets", "symbols_per_market", "min_volume_24h", "hysteresis", "pinned"),  # which symbols: selected
+        *("symbols_per_connection", "max_channels"),
+        *("history_days", "history_targets", "grid_start", "historical_rps", "backfill_concurrency", "stand_ins"),
+    }
+)
+"""What the live run takes while it goes on, and what does not concern it. Any other setting is read at its start."""
+
+
 class Tier(StrEnum):
     """What we may use: public data without a key, or more with credentials."""
 
@@ -418,7 +428,16 @@ class Operational(BaseModel):
     @cached_property
     def generation(self) -> str:
         """A short name for exactly this content: equal settings have equal generations, in every process."""
-        content = self.model_dump(mode="json", exclude={"generation"})
+        return self._named(excluding=frozenset())
+
+    @computed_field  # type: ignore[prop-decorator]
+    @cached_property
+    def fixed_for_a_live_run(self) -> str:
+        """A short name for what a live run reads at its start alone: another one has to follow when it changes."""
+        return self._named(excluding=IN_A_RUNNING_RUN)
+
+    def _named(self, *, excluding: frozenset[str]) -> str:
+        content = self.model_dump(mode="json", exclude={"generation", "fixed_for_a_live_run", *excluding})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

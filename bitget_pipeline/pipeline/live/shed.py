@@ -158,6 +158,10 @@ class Shedder:
         self._owed: list[tuple[str, Interval, str]] = []  # what the ledger does not have yet
         intake.on_full = self._everything
 
+    def selected(self, symbols: Sequence[Symbol]) -> None:
+        """These are collected from now on."""
+        self._symbols = tuple(symbols)
+
     def give_up(self, why: str) -> str:
         """Stop collecting the least important channel that is left, until `release`; its name, empty when none is left."""
         step = self._shedding.give_up(now=time.monotonic())
