@@ -17,7 +17,9 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, computed_field, field_validator, model_validator
 
-from ..errors import UnknownInstrument
+from ..errors import SettingsInvalid, UnknownInstrument
+from ..guard.remedy_rules import Mode
+from ..guard.remedy_table import RULES, changed, parse_changes
 from ..market.candle import Resolution
 from ..market.instrument import Market, Symbol
 from ..market.retention import FOR_EVER, LONGEST, Retention, days_kept
@@ -347,6 +349,20 @@ class Operational(BaseModel):
         ge=0,
         le=LONGEST,
     )
+    remediation: Mode = setting(
+        Mode.ON,
+        "Whether the pipeline helps itself by the table of rules below: on, dry_run (it only says what it would do) or off.",
+        write="on, dry_run or off",
+        shown="on",
+    )
+    remedies: dict[str, dict[str, float | bool]] = setting(
+        {},
+        "Other figures for rules of remediation, or rules that are off: `rule.figure=value` separated by commas, or in the "
+        "settings file a table for each rule, `[remedies.backlog]`. Figures: hold, gone, cool_down, effect_within (seconds), "
+        "per_hour, tries, off.",
+        write="for example silent_subscription.hold=60,backlog.off=true",
+        shown="none",
+    )
 
     @field_validator("markets", "live_resolutions", mode="before")
     @classmethod
@@ -364,6 +380,23 @@ class Operational(BaseModel):
         for market in value:
             if market not in STOOD_IN_FOR:
                 raise ValueError(f"nobody stands in for {market}")
+        return value
+
+    @field_validator("remedies", mode="before")
+    @classmethod
+    def _changes(cls, value: object) -> object:
+        try:
+            return parse_changes(value) if isinstance(value, str) else value
+        except SettingsInvalid as error:
+            raise ValueError(error.what) from None
+
+    @field_validator("remedies")
+    @classmethod
+    def _no_contradiction(cls, value: dict[str, dict[str, float | bool]]) -> dict[str, dict[str, float | bool]]:
+        try:
+            changed(RULES, value)
+        except SettingsInvalid as error:
+            raise ValueError(error.what) from None
         return value
 
     @field_validator("pinned", mode="before")
@@ -501,6 +534,9 @@ def load_operational(
     reading.refuse_unknown_keys(
         in_file, known_keys(), {"tier": "BITGET_API_KEY, BITGET_SECRET_KEY and BITGET_PASSPHRASE"}
     )
+    if "remedies" in in_file and boot.settings_file:
+        rules = {rule.name for rule in RULES}
+        reading.refuse_unknown_names(in_file["remedies"], "remedies", rules, boot.settings_file, what="rule")
     given = {**in_file, **reading.from_environment(Operational, environ)}
     given.pop("tier", None)  # it follows from the credentials
     tier = Tier.CREDENTIALED if _has_key_now(boot, with_stored_key) else Tier.PUBLIC
