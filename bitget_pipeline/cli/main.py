@@ -32,6 +32,7 @@ COMMANDS = {
     "flusher": "flush",
     "quarantine": "quarantine",
     "alerts": "alerts",
+    "metrics": "metrics",
     "settings": "settings",
     "credentials": "credentials",
     "exchange": "servers",
