@@ -110,7 +110,7 @@ GROUPS: tuple[Group, ...] = (
             Spec("live_trades_spilled_total", "trades that went by way of the local disk"),
             Spec("live_frames_set_aside_total", "frames that made no sense"),
             Spec("live_reconnects_total", "connections that ended without being planned to"),
-            Spec("live_lag_seconds", "from a trade's arrival to its row, over the last batches", ("quantile",)),
+            Spec("live_lag_seconds", "within which this share of the last trades came from arrival to row", ("share",)),
             Spec("live_trades_waiting", "trades received and not yet in Redis"),
             Spec("live_spill_bytes", "trades that wait on the local disk"),
             Spec("live_disk_free_ratio", "free part of the disk with the home folder"),
@@ -118,11 +118,11 @@ GROUPS: tuple[Group, ...] = (
             Spec("live_gaps_open", "breaks in the trades that are not repaired"),
             Spec("live_repair_remaining_seconds", "until no break is open, at the pace so far"),
             Spec(
-                "live_reconciled_minutes_total",
-                "closed minutes beside the exchange's own, by how they stand",
+                "live_reconciled_bars_total",
+                "bars of a minute beside the exchange's own, by how they stand",
                 ("state",),
             ),
-            Spec("live_reconcile_waiting_minutes", "minutes that differ and are being looked into"),
+            Spec("live_reconcile_waiting_bars", "bars that differ and are being looked into"),
             Spec(
                 "companion_rows_stored_total",
                 "rows of order books, tickers and the like in ClickHouse",

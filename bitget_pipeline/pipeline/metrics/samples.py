@@ -161,15 +161,15 @@ def _of_the_run(families: Families, published: Published) -> None:
     families.put("live_trouble", bool(said.get("trouble")))
     for metric, name in _PLAIN.items():
         families.put(metric, said.get(name))
-    for quantile, name in (("0.5", "lag_p50_ms"), ("0.99", "lag_p99_ms")):
+    for share, name in (("0.5", "lag_p50_ms"), ("0.99", "lag_p99_ms")):
         lag = said.get(name)
-        families.put("live_lag_seconds", None if lag is None else lag / 1000, quantile)
+        families.put("live_lag_seconds", None if lag is None else lag / 1000, share)
     for channel in said.get("shed") or ():
         families.put("live_shed", 1, str(channel))
     reconcile = said.get("reconcile") or {}
     for state in RECONCILED:
-        families.put("live_reconciled_minutes_total", reconcile.get(state), state)
-    families.put("live_reconcile_waiting_minutes", reconcile.get("waiting"))
+        families.put("live_reconciled_bars_total", reconcile.get(state), state)
+    families.put("live_reconcile_waiting_bars", reconcile.get("waiting"))
 
 
 def _of_companions(families: Families, overall: Mapping[str, Any]) -> None:

@@ -126,7 +126,7 @@ def test_what_the_run_publishes_is_shown_in_base_units() -> None:
     assert got["budget_requests_refused_total", "spot.candles"] == 2
     assert got["stream_oldest_age_seconds",] == 1.25
     assert got["companion_rows_stored_total", "order_books"] == 50
-    assert got["live_reconciled_minutes_total", "matched"] == 9
+    assert got["live_reconciled_bars_total", "matched"] == 9
     assert (got["health", "degraded"], got["health", "healthy"]) == (1, 0)
     assert (got["failover_state", "spot", "substituted"], got["failover_state", "spot", "ours"]) == (1, 0)
     assert got["failover_state", "coinm", "none"] == 1
