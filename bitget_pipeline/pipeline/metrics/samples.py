@@ -147,7 +147,6 @@ _PLAIN = {
     "live_trades_waiting": "waiting",
     "live_spill_bytes": "spill_bytes",
     "live_disk_free_ratio": "disk_free",
-    "live_gaps_open": "gaps_open",
     "live_repair_remaining_seconds": "repair_seconds_left",
 }
 """Figures that the run publishes as they are, by the metric that shows them."""
@@ -161,6 +160,10 @@ def _of_the_run(families: Families, published: Published) -> None:
     families.put("live_trouble", bool(said.get("trouble")))
     for metric, name in _PLAIN.items():
         families.put(metric, said.get(name))
+    open_now = sum(
+        bool(one.get("gap")) for one in published.symbols.values()
+    )  # repairs say nothing before the first break
+    families.put("live_gaps_open", said.get("gaps_open", open_now))
     for share, name in (("0.5", "lag_p50_ms"), ("0.99", "lag_p99_ms")):
         lag = said.get(name)
         families.put("live_lag_seconds", None if lag is None else lag / 1000, share)
