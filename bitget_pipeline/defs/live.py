@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 import dagster as dg
 
 from ..pipeline.beside.reconcile import Reconciler, size_steps
+from ..pipeline.live.hands import Hands
 from ..pipeline.live.run import LivePlan, LiveReport, run_live
 from ..pipeline.live.stages import Stage, Stages, require_schema, require_universe, until_it_answers
 from ..pipeline.watch.probe import time_prober
@@ -72,6 +73,10 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
             steps = await asyncio.to_thread(size_steps, warehouse, symbols)
             looked_at = await asyncio.to_thread(opened.enter_context, pipeline.warehouse(answer_within=LOOK_WITHIN))
             attention = pipeline.attention(looked_at, history, time_prober(history.client), SHARD)
+            hands = Hands()
+            attention.listeners.append(
+                pipeline.remediation(hands, warehouse, history, run_id=context.run.run_id, clock=_now_ms, shard=SHARD)
+            )
             reconciler = Reconciler(stores, history.client.exchange, steps=steps)
             return await run_live(
                 plan,
@@ -85,6 +90,7 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                     reconciler,
                     attention,
                 ),
+                hands=hands,
             )
 
     report = asyncio.run(run())

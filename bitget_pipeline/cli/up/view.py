@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..facts import Facts, Gatherer
+from .remedies import remedies_line
 from .supervisor import Happened
 
 EVERY = 2.0  # seconds between two looks
@@ -103,6 +104,8 @@ def rows(facts: Facts, trades_per_second: float | None) -> list[tuple[str, str]]
         ("lease", f"{lease['owner']}, renewed {lease['age']:.1f} s ago" if lease else "nobody holds it"),
         ("health", ": ".join(filter(None, [facts.health or "unknown", "; ".join(facts.health_reasons[:2])]))),
     ]
+    if "mode" in facts.remediation:
+        shown.insert(-1, ("remedies", remedies_line(facts.remediation)))
     if facts.starting is not None:
         shown.insert(-2, ("live start", _start(facts.starting)))
     if facts.set_aside:
