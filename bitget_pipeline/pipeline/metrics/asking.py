@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 import redis
 from prometheus_client.core import Metric
 
-from ...storage.overview import Overview, budget_use
+from ...storage.overview import Overview
 from ...storage.warehouse import Warehouse
-from ..watch.health import Facts, judge
+from ..watch.health import Facts, ask_redis, judge
 from .samples import InClickHouse, InRedis, of_clickhouse, of_redis
 
 LEDGER_EVERY = 60.0
@@ -42,12 +42,9 @@ _SCORECARD = (
 
 def redis_families(client: redis.Redis, prefix: str, shard: str) -> Sequence[Metric]:
     """What the live run published, the lease, what waits, the request budget; and the verdict on it."""
-    overview = Overview(client, prefix, shard)
-    lease, published, backlog = overview.lease(), overview.published(), overview.backlog()
-    budget, closed_for = budget_use(client, prefix)
+    facts = Facts(**ask_redis(Overview(client, prefix, shard)))
     now_ms = time.time_ns() // 1_000_000
-    seen = judge(Facts(lease, published, backlog), now_ms=now_ms)
-    return of_redis(InRedis(lease, published, backlog, budget, closed_for, seen.status), now_ms=now_ms)
+    return of_redis(InRedis.of(facts, judge(facts, now_ms=now_ms)), now_ms=now_ms)
 
 
 class WarehouseQuestions:

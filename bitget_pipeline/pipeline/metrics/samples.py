@@ -9,23 +9,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from ...guard.vitals import Status
+from ...guard.vitals import WORST_FIRST, Status, Vital, worst
 from ...storage.budget import EndpointUse
 from ...storage.control import Published
 from ...storage.lease import LeaseState
 from ...storage.overview import Backlog
 from ..watch.failover import State
+from ..watch.health import Facts, Health
 from .names import SPECS, Kind
 
 MOST_SYMBOLS = 1000
 MOST_CONNECTIONS = 200
 MOST_VITALS = 100
 
-WORST_FIRST = (Status.CRITICAL, Status.DEGRADED, Status.UNKNOWN, Status.HEALTHY)
 NO_FAILOVER = "none"
 SUBSCRIPTIONS = ("live", "asked", "silent", "refused")
 RECONCILED = ("matched", "repaired", "open_differs", "unexplained")
@@ -61,14 +61,23 @@ class Families:
 
 @dataclass(frozen=True, slots=True)
 class InRedis:
-    """What Redis knows; None where nobody said anything. `health` is the verdict on it."""
+    """What Redis knows; None where nobody said anything. `health` is the verdict on it, `vitals` its parts."""
 
     lease: LeaseState | None
     published: Published | None
-    backlog: Backlog
+    backlog: Backlog | None
     budget: Sequence[EndpointUse]
     closed_for: float
     health: Status
+    vitals: Sequence[Vital] = ()
+
+    @classmethod
+    def of(cls, facts: Facts, seen: Health) -> Self:
+        """What was asked, and what is thought of it."""
+        state = facts.redis
+        budget = state.budget if state is not None else ()
+        closed_for = state.closed_for if state is not None else 0.0
+        return cls(facts.lease, facts.published, facts.backlog, budget, closed_for, seen.status, seen.vitals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +99,20 @@ def of_redis(found: InRedis, *, now_ms: int) -> list[Metric]:
     """Health, live run, symbols, connections, backlog and budget; `now_ms` is market time."""
     families = Families()
     families.one_of("health", [status.value for status in WORST_FIRST], found.health.value)
+    _of_vitals(families, found.vitals)
     _of_the_lease(families, found.lease)
     if found.published is not None:
         overall = found.published.overall
-        _of_vitals(families, overall.get("vitals") or ())
         _of_failover(families, overall.get("failover") or {})
         _of_the_run(families, found.published)
         _of_companions(families, overall)
         _of_symbols(families, found.published, now_ms=now_ms)
         _of_connections(families, overall.get("connections") or {})
         families.put("stream_capacity_entries", overall.get("stream_capacity"))
-    families.put("stream_entries", found.backlog.entries)
-    families.put("stream_pending_entries", found.backlog.pending)
-    families.put("stream_oldest_age_seconds", found.backlog.oldest_age)
+    if found.backlog is not None:
+        families.put("stream_entries", found.backlog.entries)
+        families.put("stream_pending_entries", found.backlog.pending)
+        families.put("stream_oldest_age_seconds", found.backlog.oldest_age)
     for use in found.budget:
         families.put("budget_requests_granted_total", use.granted, use.endpoint)
         families.put("budget_requests_refused_total", use.penalties, use.endpoint)
@@ -119,14 +129,13 @@ def _of_the_lease(families: Families, lease: LeaseState | None) -> None:
         families.put("live_lease_fence", lease.fence)
 
 
-def _of_vitals(families: Families, vitals: Iterable[Mapping[str, Any]]) -> None:
-    by_name: dict[str, list[str]] = defaultdict(list)
+def _of_vitals(families: Families, vitals: Iterable[Vital]) -> None:
+    by_name: dict[str, list[Vital]] = defaultdict(list)
     for vital in vitals:
-        by_name[str(vital["name"])].append(str(vital["status"]))
-    for name, statuses in sorted(by_name.items())[:MOST_VITALS]:
-        worst = next((status.value for status in WORST_FIRST if status in statuses), Status.UNKNOWN.value)
-        families.one_of("vital", [status.value for status in WORST_FIRST], worst, name)
-        families.put("vital_subjects", sum(status != Status.HEALTHY for status in statuses), name)
+        by_name[vital.name].append(vital)
+    for name, its in sorted(by_name.items())[:MOST_VITALS]:
+        families.one_of("vital", [status.value for status in WORST_FIRST], worst(its).value, name)
+        families.put("vital_subjects", sum(one.status is not Status.HEALTHY for one in its), name)
 
 
 def _of_failover(families: Families, failover: Mapping[str, Any]) -> None:

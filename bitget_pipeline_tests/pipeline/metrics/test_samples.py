@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from bitget_pipeline.guard.vitals import Status
+from bitget_pipeline.guard.vitals import Status, Vital
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.pipeline.metrics.names import GROUPS, PREFIX, SPECS, as_markdown
 from bitget_pipeline.pipeline.metrics.samples import (
@@ -67,12 +67,12 @@ OVERALL = {
     "order_books": {"stored": 50, "waiting": 2, "dropped": 0, "trouble": ""},
     "reconcile": {"minutes": 10, "matched": 9, "repaired": 1, "unexplained": 0, "waiting": 2},
     "failover": {"spot": {"state": "substituted"}, "coinm": {"state": "none", "reason": "nobody trades it"}},
-    "vitals": [
-        {"name": "subscription.silence", "status": "degraded", "reason": "…", "subject": "spot/BTCUSDT"},
-        {"name": "subscription.silence", "status": "healthy", "reason": "", "subject": "spot/ETHUSDT"},
-        {"name": "disk.free", "status": "healthy", "reason": ""},
-    ],
 }
+VITALS = [
+    Vital("subscription.silence", Status.DEGRADED, subject="spot/BTCUSDT"),
+    Vital("subscription.silence", Status.HEALTHY, subject="spot/ETHUSDT"),
+    Vital("disk.free", Status.HEALTHY),
+]
 SAID = {
     "trades": 40,
     "stored_trades": 39,
@@ -88,7 +88,7 @@ def facts(published: Published | None) -> InRedis:
     """What Redis knows, with a lease and some use of the budget."""
     use = [EndpointUse("spot.candles", 1.0, 0.5, 3.0, 120, 2)]
     lease = LeaseState("run-1", 7, NOW_MS, 0.4, 11.6)
-    return InRedis(lease, published, Backlog(12, 4, 1.25), use, 0.0, Status.DEGRADED)
+    return InRedis(lease, published, Backlog(12, 4, 1.25), use, 0.0, Status.DEGRADED, VITALS)
 
 
 def samples(families: list[Metric]) -> dict[tuple[str, ...], float]:
