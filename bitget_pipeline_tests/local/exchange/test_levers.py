@@ -254,6 +254,42 @@ async def test_a_release_window(client: Client):
     assert await client.data("/api/v2/public/time")
 
 
+async def test_a_deaf_subscription_hears_again_when_it_is_begun_again(client: Client):
+    """The socket and its other subscriptions go on; a stubborn one needs another socket."""
+    async with client.socket() as socket:
+        await _flowing(socket, BTC, ETH)
+        for stubborn in (False, True):
+            assert client.exchange.fault("deaf", "spot:BTCUSDT:trade", stubborn=stubborn)["subscriptions"] == 1
+            deaf_from = len(socket.frames)
+            await socket.until(lambda frames, n=deaf_from: sum(_of("ETHUSDT", f) for f in frames[n:]) >= 3)
+            assert not any(_of("BTCUSDT", frame) for frame in socket.frames[deaf_from:])
+            await socket.send(
+                {"op": "unsubscribe", "args": [{"instType": "SPOT", "channel": "trade", "instId": "BTCUSDT"}]}
+            )
+            await socket.subscribe(BTC)
+            await socket.until(lambda frames, n=deaf_from: sum(_of("ETHUSDT", f) for f in frames[n:]) >= 9)
+            assert any(_of("BTCUSDT", frame) for frame in socket.frames[deaf_from:]) is not stubborn
+    async with client.socket() as socket:
+        await _flowing(socket, BTC)
+
+
+def _of(symbol: str, frame: Any) -> bool:
+    """Whether a frame carries data of a symbol."""
+    return isinstance(frame, dict) and "action" in frame and frame["arg"]["instId"] == symbol
+
+
+async def test_a_limit_that_falls_is_told_and_enforced(client: Client):
+    """Two a second instead of twenty on one path, and the header counts down from there."""
+    with client.exchange.faulty("lower_limit", f"{SPOT}/fills-history", per_second=2):
+        url = f"{client.exchange.rest_url}{SPOT}/fills-history"
+        left = []
+        for _ in range(3):
+            async with client.session.get(url, params={"symbol": "BTCUSDT", "limit": 1}) as response:
+                left.append((response.status, response.headers["x-mbx-used-remain-limit"]))
+        assert left == [(200, "1"), (200, "0"), (429, "0")]
+        assert await client.code(f"{SPOT}/fills", symbol="BTCUSDT") == (200, "00000")
+
+
 @pytest.mark.parametrize(
     ("text", "place", "covered"),
     [
