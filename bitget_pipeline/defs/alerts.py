@@ -12,10 +12,11 @@ from functools import cache
 import dagster as dg
 
 from ..errors import PipelineError
+from ..guard.vitals import Status
 from ..pipeline.incidents import Severity
 from ..pipeline.watch.alerting import Alerting
 from ..pipeline.watch.alerts import Alert, AlertRules
-from ..pipeline.watch.health import Health, Status
+from ..pipeline.watch.health import Health
 from ..settings.channels import alert_channels
 from ..storage.incident_rows import IncidentGroup
 from .jobs import live

@@ -10,8 +10,9 @@ from typing import Any
 
 import dagster as dg
 
+from ..guard.vitals import Status
 from ..market.instrument import Market
-from ..pipeline.watch.health import Health, Status, record_health, watch
+from ..pipeline.watch.health import Health, record_health, watch
 from ..storage.budget import EndpointUse
 from .live import SHARD
 from .metadata import as_table

@@ -24,9 +24,10 @@ from ..guard.supervisor import (
     latest_series,
     supervise,
 )
+from ..guard.vitals import Status
 from ..market.instrument import Market
 from ..pipeline.history.rectangles import Rectangle
-from ..pipeline.watch.health import Health, Status
+from ..pipeline.watch.health import Health
 from ..storage.warehouse import Warehouse
 from .alerts import notice_health
 from .health import Event, budget_events, events, look

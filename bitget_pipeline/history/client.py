@@ -134,6 +134,15 @@ class VenueClient:
                 return await self._once(request, read, priority=priority, tally=tally, bulk=bulk, tries=attempt.num)
         raise AssertionError("retrying ends with an answer or an error")
 
+    async def fetch_once(self, request: Request, read: Callable[[int, bytes], Answer]) -> Answer:
+        """
+        Send it once, whatever the breaker says: for a probe, which is there to find out. Its part of the budget has been taken.
+        Raises as `fetch` does.
+        """
+        if self._blocked is not None:
+            raise self._blocked
+        return await self._asked(request, read, tries=1)
+
     async def _once(
         self,
         request: Request,
@@ -154,6 +163,13 @@ class VenueClient:
             )
         await allowed(self.budget, request.endpoint, request.per_second, priority)
         tally.requests += 1
+        return await self._asked(request, read, bulk=bulk, tries=tries)
+
+    async def _asked(
+        self, request: Request, read: Callable[[int, bytes], Answer], *, tries: int, bulk: bool = False
+    ) -> Answer:
+        """Send it and read the answer; breaker and budget hear of the outcome."""
+        breaker = self.breakers.setdefault(request.endpoint, Breaker())
         headers: dict[str, str] = {}
         try:
             status, headers, body = await self._send(request, bulk=bulk)

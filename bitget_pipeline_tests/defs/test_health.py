@@ -7,7 +7,8 @@ from typing import Any
 import dagster as dg
 
 from bitget_pipeline.defs.health import events
-from bitget_pipeline.pipeline.watch.health import Health, Status
+from bitget_pipeline.guard.vitals import Status
+from bitget_pipeline.pipeline.watch.health import Health
 
 
 def test_the_connections_of_the_live_run_are_observed():

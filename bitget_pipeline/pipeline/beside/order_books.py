@@ -139,6 +139,10 @@ class OrderBooks:
                 continue
             held.doubt()
 
+    def selected(self, symbols: Sequence[Symbol]) -> None:
+        """Follow the books of these from now on; what is known of the others is forgotten."""
+        self._held = {symbol: self._held.get(symbol) or HeldBook(followed=self._depth is None) for symbol in symbols}
+
     # ------------------------------------------------------------ what is written
 
     async def run(self, writing: Writing, symbols: Sequence[Symbol]) -> None:

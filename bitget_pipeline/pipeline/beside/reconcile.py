@@ -98,6 +98,8 @@ class Reconciler:
         self._next: dict[Symbol, int] = {}
         self._since: dict[Symbol, int] = {}
         self._page_due: dict[Symbol, float] = {}
+        self._leaving: dict[Symbol, int] = {}  # not selected any more: until when it was
+        self._selected: tuple[Symbol, ...] = ()  # other than those that `run` is given, once there are
         self._hours: set[int] = set()
         self._suspects: dict[tuple[Symbol, int], Suspect] = {}
         self._writing: Writing | None = None
@@ -120,9 +122,27 @@ class Reconciler:
             if item.channel is Channel.CANDLE_1M and (kept := self._bars.get(item.symbol)):
                 del kept[max(kept)]
 
+    def selected(self, symbols: Sequence[Symbol]) -> None:
+        """
+        Compare the minutes of these from now on, of one that joins from its first whole minute; of one that left those that
+        were over.
+        """
+        self._selected = tuple(symbols)
+        if self._writing is None:  # `run` begins with them
+            return
+        now, under_way = time.monotonic(), self._writing.clock() // MINUTE_MS * MINUTE_MS
+        for symbol in symbols:
+            if symbol in self._next and symbol not in self._leaving:
+                continue
+            self._leaving.pop(symbol, None)
+            self._next[symbol] = self._since[symbol] = under_way + MINUTE_MS
+            self._page_due[symbol] = now + self.rules.page_every
+        for symbol in self._next.keys() - set(symbols) - self._leaving.keys():
+            self._leaving[symbol] = under_way
+            self._page_due.pop(symbol, None)
+
     async def run(self, writing: Writing, symbols: Sequence[Symbol]) -> None:
         """Compare minute after minute until cancelled. Raises LeaseLost."""
-        self._writing = writing
         first = writing.clock() // MINUTE_MS * MINUTE_MS + MINUTE_MS
         recent = (
             first - self.rules.page_bars * MINUTE_MS
@@ -130,7 +150,8 @@ class Reconciler:
         since = functools.partial(self.stores.warehouse.reconciled_since, source=writing.source, recent_ms=recent)
         known = await self._patiently(lambda: self._ask(since))
         now = time.monotonic()
-        for number, symbol in enumerate(symbols):
+        self._writing = writing
+        for number, symbol in enumerate(self._selected or symbols):
             # The minute that is under way is whole for a symbol that was collected before: the break will be bridged.
             self._next[symbol] = first - MINUTE_MS if symbol in known else first
             self._since[symbol] = min(first, known.get(symbol, first))
@@ -181,8 +202,9 @@ class Reconciler:
         """The minutes that can be compared now, with the exchange's bar as far as it is known."""
         rules, now = self.rules, writing.clock()
         due: list[tuple[Symbol, int, Candle | None]] = []
-        for symbol, minute in self._next.items():
-            while (late := now - minute - MINUTE_MS) >= rules.grace_ms:
+        for symbol, minute in list(self._next.items()):
+            until = self._leaving.get(symbol)
+            while (late := now - minute - MINUTE_MS) >= rules.grace_ms and (until is None or minute < until):
                 if late < rules.trades_within_ms and writing.trades_through(symbol) < minute + MINUTE_MS:
                     break
                 bar = self._bars.get(symbol, {}).get(minute)
@@ -191,9 +213,18 @@ class Reconciler:
                 due.append((symbol, minute, bar))
                 minute += MINUTE_MS
             self._next[symbol] = minute
+            if until is not None and minute >= until:
+                self._departed(symbol)
         return due
 
+    def _departed(self, symbol: Symbol) -> None:
+        """All its minutes are compared: nothing more is expected of it."""
+        for known in (self._leaving, self._next, self._since):
+            del known[symbol]
+
     async def _compare(self, writing: Writing, due: Sequence[tuple[Symbol, int, Candle | None]]) -> None:
+        if any(symbol not in self.steps for symbol, _, _ in due):  # one that joined
+            self.steps |= await self._ask(size_steps, self.stores.warehouse, [symbol for symbol, _, _ in due])
         minutes = [minute for _, minute, _ in due]
         within = Interval(min(minutes) - MINUTE_MS, max(minutes) + MINUTE_MS)
         ours = await self.ours({symbol for symbol, _, _ in due}, within)
@@ -283,6 +314,8 @@ class Reconciler:
             await asyncio.sleep(self.rules.look_every)
             now = time.monotonic()
             for symbol in [symbol for symbol, due in self._page_due.items() if due <= now]:
+                if symbol not in self._page_due:  # it left meanwhile
+                    continue
                 self._page_due[symbol] = time.monotonic() + self.rules.page_every
                 if writing.trades_through(symbol) <= 0:  # a gap is being repaired: its minutes would all differ
                     self._page_due[symbol] = time.monotonic() + self.rules.first_page_after
@@ -302,7 +335,7 @@ class Reconciler:
             self.stores.client, self.exchange, symbol, end_ms=end, limit=limit, priority=Priority.HEALTH
         )
         self.found.pages += 1
-        wanted = [minute for minute in sorted(bars) if self._since[symbol] <= minute < end]
+        wanted = [minute for minute in sorted(bars) if self._since.get(symbol, end) <= minute < end]
         if not wanted:
             return
         within = Interval(wanted[0] - MINUTE_MS, end)

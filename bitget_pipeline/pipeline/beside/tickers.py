@@ -110,6 +110,18 @@ class Tickers:
         """Nobody carries these any more: what is known of them is not shown again."""
         self._doubted.update(one.symbol for one in subscriptions if one.channel is Channel.TICKER)
 
+    def selected(self, symbols: Sequence[Symbol]) -> None:
+        """Keep the tickers of these from now on; what is known of the others is forgotten."""
+        joined = not self._symbols.issuperset(symbols)
+        self._symbols = frozenset(symbols)
+        for gone in [symbol for symbol in self._known if symbol not in self._symbols]:
+            del self._known[gone]
+            self._shared.pop(gone, None)
+            self._stored.pop(gone, None)
+            self._doubted.discard(gone)
+        if joined:
+            self._rates_at = float("-inf")
+
     async def run(self, writing: Writing, symbols: Sequence[Symbol]) -> None:
         """Share every second, store every minute."""
         self._writing = writing

@@ -49,8 +49,14 @@ class Companion(Protocol):
     def lost(self, subscriptions: Sequence[Subscription]) -> None:
         """Nobody carries these any more, or something of theirs was missed."""
 
+    def selected(self, symbols: Sequence[Symbol]) -> None:
+        """
+        The run collects these from now on. Called between `frame`s, in a change twice: with the old and the new together
+        before those that join are subscribed to, and with the new alone once those that left are not any more.
+        """
+
     async def run(self, writing: Writing, symbols: Sequence[Symbol]) -> None:
-        """Write until cancelled; called once, when the run holds the lease."""
+        """Write until cancelled; called once, when the run holds the lease, with what was selected last."""
 
     async def drain(self) -> None:
         """Write what is left, after `run` was cancelled; the caller bounds its time."""

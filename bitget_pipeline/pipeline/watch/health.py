@@ -10,28 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from enum import StrEnum
 from math import log
 from typing import Any
 
 from ...errors import PipelineError, StoreUnavailable
+from ...guard.vitals import WORST_FIRST, Status
 from ...market.instrument import Symbol
 from ...storage.control import Published
 from ...storage.lease import LeaseState
 from ...storage.overview import Backlog, Overview
 from ...storage.warehouse import Warehouse
-
-
-class Status(StrEnum):
-    """How it stands; unknown means that it could not be evaluated."""
-
-    HEALTHY = "healthy"
-    DEGRADED = "degraded"
-    CRITICAL = "critical"
-    UNKNOWN = "unknown"
-
-
-_WORST_FIRST = (Status.CRITICAL, Status.DEGRADED, Status.UNKNOWN, Status.HEALTHY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +120,7 @@ def judge(facts: Facts, *, now_ms: int, rules: HealthRules | None = None) -> Hea
             found += _of_the_symbols(symbols)
     if not found:
         found.append((Status.HEALTHY, "every symbol delivers at its own rate"))
-    ordered = sorted(found, key=lambda one: _WORST_FIRST.index(one[0]))
+    ordered = sorted(found, key=lambda one: WORST_FIRST.index(one[0]))
     newest = max((int(said.get("stored_through_ms") or 0) for said in _said(facts)), default=0)
     age = max(0.0, (now_ms - newest) / 1000) if newest else None
     return Health(ordered[0][0], [reason for _, reason in ordered], symbols, _as_facts(facts), age)

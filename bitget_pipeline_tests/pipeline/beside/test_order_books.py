@@ -255,6 +255,22 @@ async def test_books_of_others_are_counted_and_not_kept(listening):
     assert await there.sampled() == []
 
 
+async def test_the_selection_changes_while_books_come(listening):
+    """
+    One that joins is followed from its first frame on, one that stays keeps what is known of it, one that left is forgotten.
+    """
+    there = listening(15)
+    there.hear(frame_of())
+    joined = Symbol(Market.SPOT, "ETHUSDT")
+    there.books.selected((BTC, joined))
+    there.hear(frame_of("ETHUSDT"))
+    assert [row.symbol for row in await there.sampled()] == [BTC, joined]
+    there.books.selected((joined,))
+    there.hear(frame_of(seq=101))
+    assert await there.sampled() == []
+    assert (there.books.published()["symbols"], there.books.published()["foreign"]) == (1, 1)
+
+
 @pytest.mark.parametrize(
     "changed", [{"bids": [["1.0"]]}, {"asks": "none"}, {"bids": [{"price": 1}]}, {"ts": "now"}, {"bids": None}]
 )

@@ -96,6 +96,20 @@ def test_a_ticker_of_another_time_or_symbol_is_counted_and_not_shown(tickers, ch
     assert (tickers.published()[figure], tickers.published()["heard"]) == (1, 0)
 
 
+def test_the_selection_changes_while_tickers_come(tickers):
+    """
+    One that joins is heard from its first frame on, one that left is not shown any more.
+    """
+    joined = Symbol(Market.SPOT, "SOLUSDT")
+    hear(tickers, frame_of())
+    tickers.selected((BTC, PAIR, joined))
+    hear(tickers, frame_of("SOLUSDT"))
+    assert tickers.published()["heard"] == 2
+    tickers.selected((PAIR, joined))
+    hear(tickers, frame_of())
+    assert (tickers.published()["heard"], tickers.published()["foreign"]) == (1, 1)
+
+
 @pytest.mark.parametrize(
     "changed", [{"lastPr": "-1"}, {"lastPr": "a lot"}, {"bidPr": "inf"}, {"ts": ""}, {"ts": "99999999999999"}]
 )

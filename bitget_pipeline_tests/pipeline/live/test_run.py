@@ -116,6 +116,7 @@ class Tickers:
     frames: tuple[type, ...] = (TickerFrame,)
     seen: list[Symbol] = field(default_factory=list)
     lost_ones: set[Subscription] = field(default_factory=set)
+    selections: list[frozenset[Symbol]] = field(default_factory=list)
     writing: Writing | None = None
     drained: bool = False
 
@@ -125,6 +126,9 @@ class Tickers:
 
     def lost(self, subscriptions: Sequence[Subscription]) -> None:
         self.lost_ones.update(subscriptions)
+
+    def selected(self, symbols: Sequence[Symbol]) -> None:
+        self.selections.append(frozenset(symbols))
 
     async def run(self, writing: Writing, symbols: Sequence[Symbol]) -> None:
         self.writing = writing

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from bitget_pipeline.guard.vitals import Status
 from bitget_pipeline.market.instrument import Market, Symbol
-from bitget_pipeline.pipeline.watch.health import Facts, Status, judge
+from bitget_pipeline.pipeline.watch.health import Facts, judge
 from bitget_pipeline.storage.control import Published
 from bitget_pipeline.storage.lease import LeaseState
 from bitget_pipeline.storage.overview import Backlog
