@@ -20,6 +20,9 @@ from ..chaos.scene import DidNotSettle
 from .scene import DrillScene
 from .signs import Figures, Sign, Spell, Watch
 
+IN_FLIGHT = 1_000
+"""Milliseconds after a fault in which something from before it may still arrive."""
+
 CALM = 3.0
 """Seconds without a fault before each drill."""
 
@@ -78,17 +81,19 @@ class Attempt:
         self.outcome = Outcome(drill.name, to_notice=bool(drill.signs))
         self._began: float | None = None
         self._over: float | None = None
+        self._back_ms = 0  # market time from which on everything may come again
         self._before = Figures()
         self._starts = 0
 
     def begins(self) -> None:
         """The fault begins now: the truth's moment."""
         self._began = time.monotonic()
-        self.outcome.from_ms = self.outcome.from_ms or self.scene.exchange.now_ms()
+        self.outcome.from_ms = self._back_ms = self.scene.exchange.now_ms()
 
     def over(self) -> None:
         """The fault is over now: from here on the way back is timed. A drill that never says so is timed from its beginning."""
         self._over = time.monotonic()
+        self._back_ms = self.scene.exchange.now_ms()
 
     @property
     def seconds(self) -> float:
@@ -139,8 +144,19 @@ class Attempt:
         return out
 
     async def _as_before(self) -> None:
+        await self.scene.until(
+            self._flows, within=self.drill.patience, what="the busiest symbols arrive on the sockets"
+        )
         await self.scene.settled(within=self.drill.patience)
         await self.scene.until(self._well, within=self.drill.patience, what="nothing is wrong any more")
+
+    def _flows(self) -> bool:
+        """Whether the sockets have brought something of the busiest symbols since; what was repaired does not count."""
+        said = self.watch.published
+        if said is None or said.overall["run_id"] != self.scene.present_run:
+            return False
+        arrived = [int(said.symbols[symbol]["last_data_ms"]) for symbol in self.scene.majors if symbol in said.symbols]
+        return len(arrived) == len(self.scene.majors) and min(arrived) > self._back_ms + IN_FLIGHT
 
     def _well(self) -> bool:
         """Whether nothing that lasts is wrong; what is told of a symbol that is gone lasts rightly."""

@@ -254,7 +254,7 @@ DRILLS = (
     Drill("clickhouse restarts", warehouse_restarts, ("clickhouse.*",)),
     Drill("both stores killed", both_restart, ("redis.*", "clickhouse.*")),
     Drill("machine stands still 20 s", stands_still, ("redis.*", "live.*", "clickhouse.*", *CONNECTION)),
-    Drill("a status is renamed", status_renamed),
+    Drill("a status is renamed", status_renamed, ("incident.unknown_status*",)),
     Drill("a symbol is delisted", delisted, (*SILENCE, "symbol.refused*", "incident.*")),
 )
 """On one scene, in this order: the last ones change the market for good."""

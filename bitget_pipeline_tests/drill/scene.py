@@ -79,6 +79,8 @@ class DrillScene(Scene):
             "BITGET_WS_URL": self.exchange.ws_url,
             "BINANCE_SPOT_REST_URL": binance.rest_url("spot"),
             "BINANCE_FUTURES_REST_URL": binance.rest_url("usdtm"),
+            "BINANCE_SPOT_WS_URL": binance.ws_url("spot"),
+            "BINANCE_FUTURES_WS_URL": binance.ws_url("usdtm"),
             "REDIS_HOST": "127.0.0.1",
             "REDIS_PORT": str(self.redis_config.port),
             "CLICKHOUSE_HOST": "127.0.0.1",

@@ -218,5 +218,5 @@ def _of_the_run(published: Published) -> Iterator[Sign]:
             yield Sign("connection.closed", name, of["last_reason"])
     failover = said.get("failover") or {}
     for market, of in failover.items() if isinstance(failover, dict) else ():
-        if isinstance(of, dict) and of.get("state") not in (None, "ours"):
+        if isinstance(of, dict) and of.get("state") not in (None, "ours", "none"):
             yield Sign(f"failover.{market}", text=str(of.get("state")))
