@@ -23,6 +23,9 @@ from .signs import Figures, Sign, Spell, Watch
 IN_FLIGHT = 1_000
 """Milliseconds after a fault in which something from before it may still arrive."""
 
+REMEMBERS = ("incident.*", "lag.*", "connection.reconnects*", "throughput*", "errors*", "exchange.[el]*", "budget.use*")
+"""Signs that look back over minutes: they neither hold up the way back, nor blame anybody after it."""
+
 CALM = 3.0
 """Seconds without a fault before each drill."""
 
@@ -159,16 +162,19 @@ class Attempt:
         return len(arrived) == len(self.scene.majors) and min(arrived) > self._back_ms + IN_FLIGHT
 
     def _well(self) -> bool:
-        """Whether nothing that lasts is wrong; what is told of a symbol that is gone lasts rightly."""
+        """Whether nothing is wrong now; what is told of a symbol that is gone lasts rightly."""
         gone = {str(symbol) for symbol in self.scene.gone}
-        return not any(
-            one.sign.subject not in gone and not one.sign.name.startswith("incident.") for one in self.watch.standing()
-        )
+        standing = [one.sign for one in self.watch.standing()]
+        return not any(sign.subject not in gone and not sign.matches(REMEMBERS) for sign in standing)
 
     def _false_alarms(self, prelude: float) -> list[str]:
         """Who was blamed and was well; and what was called wrong before anything was."""
         began = self._began if self._began is not None else time.monotonic()
-        early = [one.sign for one in self.watch.spells if prelude - CALM <= one.began < began]
+        early = [
+            one.sign
+            for one in self.watch.spells
+            if prelude - CALM <= one.began < began and not one.sign.matches(REMEMBERS)
+        ]
         unjust = [
             one.sign for one in self.watch.spells if one.began >= began and one.sign.matches(self.drill.bystanders)
         ]

@@ -240,7 +240,7 @@ async def still(processes: Iterable[Supervised]) -> AsyncIterator[None]:
 
 
 DRILLS = (
-    Drill("all is well", nothing),
+    Drill("all is well", nothing, bystanders=("*",)),
     Drill("one subscription silent", one_silent, SILENCE, detect_within=60.0),
     Drill("one silent for good", one_silent_for_good, SILENCE, detect_within=60.0),
     Drill("all silent, sockets open", all_silent, (*SILENCE, *CONNECTION), detect_within=60.0),
