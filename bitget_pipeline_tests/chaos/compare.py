@@ -107,7 +107,7 @@ def _live_bars(warehouse: Warehouse, symbol: Symbol, within: Interval) -> dict[i
     rows = warehouse.query(
         "SELECT toUnixTimestamp64Milli(open_time) AS ms, first, high, low, last, trades, base_volume "
         "FROM candles_live_final WHERE market = {market:String} AND symbol = {symbol:String} AND resolution = '1m' "
-        "AND ms >= {start:Int64} AND ms < {end:Int64}",
+        "AND source = 'local' AND ms >= {start:Int64} AND ms < {end:Int64}",
         {"market": symbol.market.value, "symbol": symbol.name, "start": within.start_ms, "end": within.end_ms},
     )
     return {row[0]: tuple(row[1:]) for row in rows}

@@ -176,12 +176,13 @@ class Scene:
             return None
 
     async def stored_through(self) -> dict[str, int]:
-        """The newest stored trade of each symbol, Unix ms; empty while nobody answers."""
+        """The newest stored trade of each symbol, Unix ms, whoever stood in left out; empty while nobody answers."""
 
         def ask() -> dict[str, int]:
             with self.open_warehouse() as warehouse:
                 rows = warehouse.query(
-                    "SELECT market, symbol, toUnixTimestamp64Milli(max(ts)) FROM trades GROUP BY market, symbol"
+                    "SELECT market, symbol, toUnixTimestamp64Milli(max(ts)) FROM trades "
+                    "WHERE source = 'local' GROUP BY market, symbol"
                 )
             return {f"{row[0]}:{row[1]}": row[2] for row in rows}
 

@@ -26,6 +26,13 @@ IN_FLIGHT = 1_000
 REMEMBERS = ("incident.*", "lag.*", "connection.reconnects*", "throughput*", "errors*", "exchange.[el]*", "budget.use*")
 """Signs that look back over minutes: they neither hold up the way back, nor blame anybody after it."""
 
+DEEDS = {
+    "log.feed.subscription_stale": "{} subscriptions begun again",
+    "log.live.spilling": "trades spilled to disk {}×",
+    "log.live.store_restarted": "what Redis holds proven {}×",
+}
+"""What lines of the log say that was done."""
+
 CALM = 3.0
 """Seconds without a fault before each drill."""
 
@@ -104,6 +111,14 @@ class Attempt:
         assert self._began is not None
         return time.monotonic() - self._began
 
+    def substituted(self) -> set[str]:
+        """The markets somebody stands in for now."""
+        return {
+            one.sign.name.removeprefix("stands_in.")
+            for one in self.watch.standing()
+            if one.sign.matches(("stands_in.*",))
+        }
+
     @property
     def noticed(self) -> Spell | None:
         """The first sign of the fault, if there was one."""
@@ -180,6 +195,16 @@ class Attempt:
         ]
         return sorted({_told(sign) for sign in (*early, *unjust)})
 
+    def _changes_of_substitute(self, began: float) -> list[str]:
+        firsts: dict[str, float] = {}
+        times = Counter[str]()
+        for one in self.watch.spells:
+            if one.began >= began and one.sign.matches(("stands_in.*",)):
+                market = one.sign.name.removeprefix("stands_in.")
+                firsts.setdefault(market, one.began - began)
+                times[market] += 1
+        return [f"stood in for {market} after {firsts[market]:.0f} s ({times[market]}×)" for market in sorted(firsts)]
+
     def _actions(self) -> str:
         """What was done, as far as it can be seen."""
         now, before = self.watch.figures, self._before
@@ -191,8 +216,7 @@ class Attempt:
         names = Counter(one.sign.name for one in self.watch.spells if one.began >= began)
         if now.sockets_opened > before.sockets_opened and not starts:
             done.append(f"{now.sockets_opened - before.sockets_opened} sockets opened")
-        if again := names["log.feed.subscription_stale"]:
-            done.append(f"{again} subscriptions begun again")
+        done += [told.format(names[name]) for name, told in DEEDS.items() if names[name]]
         if now.repaired > before.repaired:
             done.append(f"{now.repaired - before.repaired:,} trades repaired")
         done += [
@@ -200,6 +224,7 @@ class Attempt:
             for name, count in names.items()
             if name.startswith("incident.")
         ]
+        done += self._changes_of_substitute(began)
         return ", ".join(done) or "none needed"
 
 

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterable
 from bitget_pipeline.market.instrument import Symbol
 
 from ..chaos.processes import Supervised
+from ..chaos.scene import MINUTE
 from .attempt import Attempt, Drill
 from .worker import set_clock
 
@@ -64,7 +65,7 @@ async def slow(at: Attempt) -> None:
     """HTTP answers after four seconds, and a break has to be repaired over it."""
     with at.scene.exchange.faulty("slow", delay=4.0):
         at.begins()
-        at.scene.exchange.drop()
+        await broken(at)
         await at.until_noticed(within=30.0)
         await asyncio.sleep(10.0)
     at.over()
@@ -76,6 +77,26 @@ async def dark(at: Attempt) -> None:
         at.begins()
         await asyncio.sleep(30.0)
     at.over()
+
+
+async def stood_in(at: Attempt) -> None:
+    """
+    The exchange is dark for three quarters of a minute, its substitute is not: it stands in for both markets, and goes again when
+    ours is well and its trades are fetched; what it lent is shown nowhere any more.
+    """
+    scene = at.scene
+    with scene.exchange.faulty("dark"):
+        at.begins()
+        await scene.until(lambda: at.substituted() == {"spot", "usdtm"}, within=60.0, what="somebody stands in")
+        await asyncio.sleep(max(5.0, 45.0 - at.seconds))
+        assert await lent(at) > 0, "while the exchange is dark the substitute's bars are shown"
+    at.over()
+    await scene.until(lambda: not at.substituted(), within=180.0, what="nobody stands in any more")
+
+    async def retired() -> bool:
+        return await lent(at) == 0
+
+    await scene.until(retired, within=120.0, what="what was lent is shown no more")
 
 
 async def flapping(at: Attempt) -> None:
@@ -92,7 +113,7 @@ async def refusals(at: Attempt) -> None:
     """HTTP answers 429 for ten seconds although the limit is kept, while a break has to be repaired."""
     with at.scene.exchange.faulty("rate_limit_storm"):
         at.begins()
-        at.scene.exchange.drop()
+        await broken(at)
         await asyncio.sleep(10.0)
     at.over()
 
@@ -101,7 +122,7 @@ async def lower_limit(at: Attempt) -> None:
     """The exchange allows two requests a second instead of its published ten, and a break has to be repaired within that."""
     with at.scene.exchange.faulty("lower_limit", per_second=2):
         at.begins()
-        at.scene.exchange.drop()
+        await broken(at)
         await at.until_noticed(within=30.0)
         await asyncio.sleep(15.0)
     at.over()
@@ -212,6 +233,29 @@ async def selected(at: Attempt) -> set[Symbol]:
     return await at.scene.asked(ask) or set()
 
 
+async def lent(at: Attempt) -> int:
+    """How many bars of whole minutes of the drill are the substitute's, in what readers see."""
+
+    def ask() -> int:
+        with at.scene.open_warehouse() as warehouse:
+            rows = warehouse.query(
+                "SELECT count() FROM candles_unified WHERE resolution = '1m' AND startsWith(source, 'binance') "
+                "AND open_time >= fromUnixTimestamp64Milli({start:Int64})",
+                {"start": at.outcome.from_ms // MINUTE * MINUTE},
+            )
+        return int(rows[0][0])
+
+    found = await at.scene.asked(ask)
+    return -1 if found is None else found
+
+
+async def broken(at: Attempt, *, seconds: float = 5.0) -> None:
+    """Sockets are cut and stay away for so long that their snapshots do not bridge it: HTTP has to."""
+    with at.scene.exchange.faulty("refuse_connections"):
+        at.scene.exchange.drop()
+        await asyncio.sleep(seconds)
+
+
 @contextlib.asynccontextmanager
 async def away(processes: Iterable[Supervised], how: signal.Signals = signal.SIGTERM) -> AsyncIterator[None]:
     """Processes are ended and stay away for the length of a block."""
@@ -246,8 +290,9 @@ DRILLS = (
     Drill("all silent, sockets open", all_silent, (*SILENCE, *CONNECTION), detect_within=60.0),
     Drill("sockets half open", half_open, (*SILENCE, *CONNECTION), detect_within=60.0),
     Drill("http slow, a break", slow, ("exchange.*",)),
-    Drill("dark for 30 s", dark, ("exchange.*", *CONNECTION, "failover.*")),
-    Drill("flapping every 10 s", flapping, ("exchange.*", *CONNECTION, "failover.*")),
+    Drill("dark for 30 s", dark, ("exchange.*", *CONNECTION, "failover.*", "stands_in.*")),
+    Drill("dark, Binance stands in", stood_in, ("stands_in.*",), detect_within=30.0),
+    Drill("flapping every 10 s", flapping, ("exchange.*", *CONNECTION, "failover.*", "stands_in.*")),
     Drill("429 without a cause", refusals, ("budget.*", "exchange.*")),
     Drill("limit falls to 2/s", lower_limit, ("budget.*", "exchange.*")),
     Drill("redis restarts", redis_restarts, ("redis.*", "live.*")),

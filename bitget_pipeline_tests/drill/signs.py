@@ -30,7 +30,12 @@ LOOK_EVERY = 0.2
 STALE = 5.0
 """Seconds without a word of the live run after which anybody calls it silent; it speaks every second."""
 BAD = ("degraded", "critical")
-LOGGED = {"feed.subscription_stale": "symbol", "live.store_restarted": "", "live.gap_found": "symbol"}
+LOGGED = {
+    "feed.subscription_stale": "symbol",
+    "live.store_restarted": "",
+    "live.spilling": "",
+    "live.gap_found": "symbol",
+}
 """Lines of the live run's log that say that it noticed something, and the field that says whose."""
 
 
@@ -219,4 +224,4 @@ def _of_the_run(published: Published) -> Iterator[Sign]:
     failover = said.get("failover") or {}
     for market, of in failover.items() if isinstance(failover, dict) else ():
         if isinstance(of, dict) and of.get("state") not in (None, "ours", "none"):
-            yield Sign(f"failover.{market}", text=str(of.get("state")))
+            yield Sign(f"stands_in.{market}", text=str(of.get("state")))
