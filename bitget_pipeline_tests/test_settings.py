@@ -318,6 +318,14 @@ COMPLAINTS = [
         "YYYY-MM-DD, for example 2026-01-01",
     ),
     (
+        {"BITGET_PIPELINE_THROUGHPUT_CRITICAL": "0.8"},
+        "BITGET_PIPELINE_THROUGHPUT_CRITICAL is 0.8, not below BITGET_PIPELINE_THROUGHPUT_DEGRADED (0.7) — less is worse here",
+    ),
+    (
+        {"BITGET_PIPELINE_ERRORS_CRITICAL": "0.1"},
+        "BITGET_PIPELINE_ERRORS_CRITICAL is 0.1, not above BITGET_PIPELINE_ERRORS_DEGRADED (0.1) — more is worse here",
+    ),
+    (
         {"CLICKHOUSE_HOST": "http://ch:8123"},
         "CLICKHOUSE_HOST is 'http://ch:8123': that is not a host name; the port and TLS have settings of their own — write a "
         "host name or address",

@@ -14,9 +14,13 @@ import dagster as dg
 from ..pipeline.beside.reconcile import Reconciler, size_steps
 from ..pipeline.live.run import LivePlan, LiveReport, run_live
 from ..pipeline.live.stages import Stage, Stages, require_schema, require_universe, until_it_answers
+from ..pipeline.watch.probe import time_prober
 from .resources import PipelineResource
 
 SHARD = "0"
+
+LOOK_WITHIN = 10.0
+"""Seconds for ClickHouse to say how it stands; it is asked beside the work, over a connection of its own."""
 
 
 class LiveConfig(dg.Config):
@@ -51,19 +55,23 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                 members = await asyncio.to_thread(warehouse.current_universe)
                 symbols = tuple(member.symbol for member in members)
                 require_universe(symbols)
-            generation = config.generation or pipeline.live_generation(symbols)
+            settings = pipeline.operational()
+            generation = config.generation or pipeline.live_generation(symbols, settings)
             context.log.info(f"live run of generation {generation}: {len(symbols)} symbols")
             plan = LivePlan(
                 symbols=symbols,
                 source=pipeline.source,
                 run_id=context.run.run_id,
                 generation=generation,
+                fixed=settings.fixed_for_a_live_run,
                 socket=pipeline.socket_address(),
-                shard_rules=pipeline.shard_rules(),
+                shard_rules=pipeline.shard_rules(settings),
                 flush_rules=pipeline.flush_rules(),
-                repair_share=pipeline.operational().request_share / 2,
+                repair_share=settings.request_share / 2,
             )
             steps = await asyncio.to_thread(size_steps, warehouse, symbols)
+            looked_at = await asyncio.to_thread(opened.enter_context, pipeline.warehouse(answer_within=LOOK_WITHIN))
+            attention = pipeline.attention(looked_at, history, time_prober(history.client), SHARD)
             reconciler = Reconciler(stores, history.client.exchange, steps=steps)
             return await run_live(
                 plan,
@@ -72,7 +80,11 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                 clock=_now_ms,
                 stop=asyncio.Event(),
                 stages=stages,
-                companions=(*pipeline.companions(symbols, warehouse, history, clock=_now_ms), reconciler),
+                companions=(
+                    *pipeline.companions(symbols, warehouse, history, clock=_now_ms),
+                    reconciler,
+                    attention,
+                ),
             )
 
     report = asyncio.run(run())

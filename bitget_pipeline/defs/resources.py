@@ -20,6 +20,7 @@ from ..exchange import registry
 from ..feed.connection import SocketAddress
 from ..feed.shards import ShardRules
 from ..guard.rate_limit import BudgetRules
+from ..guard.vitals import Line
 from ..history.client import HistoryClient, HttpAddress, Patience, VenueClient, opened, opened_for
 from ..market.instrument import Market, Symbol
 from ..pipeline.beside.order_books import BookRules, OrderBooks
@@ -27,6 +28,9 @@ from ..pipeline.beside.tickers import Tickers
 from ..pipeline.live.companion import Companion
 from ..pipeline.live.flush import FlushRules
 from ..pipeline.live.run import LiveStores
+from ..pipeline.watch.attention import Attention, Places
+from ..pipeline.watch.health_rules import HealthRules
+from ..pipeline.watch.probe import Prober
 from ..settings import (
     Boot,
     Operational,
@@ -89,9 +93,9 @@ class PipelineResource(dg.ConfigurableResource):
         return boot().exchange
 
     @contextmanager
-    def warehouse(self) -> Iterator[Warehouse]:
+    def warehouse(self, *, answer_within: float = 300.0) -> Iterator[Warehouse]:
         """ClickHouse. Raises WrongExchange when the database holds the other exchange's data."""
-        with Warehouse.open(warehouse_address(boot())) as warehouse:
+        with Warehouse.open(warehouse_address(boot()), answer_within=answer_within) as warehouse:
             stamp_database(warehouse, boot().exchange)
             yield warehouse
 
@@ -206,6 +210,28 @@ class PipelineResource(dg.ConfigurableResource):
             found.append(Tickers(symbols, latest, warehouse, clock=clock))
         return found
 
+    def health_rules(self) -> HealthRules:
+        """Where health draws its lines."""
+        settings = self.operational()
+        return HealthRules(
+            throughput=Line(settings.throughput_degraded, settings.throughput_critical),
+            errors=Line(settings.errors_degraded, settings.errors_critical),
+        )
+
+    def attention(self, warehouse: Warehouse, history: History, prober: Prober, shard: str) -> Attention:
+        """What the live run looks at beside its own work; `warehouse` should give answers little time."""
+        place = boot()
+        places = Places(
+            client=history.client,
+            redis=history.redis,
+            prefix=place.redis_prefix,
+            shard=shard,
+            warehouse=warehouse,
+            home=place.home,
+            share=self.operational().request_share,
+        )
+        return Attention(places, prober, rules=self.health_rules())
+
     def socket_address(self) -> SocketAddress:
         """Where live data comes from."""
         place = boot()
@@ -213,9 +239,8 @@ class PipelineResource(dg.ConfigurableResource):
         url = exchange_address(place).ws_url
         return SocketAddress(url, proxy=proxy, tls=ssl_context(place) if url.startswith("wss:") else None)
 
-    def shard_rules(self) -> ShardRules:
+    def shard_rules(self, settings: Operational) -> ShardRules:
         """How much one connection carries."""
-        settings = self.operational()
         return ShardRules(max_channels=settings.max_channels, max_symbols=settings.symbols_per_connection)
 
     def flush_rules(self) -> FlushRules:
@@ -227,7 +252,7 @@ class PipelineResource(dg.ConfigurableResource):
             resolutions=settings.live_resolutions,
         )
 
-    def live_generation(self, symbols: Iterable[Symbol]) -> str:
-        """A short name for the settings together with the selection: when it changes, the live run is replaced."""
-        content = [self.operational().generation, *sorted(map(str, symbols))]
+    def live_generation(self, symbols: Iterable[Symbol], settings: Operational) -> str:
+        """A short name for the settings together with the selection: when it changes, the live run changes."""
+        content = [settings.generation, *sorted(map(str, symbols))]
         return sha256("\n".join(content).encode()).hexdigest()[:12]

@@ -14,6 +14,7 @@ import dagster as dg
 
 from ..errors import PipelineError
 from ..guard.supervisor import (
+    AskToChange,
     AskToStop,
     DeclareDead,
     Launch,
@@ -28,6 +29,7 @@ from ..guard.vitals import Status
 from ..market.instrument import Market
 from ..pipeline.history.rectangles import Rectangle
 from ..pipeline.watch.health import Health
+from ..storage.control import ChangeRequest, Published
 from ..storage.warehouse import Warehouse
 from .alerts import notice_health
 from .health import Event, budget_events, events, look
@@ -278,8 +280,8 @@ def _launched_lately(cursor: str | None, now: datetime) -> dict[str, float]:
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "Keeps exactly one live run alive: launches it, replaces it when selection or settings change, and notices a run that "
-        "Dagster believes in but whose worker is gone, by its lease in Redis."
+        "Keeps exactly one live run alive: launches it, lets it take another selection while it goes on, replaces it when other "
+        "settings change, and notices a run that Dagster believes in but whose worker is gone, by its lease in Redis."
     ),
 )
 def live_supervisor(
@@ -289,18 +291,26 @@ def live_supervisor(
     instance = context.instance
     with pipeline.warehouse() as warehouse:
         symbols = [member.symbol for member in warehouse.current_universe()]
-    wanted = pipeline.live_generation(symbols) if symbols else None
+    settings = pipeline.operational()
+    wanted = pipeline.live_generation(symbols, settings) if symbols else None
     records = instance.get_run_records(dg.RunsFilter(job_name=live.name, statuses=IN_FLIGHT))
     with pipeline.overview(SHARD) as overview:
         lease = overview.lease()
-        asked = overview.stop_request()
-        runs = [_live_run(record) for record in records]
+        asked, change = overview.stop_request(), overview.change_request()
+        published = overview.published()
+        runs = [_live_run(record, published) for record in records]
+        adopt(instance, runs, records)
         ours = asked is not None and any(run.run_id == asked.run_id for run in runs)
+        changing = (
+            change is not None and any(run.run_id == change.run_id for run in runs) and change.generation == wanted
+        )
         verdict = supervise(
             runs=runs,
             lease_owner=lease.owner if lease else None,
             lease_age=lease.age if lease else None,
             wanted=wanted,
+            wanted_fixed=settings.fixed_for_a_live_run,
+            change_asked=change.age if change and changing else None,
             stop_asked=asked.age if asked and ours else None,
             failures=_recent_failures(instance),
         )
@@ -310,6 +320,12 @@ def live_supervisor(
             overview.break_lease(verdict.run_id)
             assert wanted is not None
             verdict = Launch(wanted, f"run {verdict.run_id[:8]} is dead: {verdict.because}")
+        elif isinstance(verdict, AskToChange):
+            rules = pipeline.shard_rules(settings)
+            overview.ask_to_change(
+                ChangeRequest(verdict.run_id, verdict.generation, tuple(symbols), rules.max_channels, rules.max_symbols)
+            )
+            verdict = Wait(f"run {verdict.run_id[:8]} is asked to change: {verdict.because}")
         elif isinstance(verdict, AskToStop):
             overview.ask_to_stop(verdict.run_id, verdict.because)
             verdict = Wait(f"run {verdict.run_id[:8]} is asked to stop: {verdict.because}")
@@ -333,15 +349,23 @@ STATES = {
 }
 
 
-def _live_run(record: dg.RunRecord) -> LiveRun:
+def _live_run(record: dg.RunRecord, published: Published | None) -> LiveRun:
+    """By its own words, as soon as it has any; by Dagster's before."""
     run = record.dagster_run
     age = time.time() - record.start_time if record.start_time else 0.0
-    return LiveRun(
-        run_id=run.run_id,
-        state=STATES.get(run.status, RunState.WAITING),
-        age=age,
-        generation=run.tags.get(LIVE_GENERATION, ""),
-    )
+    state = STATES.get(run.status, RunState.WAITING)
+    said = published.overall if published is not None and published.overall.get("run_id") == run.run_id else None
+    if said is None:
+        return LiveRun(run.run_id, state, age, run.tags.get(LIVE_GENERATION, ""))
+    changing = (said.get("reconfiguration") or {}).get("changing") or {}
+    return LiveRun(run.run_id, state, age, said["generation"], said.get("fixed", ""), changing.get("generation", ""))
+
+
+def adopt(instance: dg.DagsterInstance, runs: Sequence[LiveRun], records: Sequence[dg.RunRecord]) -> None:
+    """Let Dagster show the generation that a run has become."""
+    for run, record in zip(runs, records, strict=True):
+        if record.dagster_run.tags.get(LIVE_GENERATION) != run.generation:
+            instance.add_run_tags(run.run_id, {LIVE_GENERATION: run.generation})
 
 
 def _recent_failures(instance: dg.DagsterInstance) -> list[float]:

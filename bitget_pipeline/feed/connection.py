@@ -92,13 +92,13 @@ class Connection:
         self._opened_at: float | None = None
         self._exchange = exchange
         self._address = address
-        self._subscriptions = subscriptions
-        self._asked_for = frozenset(subscriptions)
+        self._subscriptions = tuple(subscriptions)
+        self._asked_for = frozenset(subscriptions)  # ever: what was on its way when it was dropped is ours still
         self._listener = listener
         self._clock = clock
         self._rules = rules
         self._session: Session | None = None
-        self._paces = paces or {}
+        self._paces = dict(paces or {})
         self._closing = asyncio.Event()
         self._nudge = asyncio.Event()
         self._waiting: set[Symbol] = set()  # whose trades have not shown data
@@ -132,6 +132,26 @@ class Connection:
         asked = self._session is not None and self._session.again(subscription, now=time.monotonic())
         self._nudge.set()
         return asked
+
+    def add(self, subscriptions: Sequence[Subscription], paces: Mapping[Subscription, Pace]) -> bool:
+        """Carry these too; False, and nothing is changed, when it may not ask for them within this hour."""
+        if self._session is not None and not self._session.add(subscriptions, paces, now=time.monotonic()):
+            return False
+        self._subscriptions = tuple(dict.fromkeys((*self._subscriptions, *subscriptions)))
+        self._asked_for |= frozenset(subscriptions)
+        self._paces |= {one: paces[one] for one in subscriptions if one in paces}
+        self._waiting.update(one.symbol for one in subscriptions if one.channel is Channel.TRADE)
+        self._nudge.set()
+        return True
+
+    def drop(self, subscriptions: Sequence[Subscription]) -> bool:
+        """Carry these no more; False, and nothing is changed, when it may not say so within this hour."""
+        if self._session is not None and not self._session.drop(subscriptions, now=time.monotonic()):
+            return False
+        gone = set(subscriptions)
+        self._subscriptions = tuple(one for one in self._subscriptions if one not in gone)
+        self._nudge.set()
+        return True
 
     async def run(self) -> str:
         """

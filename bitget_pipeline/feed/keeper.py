@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import ExchangeUnavailable
@@ -16,6 +16,7 @@ from ..exchange.contract import Subscription, Venue
 from ..guard.breaker import Breaker
 from ..telemetry import count, get_logger
 from .connection import Connection, Listener, SocketAddress
+from .pace import Pace
 from .session import SessionRules, Stage
 
 log = get_logger(__name__)
@@ -70,6 +71,7 @@ class Keeper:
         permit: Callable[[], Awaitable[None]],
         breaker: Breaker | None = None,
         settle_within: float = 60.0,
+        paces: Mapping[Subscription, Pace] | None = None,
     ) -> None:
         self.name = name
         self.subscriptions = tuple(subscriptions)
@@ -89,6 +91,7 @@ class Keeper:
         self._permit = permit
         self._breaker = breaker or Breaker()
         self._settle_within = settle_within
+        self._given = dict(paces or {})  # what another keeper learned of them
         self._open: dict[Connection, asyncio.Task[str]] = {}
         self._newest: Connection | None = None
 
@@ -98,10 +101,7 @@ class Keeper:
 
     def statistics(self) -> ConnectionStatistics:
         """How it does now. While one connection takes over from another, each subscription counts where it is furthest."""
-        stages = Counter(
-            max((stages[one] for stages in self._stages()), key=_FURTHEST.index, default=Stage.QUEUED)
-            for one in self.subscriptions
-        )
+        stages = Counter(self.standing(one) for one in self.subscriptions)
         return ConnectionStatistics(
             opened=self.opened,
             reconnects=self.reconnects,
@@ -117,6 +117,36 @@ class Keeper:
 
     def _stages(self) -> list[dict[Subscription, Stage]]:
         return [stages for connection in self._open if (stages := connection.stages())]
+
+    def standing(self, subscription: Subscription) -> Stage:
+        """How far one has come, where it is furthest; queued while no connection is open."""
+        return max(
+            (stages[subscription] for stages in self._stages() if subscription in stages),
+            key=_FURTHEST.index,
+            default=Stage.QUEUED,
+        )
+
+    def paces(self) -> Mapping[Subscription, Pace]:
+        """How often each brings something, as far as it is known."""
+        return {} if self._newest is None else self._newest.paces()
+
+    def extend(self, subscriptions: Sequence[Subscription], paces: Mapping[Subscription, Pace]) -> None:
+        """
+        Carry these too, on the connection that is open; by a successor, made before it is closed, when that one may not ask
+        for more within this hour.
+        """
+        self.subscriptions = tuple(dict.fromkeys((*self.subscriptions, *subscriptions)))
+        for connection in self._open:
+            if not connection.add(subscriptions, paces):
+                connection.renewal.set()
+
+    def release(self, subscriptions: Sequence[Subscription]) -> None:
+        """Carry these no more: they ended, or another keeper carries them. Nobody is told that they are lost."""
+        gone = set(subscriptions)
+        self.subscriptions = tuple(one for one in self.subscriptions if one not in gone)
+        for connection in self._open:
+            if not connection.drop(subscriptions):
+                connection.renewal.set()
 
     def again(self, subscription: Subscription) -> bool:
         """Begin one subscription anew on whatever carries it; whether it was asked for."""
@@ -194,7 +224,7 @@ class Keeper:
             clock=self._clock,
             rules=self._rules,
             on_open=self._opened,
-            paces={} if self._newest is None else self._newest.paces(),
+            paces={**self._given, **self.paces()},
         )
         self._newest = connection
         self._open[connection] = asyncio.create_task(connection.run(), name=connection.name)
@@ -221,7 +251,7 @@ class Keeper:
             self.last_reason = str(task.exception() or task.result())
         if not task.cancelled() and (error := task.exception()) is not None:
             log.info("feed.connection_failed", connection=connection.name, problem=str(error))
-        orphans = connection.live() - self.live()
+        orphans = (connection.live() & set(self.subscriptions)) - self.live()
         if orphans:
             self._listener.lost(sorted(orphans, key=str))
         return task

@@ -47,6 +47,16 @@ class Pace:
         """Whether enough arrived to speak of a pace."""
         return self._arrivals >= LEAST_ARRIVALS
 
+    @property
+    def arrivals(self) -> int:
+        """How many were counted."""
+        return self._arrivals
+
+    @property
+    def per_second(self) -> float:
+        """Arrivals a second, 0 until it is known."""
+        return 1.0 / max(self._fast_gap, self._slow_gap, 1e-3) if self.known else 0.0
+
     def resumed(self) -> Pace:
         """The same pace for another connection; what passes between the two teaches nothing."""
         other = Pace()

@@ -215,6 +215,28 @@ class Session:
         self._ask([subscription], now=now)
         return True
 
+    def add(self, subscriptions: Iterable[Subscription], paces: Mapping[Subscription, Pace], *, now: float) -> bool:
+        """Carry these too. False, and nothing is changed, when the hour's allowance has no room for their frames."""
+        fresh = [one for one in subscriptions if one not in self._standing]
+        if fresh and len(self._spelling.subscribe(fresh)) > self._room(now=now):
+            return False
+        for one in fresh:
+            self._standing[one] = _Standing(pace=paces.get(one, Pace()).resumed())
+        self._ask(fresh, now=now)
+        return True
+
+    def drop(self, subscriptions: Iterable[Subscription], *, now: float) -> bool:
+        """Carry these no more. False, and nothing is changed, when the hour's allowance has no room for their frames."""
+        gone = [one for one in subscriptions if one in self._standing]
+        frames = self._spelling.unsubscribe(gone) if gone else []
+        if len(frames) > self._room(now=now):
+            return False
+        self._outbox.extend(frames)
+        self._subscribes.extend(now for _ in frames)
+        for one in gone:
+            del self._standing[one]
+        return True
+
     # ------------------------------------------------------------ what stands
 
     def paces(self) -> dict[Subscription, Pace]:

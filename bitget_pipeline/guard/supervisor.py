@@ -23,12 +23,18 @@ class RunState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LiveRun:
-    """A live run that is not over. `age` is the number of seconds since it started (0 while it waits)."""
+    """
+    A live run that is not over. `age` is the number of seconds since it started (0 while it waits); `generation` is the one
+    it works by, `fixed` names the part of it that only another run can change (None while it has not said so), `changing`
+    the generation it is just becoming.
+    """
 
     run_id: str
     state: RunState
     age: float
     generation: str
+    fixed: str | None = None
+    changing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,15 @@ class DeclareDead:
     """Dagster believes in a run whose worker is gone: report it failed and take its lease away, then launch."""
 
     run_id: str
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskToChange:
+    """Let the run become one of another generation while it goes on: its sockets stay open."""
+
+    run_id: str
+    generation: str
     because: str
 
 
@@ -71,7 +86,7 @@ class Wait:
     because: str
 
 
-Verdict = Launch | DeclareDead | AskToStop | Terminate | Wait
+Verdict = Launch | DeclareDead | AskToChange | AskToStop | Terminate | Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +95,7 @@ class Patience:
 
     lease_stale: float = 20.0
     young: float = 30.0  # a run younger than this has not had time to take the lease
+    change: float = 120.0  # for a run to begin the change it is asked for
     stop: float = 30.0
     first_delay: float = 5.0
     most_delay: float = 300.0
@@ -93,6 +109,8 @@ def supervise(
     lease_owner: str | None,
     lease_age: float | None,
     wanted: str | None,
+    wanted_fixed: str = "",
+    change_asked: float | None = None,
     stop_asked: float | None,
     failures: Sequence[float],
     patience: Patience = Patience(),
@@ -101,7 +119,8 @@ def supervise(
     Decide about the live run of one shard.
 
     `lease_age` is the number of seconds since the lease was renewed, None when nobody holds it; `wanted` the generation
-    that should run, None while nothing is selected; `stop_asked` how many seconds ago the present run was asked to stop;
+    that should run, None while nothing is selected, and `wanted_fixed` the part of it that no run can change while it goes
+    on; `change_asked` and `stop_asked` how many seconds ago the present run was asked to become that, and to stop;
     `failures` how many seconds ago each recent live run failed.
     """
     if wanted is None:
@@ -114,9 +133,18 @@ def supervise(
                 return DeclareDead(run.run_id, f"it is said to run for {run.age:.0f} s, but there is {seen}")
     if runs:
         run = runs[0]
-        if run.state is RunState.RUNNING and run.generation != wanted:
+        fits = run.fixed in (None, wanted_fixed)
+        if run.state is RunState.RUNNING and not (run.generation == wanted and fits):
+            because = f"generation {wanted} replaces {run.generation}"
+            if stop_asked is None and fits:
+                if change_asked is None:
+                    return AskToChange(run.run_id, wanted, because)
+                if run.changing == wanted:
+                    return Wait(f"becoming {wanted}, asked {change_asked:.0f} s ago")
+                if change_asked <= patience.change:
+                    return Wait(f"asked to become {wanted} {change_asked:.0f} s ago")
             if stop_asked is None:
-                return AskToStop(run.run_id, wanted, f"generation {wanted} replaces {run.generation}")
+                return AskToStop(run.run_id, wanted, because)
             if stop_asked > patience.stop:
                 return Terminate(run.run_id, f"asked to stop {stop_asked:.0f} s ago")
         return Wait(f"{run.state} since {run.age:.0f} s, generation {run.generation}")

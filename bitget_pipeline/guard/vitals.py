@@ -7,9 +7,10 @@ Judged in pipeline/watch, once a second by the live run for itself and once a mi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Status(StrEnum):
@@ -40,6 +41,58 @@ class Vital:
     value: float | None = None
     limit: float | None = None
     subject: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Where a figure is degraded and where critical. Where the critical line is the lower one, less is worse."""
+
+    degraded: float
+    critical: float
+
+    def judge(self, value: float) -> tuple[Status, float]:
+        """The status of a figure, and the line it is held against."""
+        less_is_worse = self.critical < self.degraded
+        for status, line in ((Status.CRITICAL, self.critical), (Status.DEGRADED, self.degraded)):
+            if value < line if less_is_worse else value > line:
+                return status, line
+        return Status.HEALTHY, self.degraded
+
+
+def measured(name: str, value: float, line: Line, reason: str, *, subject: str = "") -> Vital:
+    """A vital judged by its figure alone."""
+    status, limit = line.judge(value)
+    return Vital(name, status, reason, value, limit, subject)
+
+
+def unknown(name: str, reason: str, *, subject: str = "") -> Vital:
+    """A vital that could not be evaluated."""
+    return Vital(name, Status.UNKNOWN, reason, subject=subject)
+
+
+def as_plain(vital: Vital) -> dict[str, Any]:
+    """A vital as it is published; what is empty is left out."""
+    plain: dict[str, Any] = {"name": vital.name, "status": vital.status.value, "reason": vital.reason}
+    if vital.value is not None:
+        plain["value"] = round(vital.value, 4)
+    if vital.limit is not None:
+        plain["limit"] = round(vital.limit, 4)
+    if vital.subject:
+        plain["subject"] = vital.subject
+    return plain
+
+
+def from_plain(plain: Mapping[str, Any]) -> Vital:
+    """A vital that was published."""
+    status = plain.get("status")
+    return Vital(
+        str(plain.get("name", "")),
+        Status(status) if status in tuple(Status) else Status.UNKNOWN,
+        str(plain.get("reason", "")),
+        plain.get("value"),
+        plain.get("limit"),
+        str(plain.get("subject", "")),
+    )
 
 
 def worst(vitals: Iterable[Vital]) -> Status:

@@ -40,6 +40,16 @@ LIVE = (Resolution.M1, Resolution.M5, Resolution.M15, Resolution.H1)
 LIVE_RESOLUTIONS = frozenset({Resolution.S1, Resolution.S5, Resolution.S15, *LIVE})
 
 
+IN_A_RUNNING_RUN = frozenset(
+    {
+        *("tier", "markets", "symbols_per_market", "min_volume_24h", "hysteresis", "pinned"),  # which symbols: selected
+        *("symbols_per_connection", "max_channels"),
+        *("history_days", "history_targets", "grid_start", "historical_rps", "backfill_concurrency", "stand_ins"),
+    }
+)
+"""What the live run takes while it goes on, and what does not concern it. Any other setting is read at its start."""
+
+
 class Tier(StrEnum):
     """What we may use: public data without a key, or more with credentials."""
 
@@ -256,6 +266,38 @@ class Operational(BaseModel):
         ge=16,
         le=1_048_576,
     )
+    throughput_degraded: float = setting(
+        0.70,
+        "Health is degraded when less than this share arrives of what the symbols' own paces let expect.",
+        write="a fraction from 0 to 1, for example 0.7",
+        shown="0.7",
+        ge=0,
+        le=1,
+    )
+    throughput_critical: float = setting(
+        0.50,
+        "Health is critical when less than this share arrives.",
+        write="a fraction from 0 to 1, for example 0.5, below the one for degraded",
+        shown="0.5",
+        ge=0,
+        le=1,
+    )
+    errors_degraded: float = setting(
+        0.10,
+        "Health is degraded when more than this share of the frames makes no sense.",
+        write="a fraction from 0 to 1, for example 0.1",
+        shown="0.1",
+        ge=0,
+        le=1,
+    )
+    errors_critical: float = setting(
+        0.25,
+        "Health is critical when more than this share of the frames makes no sense.",
+        write="a fraction from 0 to 1, for example 0.25, above the one for degraded",
+        shown="0.25",
+        ge=0,
+        le=1,
+    )
 
     @field_validator("markets", "live_resolutions", mode="before")
     @classmethod
@@ -302,6 +344,20 @@ class Operational(BaseModel):
         return value
 
     @model_validator(mode="after")
+    def _lines_in_order(self) -> Self:
+        if self.throughput_critical >= self.throughput_degraded:
+            raise ValueError(
+                f"BITGET_PIPELINE_THROUGHPUT_CRITICAL is {self.throughput_critical:g}, not below "
+                f"BITGET_PIPELINE_THROUGHPUT_DEGRADED ({self.throughput_degraded:g}) — less is worse here"
+            )
+        if self.errors_critical <= self.errors_degraded:
+            raise ValueError(
+                f"BITGET_PIPELINE_ERRORS_CRITICAL is {self.errors_critical:g}, not above "
+                f"BITGET_PIPELINE_ERRORS_DEGRADED ({self.errors_degraded:g}) — more is worse here"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _within_the_tier(self) -> Self:
         rules = TIERS[self.tier]
         with_key = " — set BITGET_API_KEY, BITGET_SECRET_KEY and BITGET_PASSPHRASE, or"
@@ -338,7 +394,16 @@ class Operational(BaseModel):
     @cached_property
     def generation(self) -> str:
         """A short name for exactly this content: equal settings have equal generations, in every process."""
-        content = self.model_dump(mode="json", exclude={"generation"})
+        return self._named(excluding=frozenset())
+
+    @computed_field  # type: ignore[prop-decorator]
+    @cached_property
+    def fixed_for_a_live_run(self) -> str:
+        """A short name for what a live run reads at its start alone: another one has to follow when it changes."""
+        return self._named(excluding=IN_A_RUNNING_RUN)
+
+    def _named(self, *, excluding: frozenset[str]) -> str:
+        content = self.model_dump(mode="json", exclude={"generation", "fixed_for_a_live_run", *excluding})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

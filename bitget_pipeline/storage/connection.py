@@ -77,8 +77,8 @@ class Connection:
         self.place = address.place
 
     @classmethod
-    def open(cls, address: WarehouseAddress) -> Self:
-        """Connect, and create the database if it is missing."""
+    def open(cls, address: WarehouseAddress, *, answer_within: float = 300.0) -> Self:
+        """Connect, and create the database if it is missing. Whoever only looks gives an answer less time (seconds)."""
         place = address.place
         with translated(str(address)):
             client = clickhouse_connect.get_client(
@@ -92,8 +92,8 @@ class Connection:
                 client_cert=address.client_cert,
                 client_cert_key=address.client_cert_key,
                 compress=False if address.on_this_machine else "lz4",
-                connect_timeout=5,
-                send_receive_timeout=300,
+                connect_timeout=min(5.0, answer_within),
+                send_receive_timeout=answer_within,
                 autogenerate_session_id=False,
                 tz_mode="aware",
                 settings=CLUSTER_SETTINGS if place.distributed else None,

@@ -79,6 +79,7 @@ class LiveControl:
         self._stop = shard_key(prefix, shard, "stop")
         self._start = shard_key(prefix, shard, "start")
         self._flush = shard_key(prefix, shard, "flush")
+        self._change = shard_key(prefix, shard, "change")
         self._quarantine = shard_key(prefix, shard, "quarantine")
 
     async def set_aside(self, frames: Sequence[SetAside]) -> None:
@@ -136,6 +137,31 @@ class LiveControl:
         asked = parse_stop(text, now)
         return asked if asked is not None and asked.run_id == run_id else None
 
+    async def change_request(self, run_id: str) -> ChangeRequest | None:
+        """What this run was asked last to change to, whether or not it did."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.get(self._change)
+            pipeline.time()
+            text, now = await pipeline.execute()
+        asked = parse_change(text, now)
+        return asked if asked is not None and asked.run_id == run_id else None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRequest:
+    """
+    Somebody asks this run to become one of another generation: collect these symbols, at most so many channels and symbols
+    on a connection. `age` is the number of seconds since it was asked.
+    """
+
+    run_id: str
+    generation: str
+    symbols: tuple[Symbol, ...]
+    max_channels: int
+    max_symbols: int
+    age: float = 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Starting:
@@ -158,6 +184,22 @@ def parse_starting(text: bytes | None, now: tuple[int, int]) -> Starting | None:
 def stop_text(run_id: str, because: str, now: tuple[int, int]) -> bytes:
     """A request to stop, as it lies in Redis."""
     return _encode({"run_id": run_id, "because": because, "at": now[0] + now[1] / 1e6})
+
+
+def change_text(asked: ChangeRequest, now: tuple[int, int]) -> bytes:
+    """A request to change, as it lies in Redis."""
+    said = asdict(asked) | {"symbols": list(map(str, asked.symbols)), "at": now[0] + now[1] / 1e6}
+    del said["age"]
+    return _encode(said)
+
+
+def parse_change(text: bytes | None, now: tuple[int, int]) -> ChangeRequest | None:
+    """The request to change that lies in Redis, if any."""
+    if not text:
+        return None
+    said = _decode(text)
+    age = max(0.0, now[0] + now[1] / 1e6 - said.pop("at"))
+    return ChangeRequest(**said | {"symbols": tuple(map(Symbol.parse, said["symbols"])), "age": age})
 
 
 def parse_stop(text: bytes | None, now: tuple[int, int]) -> StopRequest | None:

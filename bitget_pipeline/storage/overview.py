@@ -17,10 +17,13 @@ from .anchors import Anchor, parse_anchor
 from .budget import EndpointUse, parse_use
 from .control import (
     KEPT_SECONDS,
+    ChangeRequest,
     Published,
     SetAside,
     Starting,
     StopRequest,
+    change_text,
+    parse_change,
     parse_published,
     parse_set_aside,
     parse_starting,
@@ -57,6 +60,7 @@ class Overview:
         self._state = shard_key(prefix, shard, "state")
         self._stop = shard_key(prefix, shard, "stop")
         self._start = shard_key(prefix, shard, "start")
+        self._change = shard_key(prefix, shard, "change")
         self._quarantine = shard_key(prefix, shard, "quarantine")
 
     def lease(self) -> LeaseState | None:
@@ -105,6 +109,27 @@ class Overview:
             pipeline.time()
             text, now = pipeline.execute()
         return parse_stop(text, now)
+
+    def ask_to_change(self, wanted: ChangeRequest) -> None:
+        """
+        Ask a run to collect something else from now on. The first request for a generation stays, so that its age tells how
+        long the run has been asked.
+        """
+        asked = self.change_request()
+        if asked is not None and (asked.run_id, asked.generation) == (wanted.run_id, wanted.generation):
+            return
+        with translated():
+            now: Any = self._redis.time()
+            self._redis.set(self._change, change_text(wanted, now), ex=KEPT_SECONDS)
+
+    def change_request(self) -> ChangeRequest | None:
+        """The last request to change, whichever run it was for."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.get(self._change)
+            pipeline.time()
+            text, now = pipeline.execute()
+        return parse_change(text, now)
 
     def starting(self) -> Starting | None:
         """The run that is starting, or failed to; None when none is."""

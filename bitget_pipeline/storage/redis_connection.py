@@ -15,7 +15,7 @@ from typing import Any
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
 from .redis_errors import translated
@@ -53,9 +53,12 @@ def connect(address: RedisAddress) -> redis.asyncio.Redis:
     return redis.asyncio.Redis(**_options(address), retry=AsyncRetry(ExponentialBackoff(cap=0.5, base=0.05), 2))
 
 
-def connect_sync(address: RedisAddress) -> redis.Redis:
-    """The same for code without an event loop."""
-    return redis.Redis(**_options(address), retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2))
+def connect_sync(address: RedisAddress, *, answer_within: float | None = None) -> redis.Redis:
+    """The same for code without an event loop. With `answer_within` (seconds) nothing is repeated: for whoever only looks."""
+    if answer_within is None:
+        return redis.Redis(**_options(address), retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2))
+    hurried = {"socket_connect_timeout": answer_within, "socket_timeout": answer_within}
+    return redis.Redis(**_options(address) | hurried, retry=Retry(NoBackoff(), 0))
 
 
 async def server_identity(client: redis.asyncio.Redis) -> str:

@@ -43,12 +43,12 @@ def test_a_key_that_is_stored_or_removed_replaces_the_live_run(monkeypatch: pyte
     boot.cache_clear()
     try:
         pipeline, symbols = PipelineResource(), [Symbol(Market.SPOT, "BTCUSDT")]
-        before = pipeline.live_generation(symbols)
+        before = pipeline.live_generation(symbols, pipeline.operational())
         load_boot().key_store.write(Credentials("key", "secret", "phrase"))
-        with_key = pipeline.live_generation(symbols)
+        with_key = pipeline.live_generation(symbols, pipeline.operational())
         tier = pipeline.operational().tier
         load_boot().key_store.remove()
-        after = pipeline.live_generation(symbols)
+        after = pipeline.live_generation(symbols, pipeline.operational())
     finally:
         boot.cache_clear()
 

@@ -39,7 +39,7 @@ async def played(
     """
     rng = random.Random(seed)
     outcomes: list[Outcome] = []
-    async with scene(folder, config=market, made_of=DrillScene) as made:
+    async with scene(folder, flushers=0, config=market, made_of=DrillScene) as made:
         note(f"{len(drills)} drills on {len(made.symbols)} symbols, seed {seed}; logs in {folder}")
         async with Watch(made) as watch:
             for drill in drills:

@@ -8,7 +8,6 @@ Dagster itself does is played in through_dagster.py.
 
 from __future__ import annotations
 
-import os
 import sys
 import uuid
 from asyncio.subprocess import Process
@@ -32,9 +31,6 @@ MARKET = ExchangeConfig(
     binance=True,
 )
 """A few symbols, the first of which trade every second."""
-
-OURS = ("BITGET_", "BINANCE_", "REDIS_", "CLICKHOUSE_", "SSL_", "DAGSTER_")
-"""What a developer may have set for an instance of his own."""
 
 
 @dataclass
@@ -69,7 +65,7 @@ class DrillScene(Scene):
     def environment(self) -> dict[str, str]:
         """Where things are, as a user with servers of his own says it."""
         binance = self.exchange.binance.address
-        return {name: value for name, value in os.environ.items() if not name.startswith(OURS)} | {
+        return {
             "BITGET_PIPELINE_EXCHANGE": "local",
             "BITGET_PIPELINE_HOME": str(self.folder / "home"),
             "BITGET_PIPELINE_REDIS_PREFIX": self.prefix,
@@ -94,7 +90,7 @@ class DrillScene(Scene):
     async def _job(self, name: str, run_id: str, log: str) -> Process:
         module = "bitget_pipeline_tests.drill.worker"
         command = [sys.executable, "-u", "-m", module, name, run_id, str(self.clock_file)]
-        return await self._spawn(command, log, environment=self.environment())
+        return await self._spawn(command, log, self.environment())
 
     async def discover(self) -> None:
         """The job `discovery`, to its end. Raises AssertionError when it fails."""

@@ -1,6 +1,9 @@
 """What is done about the live run, from the facts alone."""
 
+from dataclasses import replace
+
 from bitget_pipeline.guard.supervisor import (
+    AskToChange,
     AskToStop,
     DeclareDead,
     Launch,
@@ -12,7 +15,7 @@ from bitget_pipeline.guard.supervisor import (
     supervise,
 )
 
-RUN = LiveRun("run-1", RunState.RUNNING, age=100.0, generation="a")
+RUN = LiveRun("run-1", RunState.RUNNING, age=100.0, generation="a", fixed="f")
 
 
 def verdict(**facts):
@@ -21,6 +24,7 @@ def verdict(**facts):
         "lease_owner": "run-1",
         "lease_age": 2.0,
         "wanted": "a",
+        "wanted_fixed": "f",
         "stop_asked": None,
         "failures": [],
     }
@@ -61,10 +65,25 @@ def test_queued_run_is_left_to_dagster():
 
 
 def test_run_of_an_old_generation_is_asked_to_stop_and_then_interrupted():
-    """Reconfiguration is cooperative first: what the run holds is written before it ends."""
-    assert isinstance(verdict(wanted="b"), AskToStop)
-    assert isinstance(verdict(wanted="b", stop_asked=10.0), Wait)
-    assert isinstance(verdict(wanted="b", stop_asked=31.0), Terminate)
+    """What no run can change takes another one, cooperatively first: what the run holds is written before it ends."""
+    other = {"wanted": "b", "wanted_fixed": "g"}
+    assert isinstance(verdict(**other), AskToStop)
+    assert isinstance(verdict(**other, stop_asked=10.0), Wait)
+    assert isinstance(verdict(**other, stop_asked=31.0), Terminate)
+
+
+def test_a_run_becomes_another_generation_where_it_can():
+    """Another selection needs no other run: it is asked to change, and left at it as long as it says that it does."""
+    assert isinstance(verdict(wanted="b"), AskToChange)
+    assert isinstance(verdict(wanted="b", change_asked=10.0), Wait)
+    assert isinstance(verdict(wanted="b", runs=[replace(RUN, changing="b")], change_asked=900.0), Wait)
+    assert isinstance(verdict(wanted="b", runs=[replace(RUN, fixed=None)]), AskToChange)
+
+
+def test_a_run_that_does_not_change_is_replaced():
+    """It was asked long ago, or is still becoming something that is not wanted any more."""
+    assert isinstance(verdict(wanted="b", change_asked=121.0), AskToStop)
+    assert isinstance(verdict(wanted="b", runs=[replace(RUN, changing="c")], change_asked=121.0), AskToStop)
 
 
 def test_first_failure_is_repaired_at_once_and_repeated_ones_wait_longer():

@@ -55,6 +55,7 @@ class Where(msgspec.Struct, frozen=True):
     spill_file_bytes: int = 8 * 2**20
     spill_most_bytes: int = 2**30
     capacity: int = 2_000_000  # of the stream, in entries
+    generation: str = "g1"
     ahead_ms: int = 0  # how far market time is ahead of this machine's clock
 
 
@@ -96,7 +97,7 @@ def plan_for(where: Where) -> LivePlan:
         symbols=tuple(Symbol.parse(text) for text in where.symbols),
         source="local",
         run_id=where.run_id,
-        generation="g1",
+        generation=where.generation,
         socket=SocketAddress(where.ws_url),
         flush_rules=FlushRules(max_wait=0.2, block_ms=100),
         reconnects=Backoff(base=0.05, ceiling=0.5),

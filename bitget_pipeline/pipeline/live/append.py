@@ -268,14 +268,15 @@ class Appender:
         return [fresh for batch in merged.values() if (fresh := self._door.fresh(batch)) is not None], gaps, rest
 
     async def _append(self, held: list[TradeBatch], gaps: list[Gap]) -> None:
+        ids: list[str] = []
         if held or gaps:
             try:
                 async with asyncio.timeout(self._within):
-                    await self._stream.append(held, fence=self._fence, gaps=gaps)
+                    ids = await self._stream.append(held, fence=self._fence, gaps=gaps)
             except TimeoutError as error:
                 raise StoreUnavailable("Redis does not answer", remedy="look at its load and its disk") from error
         self._door.remember(held)
-        self._state.note_appended(held)
+        self._state.note_appended(held, ids)
         self._recovered()
         for gap in gaps:
             count("live.gaps_found")

@@ -8,11 +8,12 @@ the run holds the lease. A companion that fails ends the live run; whatever may 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ...exchange.contract import Channel, Frame, Subscription
 from ...market.instrument import Symbol
+from .state import LiveState
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Writing:
 
     `trades_through` says up to when (market time, Unix ms) the trades of a symbol can be queried; 0 while a break is not
     bridged.
+
+    `state` is what the run counts, and `told` what it says of itself: of the whole, and of each symbol, as it is published.
     """
 
     fence: int
@@ -32,6 +35,8 @@ class Writing:
     clock: Callable[[], int]
     again: Callable[[Subscription], bool] = lambda _: False
     trades_through: Callable[[Symbol], int] = lambda _: 0
+    state: LiveState = field(default_factory=lambda: LiveState(()))
+    told: Callable[[], tuple[dict[str, Any], dict[Symbol, dict[str, Any]]]] = lambda: ({}, {})
 
 
 class Companion(Protocol):

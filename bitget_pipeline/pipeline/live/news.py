@@ -15,10 +15,13 @@ from typing import Any, Protocol
 
 from ...errors import DiskFull, StoreUnavailable
 from ...feed.keeper import Keeper
+from ...market.instrument import Symbol
 from ...telemetry import get_logger
 from .companion import Companion
 from .intake import Intake
 from .plan import LivePlan, LiveStores
+from .reconfigure import Reconfigurer
+from .sockets import Sockets
 from .state import LiveState
 
 log = get_logger(__name__)
@@ -34,7 +37,8 @@ class Run(Protocol):
     stores: LiveStores
     state: LiveState
     intake: Intake
-    keepers: list[Keeper]
+    sockets: Sockets
+    reconfigurer: Reconfigurer
     companions: tuple[Companion, ...]
     fence: int
     started: float
@@ -92,8 +96,13 @@ class Herald:
     async def publish_once(self) -> None:
         """Tell it now."""
         run = self._run
-        await run.stores.control.publish(self._overall(), run.state.published())
+        run.state.note_acknowledged(await run.stores.stream.done_before())
+        await run.stores.control.publish(*self.told())
         await self._tell_set_aside()
+
+    def told(self) -> tuple[dict[str, Any], dict[Symbol, dict[str, Any]]]:
+        """What is published: of the whole, and of each symbol."""
+        return self._overall(), self._run.state.published()
 
     async def _tell_set_aside(self) -> None:
         """Frames that made no sense go where a person can look at them."""
@@ -113,6 +122,8 @@ class Herald:
         return run.state.overall(now_ms=run.clock()) | {
             "run_id": run.plan.run_id,
             "generation": run.plan.generation,
+            "fixed": run.plan.fixed,
+            "reconfiguration": run.reconfigurer.published(),
             "source": run.plan.source,
             "fence": run.fence,
             "uptime": round(time.monotonic() - run.started, 1),
@@ -120,7 +131,7 @@ class Herald:
             "stream_capacity": run.stores.stream.capacity,
             "spill_bytes": 0 if run.stores.spill is None else run.stores.spill.state().bytes,
             "frames_per_second": round(sum(self._rates.values()), 1),
-            "connections": {keeper.name: self._connection(keeper) for keeper in run.keepers},
+            "connections": {keeper.name: self._connection(keeper) for keeper in run.sockets.keepers},
             **{companion.name: companion.published() for companion in run.companions},
         }
 
@@ -133,9 +144,11 @@ class Herald:
         }
 
     def _settle_frames(self, *, seconds: float) -> None:
-        for keeper in self._run.keepers:
+        for keeper in self._run.sockets.keepers:
             frames = keeper.statistics().frames
             rate = (frames - self._frames.get(keeper.name, frames)) / max(seconds, 1e-6)
             before = self._rates.get(keeper.name, rate)
             self._rates[keeper.name] = before + min(1.0, seconds / FRAMES_OVER) * (rate - before)
             self._frames[keeper.name] = frames
+        for ended in self._frames.keys() - {keeper.name for keeper in self._run.sockets.keepers}:
+            del self._frames[ended], self._rates[ended]

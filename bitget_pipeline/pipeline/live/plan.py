@@ -27,7 +27,9 @@ from .shed import ShedRules
 @dataclass(frozen=True, slots=True)
 class LivePlan:
     """
-    What one live run does. `run_id` owns the lease; `generation` names the selection and settings it was started with.
+    What one live run does. `run_id` owns the lease; `generation` names the selection and settings it works by, `fixed` the
+    part of them that only another run can change. It is replaced as a whole when the selection changes (reconfigure.py).
+
     `repair_share` is the part of the published request limits that repairs may use: half of what is planned with.
 
     Times in seconds: after ten connections in a row that could not be opened, nobody tries for `rest_after_failures`, then
@@ -40,6 +42,7 @@ class LivePlan:
     run_id: str
     generation: str
     socket: SocketAddress
+    fixed: str = ""
     shard_rules: ShardRules = field(default_factory=ShardRules)
     session_rules: SessionRules | None = None  # None: what the exchange says of itself
     flush_rules: FlushRules = field(default_factory=FlushRules)

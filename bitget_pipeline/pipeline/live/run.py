@@ -13,25 +13,29 @@ import asyncio
 import functools
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from ...errors import DiskFull, LeaseHeld, LeaseLost, PipelineError, StoreUnavailable
-from ...exchange.contract import Channel, Exchange, Subscription
+from ...exchange.contract import Exchange, Subscription
 from ...feed.keeper import Keeper
+from ...feed.pace import Pace
 from ...feed.session import SessionRules
 from ...feed.shards import plan_connections
 from ...guard.backoff import Backoff
 from ...guard.breaker import Breaker
 from ...guard.rate_limit import Priority, RateLimit
 from ...history.client import allowed, heed_cancellation
+from ...market.instrument import Symbol
 from ...telemetry import get_logger
 from .companion import Companion, Writing
 from .intake import Intake
 from .interruptions import heeded
 from .news import Herald
 from .plan import LivePlan, LiveReport, LiveStores
+from .reconfigure import Reconfigurer, wanted_of
+from .sockets import Sockets
 from .stages import Progress, Stage, Stages, until_it_answers
 from .state import LiveState
 from .writers import Writers
@@ -105,7 +109,8 @@ class _LiveRun:
         self.stages = stages
         self._tasks: dict[asyncio.Task[Any], str] = {}
         self._writers: Writers | None = None
-        self.keepers: list[Keeper] = []
+        self.sockets = Sockets(self._keeper)
+        self.reconfigurer = Reconfigurer(self)
         self.fence = 0
         most = exchange.limits.connects_per_5min
         self.connects = RateLimit(0.9 * most / 300, burst=most // 10, now=self.started)
@@ -141,27 +146,37 @@ class _LiveRun:
 
     async def _connect(self) -> None:
         """Open the sockets; what they bring is buffered until the lease is ours. One that opens is enough to go on."""
-        channels = dict.fromkeys((Channel.TRADE, *(channel for one in self.companions for channel in one.channels)))
-        wanted = [Subscription(symbol, channel) for symbol in self.plan.symbols for channel in channels]
+        wanted = wanted_of(self.plan.symbols, self.companions)
         async with self._during(Stage.SOCKETS, where=self.plan.socket.url) as progress:
-            for number, subscriptions in enumerate(plan_connections(wanted, rules=self.plan.shard_rules)):
-                keeper = Keeper(
-                    f"socket-{number}",
-                    self.exchange,
-                    self.plan.socket,
-                    subscriptions,
-                    self.intake,
-                    clock=self.clock,
-                    rules=self.plan.session_rules or SessionRules.within(self.exchange.limits),
-                    pause=self._pause(self.plan.reconnects),
-                    permit=self._permit,
-                    breaker=self._breaker,
-                )
-                self.keepers.append(keeper)
-                self._spawn(keeper.run(), keeper.name)
+            for subscriptions in plan_connections(wanted, rules=self.plan.shard_rules):
+                self.sockets.open(subscriptions)
+            self._spawn(self.sockets.watch(), "sockets")
             while not self.state.connected:
-                progress.problem = next((keeper.problem for keeper in self.keepers if keeper.problem), "")
+                progress.problem = next((keeper.problem for keeper in self.sockets.keepers if keeper.problem), "")
                 await self._watched_sleep(0.05)
+
+    def _keeper(self, name: str, carried: Sequence[Subscription], paces: Mapping[Subscription, Pace]) -> Keeper:
+        return Keeper(
+            name,
+            self.exchange,
+            self.plan.socket,
+            carried,
+            self.intake,
+            clock=self.clock,
+            rules=self.plan.session_rules or SessionRules.within(self.exchange.limits),
+            pause=self._pause(self.plan.reconnects),
+            permit=self._permit,
+            breaker=self._breaker,
+            paces=paces,
+        )
+
+    def selected(self, symbols: Sequence[Symbol]) -> None:
+        """Everything that follows the selection hears of it."""
+        self.state.selected(symbols)
+        for companion in self.companions:
+            companion.selected(symbols)
+        if self._writers is not None:
+            self._writers.shedder.selected(symbols)
 
     async def _take_lease(self) -> None:
         """Wait for the predecessor to end; meanwhile the sockets fill the buffer."""
@@ -192,11 +207,14 @@ class _LiveRun:
             self.plan.run_id,
             self.plan.source,
             self.clock,
-            self._again,
+            self.sockets.again,
             lambda symbol: self.state.stored_through(symbol, now_ms=self.clock()),
+            state=self.state,
+            told=self._herald.told,
         )
         for companion in self.companions:
             self._spawn(companion.run(writing, self.plan.symbols), companion.name)
+        self._spawn(self.reconfigurer.run(), "reconfigure")
 
     async def _until_the_end(self, stop: asyncio.Event) -> str:
         """Wait for whatever ends the run; why, in one line."""
@@ -218,6 +236,7 @@ class _LiveRun:
         """
         await self._now(Stage.STOPPING)
         await self._cancel_tasks()
+        await self.sockets.close()
         self._lost = self._lost or any(
             task.done() and not task.cancelled() and isinstance(task.exception(), LeaseLost) for task in self._tasks
         )
@@ -295,9 +314,6 @@ class _LiveRun:
         )
         for task in done:
             task.result()
-
-    def _again(self, subscription: Subscription) -> bool:
-        return any(keeper.again(subscription) for keeper in self.keepers)
 
     async def _permit(self) -> None:
         """Wait for the address's allowance of new connections; while Redis cannot tell, for our own."""

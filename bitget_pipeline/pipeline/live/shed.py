@@ -156,6 +156,10 @@ class Shedder:
         self._owed: list[tuple[str, Interval, str]] = []  # what the ledger does not have yet
         intake.on_full = self._everything
 
+    def selected(self, symbols: Sequence[Symbol]) -> None:
+        """These are collected from now on."""
+        self._symbols = tuple(symbols)
+
     async def run(self, *, every: float = 1.0, tell_every: float = 60.0) -> None:
         """Look, act and account."""
         told = time.monotonic()

@@ -1,27 +1,40 @@
 """
 What the live walk knows of itself, per symbol and overall: written to Redis every second, read by sensors and `status`.
 
-Filled by intake.py, append.py, shed.py and flush.py, published by news.py; watch/health.py turns it into a verdict. Times are
-market time, Unix ms.
+Filled by intake.py, append.py, repair.py, shed.py and flush.py, published by news.py; watch/ turns it into a verdict. Times in
+`_ms` are market time, Unix ms. How long something is silent is told by a steady clock instead: the clock on the wall may
+jump.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+from ...feed.pace import Pace, SilenceRules
 from ...market.instrument import Symbol
 from ...market.trade import TradeBatch
+from ...storage.stream import Place, place_of
 
 LAGS_KEPT = 2048
 RATE_OVER = 180.0
 """Seconds over which a rate is averaged."""
-FAST_ARRIVALS = 30
-SLOW_ARRIVALS = 1000
-LEAST_ARRIVALS = 8
-"""Arrivals over which the pace is averaged, and how many it takes to know one at all."""
+SILENCE = SilenceRules(least=30.0)
+"""When a symbol's silence is unusual for people; the connection doubts it earlier (feed/session.py)."""
+MARK_MS = 1_000
+MARKS_KEPT = 64
+"""How fine and how far it is remembered which entry of the stream ended where."""
+
+
+class Mark(NamedTuple):
+    """A symbol's entry in the stream: its place, the time of its newest trade, and the trades appended up to it."""
+
+    place: Place
+    through_ms: int
+    trades: int
 
 
 @dataclass(slots=True)
@@ -30,11 +43,10 @@ class SymbolState:
     One symbol. `trades` were appended since the run began, `last_trade_ms` is the newest trade's time, `last_data_ms`
     when it reached us.
 
-    `stored_trades` and `stored_through_ms` say the same of ClickHouse. `rate` is trades per second, smoothed over a few minutes.
-    `pace` is how often something arrives, per second: trades come in clusters, so silence is judged by arrivals. It is the
-    lower of a fast and a slow average, because a symbol that goes quiet is not one that fell silent; and it is learned
-    from arrivals alone, so that a silence does not talk itself into being usual. Snapshots count for neither: they
-    are history.
+    `stored_trades` and `stored_through_ms` say the same of ClickHouse, whichever process wrote them. `rate` is trades per
+    second, smoothed over a few minutes.
+    `paced` is how often something arrives: trades come in clusters, so silence is judged by arrivals; what comes within a
+    second is one. Snapshots do not count: they are history. They do end a silence (`heard_at`, of a steady clock).
     """
 
     trades: int = 0
@@ -46,34 +58,45 @@ class SymbolState:
     silent: str = ""
     gap: bool = False
     repair: str = ""
+    _marks: deque[Mark] = field(default_factory=deque)  # of entries that are not known to be acknowledged
     _fresh_trades: int = 0
     _settled: float = 0.0  # seconds
-    _arrivals: int = 0
-    _arrived_ms: int = 0
-    _fast_gap: float = 0.0  # seconds between two arrivals
-    _slow_gap: float = 0.0
+    paced: Pace = field(default_factory=Pace)
+    heard_at: float | None = None
 
     @property
     def pace(self) -> float:
         """Arrivals per second, 0 until enough of them were seen."""
-        return 1.0 / max(self._fast_gap, self._slow_gap, 0.001) if self._arrivals >= LEAST_ARRIVALS else 0.0
+        return self.paced.per_second
 
-    def note_arrival(self, batch: TradeBatch) -> None:
+    def note_entry(self, place: Place, through_ms: int) -> None:
+        """
+        Trades lie in the stream there. One mark a second is kept, its last entry's, and of many every other one: how far
+        is stored shows a little later then, never too early.
+        """
+        marks = self._marks
+        mark = Mark(place, max(through_ms, marks[-1].through_ms if marks else 0), self.trades)
+        if marks and mark.through_ms // MARK_MS == marks[-1].through_ms // MARK_MS:
+            marks[-1] = mark
+            return
+        marks.append(mark)
+        if len(marks) > MARKS_KEPT:
+            self._marks = deque(list(marks)[::-2][::-1])  # the last one stays
+
+    def note_arrival(self, batch: TradeBatch, *, now: float) -> None:
         """Live trades came in."""
         self._fresh_trades += len(batch.trades)
-        if self._arrived_ms:
-            self._arrivals += 1
-            gap = max(0.0, (batch.received_ms - self._arrived_ms) / 1000)
-            self._fast_gap += (gap - self._fast_gap) / min(self._arrivals, FAST_ARRIVALS)
-            self._slow_gap += (gap - self._slow_gap) / min(self._arrivals, SLOW_ARRIVALS)
-        self._arrived_ms = max(self._arrived_ms, batch.received_ms)
+        if self.paced.heard_at is None or now - self.paced.heard_at >= 1.0:
+            self.paced.heard(now=now)
 
 
 class LiveState:
-    """Counts of one live run. Only ever touched in its event loop."""
+    """Counts of one live run. Only ever touched in its event loop. `steady` is a clock that does not jump, in seconds."""
 
-    def __init__(self, symbols: Iterable[Symbol]) -> None:
+    def __init__(self, symbols: Iterable[Symbol], *, steady: Callable[[], float] = time.monotonic) -> None:
+        self._steady = steady
         self.symbols: dict[Symbol, SymbolState] = {symbol: SymbolState() for symbol in symbols}
+        self._selected = frozenset(self.symbols)
         self.stage = "starting"
         self.reconnects = 0
         self.connected: set[str] = set()
@@ -86,6 +109,7 @@ class LiveState:
         self.spilled = 0  # trades that went by way of the disk
         self.shed: dict[str, str] = {}  # what is not collected now, and why
         self.disk_free: float | None = None  # share of 1
+        self.vitals: list[dict[str, Any]] = []  # how it stands, as watch/attention.py sees it
         self._lags: deque[tuple[int, int]] = deque(maxlen=LAGS_KEPT)
 
     def of(self, symbol: Symbol) -> SymbolState:
@@ -95,35 +119,57 @@ class LiveState:
             state = self.symbols[symbol] = SymbolState()
         return state
 
-    def note_appended(self, batches: Iterable[TradeBatch]) -> None:
-        """Live trades are in the stream."""
-        for batch in batches:
+    def selected(self, symbols: Iterable[Symbol]) -> None:
+        """These are told about from now on; of one that left everything stays known until what it holds is stored."""
+        self._selected = frozenset(symbols)
+        for symbol in self._selected:
+            self.of(symbol)
+
+    def note_appended(self, batches: Sequence[TradeBatch], ids: Sequence[str]) -> None:
+        """Live trades are in the stream, under these ids."""
+        now = self._steady()
+        for batch, entry in zip(batches, ids, strict=True):
             state = self.of(batch.symbol)
             state.trades += len(batch.trades)
             self.appended += len(batch.trades)
             state.silent = ""
             if not batch.snapshot:
-                state.note_arrival(batch)
+                state.note_arrival(batch, now=now)
+            state.heard_at = now
             state.last_data_ms = max(state.last_data_ms, batch.received_ms)
             state.last_trade_ms = max(state.last_trade_ms, batch.trades[-1].ts_ms)
+            state.note_entry(place_of(entry), batch.trades[-1].ts_ms)
 
     def note_stored(self, batches: Iterable[TradeBatch], *, now_ms: int) -> None:
-        """Trades can be queried."""
+        """Trades can be queried, written by this run's own flusher."""
         for batch in batches:
-            state = self.of(batch.symbol)
-            state.stored_trades += len(batch.trades)
             self.stored += len(batch.trades)
-            state.stored_through_ms = max(state.stored_through_ms, batch.trades[-1].ts_ms)
             if not batch.snapshot:
                 self._lags.append((now_ms - batch.received_ms, len(batch.trades)))
+
+    def stood_still(self) -> None:
+        """This process did not run for a while: nothing is known of that time, and nobody was silent in it."""
+        now = self._steady()
+        for state in self.symbols.values():
+            state.paced = state.paced.resumed()
+            if state.heard_at is not None:
+                state.heard_at = now
+
+    def note_acknowledged(self, before: Place) -> None:
+        """All entries before this place are in ClickHouse, whichever process wrote them."""
+        for state in self.symbols.values():
+            marks = state._marks
+            while marks and marks[0].place < before:
+                mark = marks.popleft()
+                state.stored_through_ms = max(state.stored_through_ms, mark.through_ms)
+                state.stored_trades = max(state.stored_trades, mark.trades)
 
     def stored_through(self, symbol: Symbol, *, now_ms: int) -> int:
         """Up to when (Unix ms) the symbol's trades can be queried, as far as we know; 0 while a break is not bridged."""
         state = self.of(symbol)
         if state.gap:
             return 0
-        in_flight = self.trouble or state.stored_trades < state.trades
-        return state.stored_through_ms if in_flight else now_ms
+        return state.stored_through_ms if self.trouble or state._marks else now_ms
 
     def settle_rates(self, *, seconds: float) -> None:
         """Fold the last `seconds` into each symbol's rate."""
@@ -168,10 +214,12 @@ class LiveState:
             "spilled": self.spilled,
             "shed": dict(self.shed),
             "disk_free": None if self.disk_free is None else round(self.disk_free, 4),
+            "vitals": self.vitals,
         }
 
     def published(self) -> dict[Symbol, dict[str, Any]]:
-        """Each symbol, as it is published."""
+        """Each symbol, as it is published; `silent_for` and `within` (how long it may be silent) are in seconds."""
+        now = self._steady()
         return {
             symbol: {
                 "trades": state.trades,
@@ -181,9 +229,13 @@ class LiveState:
                 "stored_through_ms": state.stored_through_ms,
                 "rate": round(state.rate, 6),
                 "pace": round(state.pace, 6),
+                "arrivals": state.paced.arrivals,
+                "silent_for": None if state.heard_at is None else round(now - state.heard_at, 1),
+                "within": round(state.paced.silence_within(SILENCE), 1) if state.paced.known else None,
                 "silent": state.silent,
                 "gap": state.gap,
                 "repair": state.repair,
             }
             for symbol, state in self.symbols.items()
+            if symbol in self._selected
         }
