@@ -218,7 +218,7 @@ class _LiveRun:
             told=self._herald.told,
         )
         if self._hands is not None:
-            self._hands.take_hold(self, self._writers, keepers=lambda: self.keepers)
+            self._hands.take_hold(self, self._writers, keepers=lambda: self.sockets.keepers)
         for companion in self.companions:
             self._spawn(companion.run(writing, self.plan.symbols), companion.name)
         self._spawn(self.reconfigurer.run(), "reconfigure")
