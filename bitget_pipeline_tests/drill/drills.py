@@ -162,13 +162,15 @@ async def stands_still(at: Attempt) -> None:
 
 async def sleeps(at: Attempt) -> None:
     """
-    A laptop sleeps for eight hours. The live run stands still, and the wall clocks, its own and the market's, jump; Redis is
-    on another machine and awake: the lease runs out. The clock that nobody sets goes on by seconds, as in a machine asleep.
+    A laptop sleeps for eight hours. The live run stands still, the exchange cuts its sockets as it does with whoever sends no ping
+    for two minutes, and the wall clocks, its own and the market's, jump; Redis is on another machine and awake: the lease runs
+    out. The clock that nobody sets goes on by seconds, as in a machine asleep.
     """
     scene = at.scene
     at.begins()
     async with still([scene.worker]):
         await asyncio.sleep(17.0)
+        scene.exchange.drop()
         scene.exchange.venue.clock.set(now_ms=scene.exchange.now_ms() + 8 * HOUR)
         set_clock(scene.clock_file, 8 * HOUR)
     at.over()
