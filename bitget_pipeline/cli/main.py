@@ -31,6 +31,7 @@ COMMANDS = {
     "flush": "flush",
     "flusher": "flush",
     "quarantine": "quarantine",
+    "housekeeping": "housekeeping",
     "alerts": "alerts",
     "settings": "settings",
     "credentials": "credentials",

@@ -122,8 +122,8 @@ class PipelineResource(dg.ConfigurableResource):
 
     @contextmanager
     def alert_book(self) -> Iterator[AlertBook]:
-        """What was told of alerts, and what waits to be told."""
-        client = connect_sync(redis_address(boot()))
+        """What was told of alerts, and what waits to be told. A Redis that hangs must hold up no sensor that has noticed."""
+        client = connect_sync(redis_address(boot()), answer_within=0.5)
         try:
             yield AlertBook(client, boot().redis_prefix)
         finally:

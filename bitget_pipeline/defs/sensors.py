@@ -7,12 +7,10 @@ Each gathers facts, lets the layers below decide, and turns the answer into Dags
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-from ..errors import PipelineError
 from ..guard.supervisor import (
     AskToChange,
     AskToStop,
@@ -25,14 +23,12 @@ from ..guard.supervisor import (
     latest_series,
     supervise,
 )
-from ..guard.vitals import Status
 from ..market.instrument import Market
 from ..pipeline.history.rectangles import Rectangle
-from ..pipeline.watch.health import Health
 from ..storage.control import ChangeRequest, Published
 from ..storage.warehouse import Warehouse
 from .alerts import notice_health
-from .health import Event, budget_events, events, look, note_requests
+from .health import Event, budget_events, events, look
 from .history_launcher import (
     KEYS_PER_DERIVATION,
     ArchiveRange,
@@ -397,15 +393,11 @@ def _recent_failures(instance: dg.DagsterInstance) -> list[float]:
     description="Once a minute: how the live data is doing, as observations of the live assets. Needs no run.",
 )
 def health(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult:
-    """What it says is found out by pipeline/watch/health.py; a store that is down is what it says, not a tick that failed."""
-    told: list[Event] = []
-    try:
-        seen = look(pipeline)
-    except PipelineError as error:
-        seen = Health(Status.CRITICAL, [str(error)])
+    """What it says is found out by pipeline/watch/; a store that is down is what it says, not a tick that failed."""
+    seen = look(pipeline, context.instance)
     notice_health(seen)
-    with suppress(PipelineError):
-        used, closed_for = pipeline.budget()
-        told = budget_events(used, closed_for, pipeline.operational().markets)
-        note_requests(pipeline, used, closed_for)
-    return dg.SensorResult(asset_events=[*events(seen), *told])
+    told: list[Event] = []
+    markets = pipeline.operational().markets
+    if seen.redis is not None:
+        told = budget_events(seen.redis.budget, seen.redis.closed_for, markets)
+    return dg.SensorResult(asset_events=[*events(seen, markets), *told])

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, computed_field, field_validator, mod
 from ..errors import UnknownInstrument
 from ..market.candle import Resolution
 from ..market.instrument import Market, Symbol
+from ..market.retention import FOR_EVER, LONGEST, Retention, days_kept
 from ..market.target import HistoryTarget
 from . import reading
 from .boot import Boot
@@ -299,6 +300,31 @@ class Operational(BaseModel):
         le=1,
     )
 
+    retention: tuple[Retention, ...] = setting(
+        (),
+        "How long things are kept, as NAME=days, 0 for ever; deleted by the daily job `housekeeping`, a partition (day, month or "
+        "year) at a time, and told to the ledger as `expired`. Names: order_books, candles_1s, candles_live, trades, candles, "
+        "tickers, open_interest, reconciliation (minutes without trades are shown by it), health.",
+        write="NAME=days separated by commas, for example order_books=3,trades=365",
+        shown="order_books=7,candles_1s=30,health=90, the rest for ever",
+    )
+    runs_kept_days: int = setting(
+        30,
+        "After how many days finished runs of Dagster are deleted, with their events; 0 for never. Runs that stored partitions, "
+        "the last one of each job, and those with the tag `housekeeping/keep` stay.",
+        write="a number of days from 0 to 36500",
+        ge=0,
+        le=LONGEST,
+    )
+    compute_logs_kept_days: int = setting(
+        14,
+        "After how many days what finished runs of Dagster printed is deleted; 0 for never. Not of runs with the tag "
+        "`housekeeping/keep`.",
+        write="a number of days from 0 to 36500",
+        ge=0,
+        le=LONGEST,
+    )
+
     @field_validator("markets", "live_resolutions", mode="before")
     @classmethod
     def _words(cls, value: object) -> object:
@@ -317,6 +343,15 @@ class Operational(BaseModel):
     def _targets(cls, value: object) -> object:
         words = [] if value == "none" else _split(value)
         return tuple(dict.fromkeys(HistoryTarget.parse(word) if isinstance(word, str) else word for word in words))
+
+    @field_validator("retention", mode="before")
+    @classmethod
+    def _retentions(cls, value: object) -> object:
+        words = [Retention.parse(word) if isinstance(word, str) else word for word in _split(value)]
+        twice = {one.name for one in words if sum(other.name == one.name for other in words) > 1}
+        if twice:
+            raise ValueError(f"{sorted(twice)[0]} stands there twice")
+        return tuple(words)
 
     @field_validator("history_targets")
     @classmethod
@@ -382,6 +417,13 @@ class Operational(BaseModel):
                     f"BITGET_PIPELINE_{name.upper()} is {value}, over the maximum of {most} of the {self.tier} tier — "
                     f"write a number from 1 to {most}"
                 )
+        kept = days_kept(self.retention)["candles"]
+        if kept != FOR_EVER and (kept < self.history_days or self.history_targets):
+            raise ValueError(
+                f"BITGET_PIPELINE_RETENTION throws candles away after {kept} days, but more of them are wanted — keep at least "
+                f"the {self.history_days} days of BITGET_PIPELINE_HISTORY_DAYS, and write none in "
+                "BITGET_PIPELINE_HISTORY_TARGETS"
+            )
         for symbol in self.pinned:
             if symbol.market not in self.markets:
                 raise ValueError(

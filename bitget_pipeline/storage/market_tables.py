@@ -253,7 +253,6 @@ ORDER_BOOKS = Table(
     order_by="(market, symbol, source, ts, seq)",
     partition_by="toDate(ts)",
     version="version",
-    ttl="toDateTime(ts) + INTERVAL 7 DAY",
     shard_by=BY_SYMBOL,
 )
 

@@ -7,7 +7,6 @@ dead one. What the live run itself does is in lease.py, stream.py, control.py an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -33,19 +32,9 @@ from .control import (
 from .keys import egress_key, shard_key
 from .lease import LeaseState, lease_keys, lease_state
 from .redis_errors import translated
+from .redis_state import Backlog as Backlog
+from .redis_state import RedisState, redis_state_now
 from .scripts import script
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """
-    What the stream holds: entries, those read and not acknowledged, and the age in seconds of the oldest entry not
-    acknowledged.
-    """
-
-    entries: int
-    pending: int
-    oldest_age: float | None
 
 
 class Overview:
@@ -53,6 +42,7 @@ class Overview:
 
     def __init__(self, client: redis.Redis, prefix: str, shard: str, *, group: str = "flush") -> None:
         self._redis = client
+        self._prefix = prefix
         self._group = group
         self._lease = lease_keys(prefix, shard)
         self._stream = shard_key(prefix, shard, "trades")
@@ -174,6 +164,10 @@ class Overview:
                 oldest = waiting[0][0] if waiting else None
         age = None if oldest is None else max(0.0, now[0] + now[1] / 1e6 - int(oldest.split(b"-")[0]) / 1000)
         return Backlog(int(length), int(pending["pending"]), age)
+
+    def state(self) -> RedisState:
+        """How the server stands, and the use of the request budget."""
+        return redis_state_now(self._redis, self._prefix)
 
     def anchors(self) -> dict[Symbol, Anchor]:
         """How far each symbol's trades are held without a hole."""
