@@ -162,9 +162,9 @@ async def stands_still(at: Attempt) -> None:
 
 async def sleeps(at: Attempt) -> None:
     """
-    A laptop sleeps for eight hours. The live run stands still, the exchange cuts its sockets as it does with whoever sends no ping
-    for two minutes, and the wall clocks, its own and the market's, jump; Redis is on another machine and awake: the lease runs
-    out. The clock that nobody sets goes on by seconds, as in a machine asleep.
+    A laptop sleeps for eight hours. The live run stands still, the exchange cuts its sockets as it does with whoever sends no
+    ping for two minutes, and the wall clocks, its own and the market's, jump; Redis is on another machine and awake: the lease
+    runs out. The clock that nobody sets goes on by seconds, as in a machine asleep.
     """
     scene = at.scene
     at.begins()

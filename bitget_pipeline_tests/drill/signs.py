@@ -80,7 +80,7 @@ class Watch:
     def __init__(self, scene: DrillScene) -> None:
         self.spells: list[Spell] = []
         self.figures = Figures()
-        self.published: Published | None = None
+        self._published: Published | None = None
         self._scene = scene
         self._open: dict[Sign, Spell] = {}
         self._last_refused: int | None = None
@@ -117,13 +117,25 @@ class Watch:
 
     # ------------------------------------------------------------ what was seen
 
+    @property
+    def published(self) -> Published | None:
+        """What the live run said last, None when none did."""
+        self._still_looks()
+        return self._published
+
     def standing(self) -> list[Spell]:
-        """What is wrong now."""
+        """What is wrong now. Raises what kept anybody from looking."""
+        self._still_looks()
         return list(self._open.values())
 
     def first(self, patterns: tuple[str, ...], *, since: float) -> Spell | None:
         """The first such sign that began after a moment."""
+        self._still_looks()
         return next((one for one in self.spells if one.began >= since and one.sign.matches(patterns)), None)
+
+    def _still_looks(self) -> None:
+        if self._task is not None and self._task.done():
+            self._task.result()
 
     # ------------------------------------------------------------ looking, in a thread
 
@@ -164,7 +176,7 @@ class Watch:
         if published is None or published.age > STALE:
             yield Sign("live.silent", text="the live run says nothing")
             return
-        self.published = published
+        self._published = published
         yield from _of_the_run(published)
         self._note(published)
 
@@ -210,7 +222,7 @@ def _of_the_run(published: Published) -> Iterator[Sign]:
     said: dict[str, Any] = published.overall
     for vital in said.get("vitals") or ():
         if vital["status"] in BAD:
-            yield Sign(vital["name"], vital["subject"].replace("/", ":"), vital["reason"])
+            yield Sign(vital["name"], vital.get("subject", "").replace("/", ":"), vital["reason"])
     for symbol, of in published.symbols.items():
         if of["silent"]:
             yield Sign("symbol.silent", str(symbol), of["silent"])
