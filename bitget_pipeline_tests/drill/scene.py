@@ -71,6 +71,7 @@ class DrillScene(Scene):
             "BITGET_PIPELINE_REDIS_PREFIX": self.prefix,
             "BITGET_PIPELINE_SYMBOLS_PER_MARKET": str(PER_MARKET),
             "BITGET_PIPELINE_HISTORY_TARGETS": "none",
+            "BITGET_PIPELINE_FAILOVER_STEADY_SECONDS": "20",
             "BITGET_REST_URL": self.exchange.rest_url,
             "BITGET_WS_URL": self.exchange.ws_url,
             "BINANCE_SPOT_REST_URL": binance.rest_url("spot"),
