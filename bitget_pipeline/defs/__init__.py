@@ -30,6 +30,7 @@ from .jobs import (
     discovery,
     live,
 )
+from .reconfiguration import reconfiguration
 from .resources import PipelineResource
 from .schedules import daily_recount, daily_top_ups, derivative_schedules, hourly_discovery
 from .sensors import (
@@ -80,6 +81,7 @@ def build() -> dg.Definitions:
         sensors=[
             first_discovery,
             live_supervisor,
+            reconfiguration,
             health,
             run_failures,
             alerts,

@@ -18,12 +18,14 @@ from typing import Any, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, computed_field, field_validator, model_validator
 
 from ..errors import UnknownInstrument
+from ..exchange.contract import Credentials
 from ..market.candle import Resolution
 from ..market.instrument import Market, Symbol
 from ..market.target import HistoryTarget
 from . import reading
 from .boot import Boot
 from .reading import setting
+from .refused_key import refused
 
 MAX_CHANNELS_PER_CONNECTION = 50  # reference/bitget-api.md: more than 50 make a connection unstable
 MAX_REQUESTS_PER_SECOND = 100.0  # 6,000 a minute per address over all endpoints (reference/bitget-api.md 2.2)
@@ -430,10 +432,18 @@ def load_operational(
 
 
 def _has_key_now(boot: Boot, with_stored_key: bool) -> bool:
-    store = boot.key_store
-    if boot.has_credentials and boot.credentials_from != str(store.path):
-        return True  # given to the process: it cannot change
-    return with_stored_key and store.read() is not None
+    key = key_now(boot) if with_stored_key else _given(boot)
+    return key is not None and not refused(boot.home, key)
+
+
+def key_now(boot: Boot) -> Credentials | None:
+    """The key that holds now, whether or not the exchange accepts it. Raises SettingsInvalid when it cannot be read."""
+    return _given(boot) or boot.key_store.read()
+
+
+def _given(boot: Boot) -> Credentials | None:
+    """A key that was given to the process, in its environment or the settings file: it cannot change."""
+    return boot.credentials if boot.credentials_from != str(boot.key_store.path) else None
 
 
 def _split(value: object) -> list[Any]:
