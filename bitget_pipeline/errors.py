@@ -78,6 +78,10 @@ class StageTimedOut(Transient):
     """A stage of a live run's start took longer than it may."""
 
 
+class CannotBeDone(Transient):
+    """What remediation wants to do is not possible as things stand."""
+
+
 # ---------------------------------------------------------------- set aside
 
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "backfill": "backfill",
     "symbols": "symbols",
     "coverage": "coverage",
+    "scorecard": "scorecard",
     "flush": "flush",
     "flusher": "flush",
     "quarantine": "quarantine",

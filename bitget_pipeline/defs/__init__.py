@@ -16,6 +16,7 @@ from .assets import (
     derived_assets,
     instruments,
     live_assets,
+    scorecard_asset,
     tables,
     tickers,
     trades_history_assets,
@@ -29,10 +30,11 @@ from .jobs import (
     derivative_jobs,
     discovery,
     live,
+    scorecard_of_a_day,
 )
 from .reconfiguration import reconfiguration
 from .resources import PipelineResource
-from .schedules import daily_recount, daily_top_ups, derivative_schedules, hourly_discovery
+from .schedules import daily_recount, daily_scorecard, daily_top_ups, derivative_schedules, hourly_discovery
 from .sensors import (
     archive_derivation_launchers,
     archive_launchers,
@@ -63,18 +65,21 @@ def build() -> dg.Definitions:
             *archive_assets(markets, grid_starts=grid_starts),
             *live_assets(markets),
             coverage,
+            scorecard_asset(grid_starts=grid_starts),
         ],
         asset_checks=asset_checks(markets, grid_starts=grid_starts),
         jobs=[
             discovery,
             live,
             coverage_recount,
+            scorecard_of_a_day,
             *candle_jobs(markets),
             *derivative_jobs(markets),
         ],
         schedules=[
             hourly_discovery,
             daily_recount,
+            daily_scorecard,
             *daily_top_ups(markets, grid_starts=grid_starts),
             *derivative_schedules(markets),
         ],

@@ -13,6 +13,7 @@ import dagster as dg
 from ..guard.vitals import Status
 from ..market.instrument import Market
 from ..pipeline.watch.health import Health, record_health, watch
+from ..pipeline.watch.scorecard import note_budget
 from ..storage.budget import EndpointUse
 from .live import SHARD
 from .metadata import as_table
@@ -54,6 +55,19 @@ def look(pipeline: PipelineResource) -> Health:
         seen = watch(warehouse, overview, now_ms=now_ms)
         record_health(warehouse, seen, now_ms=now_ms)
     return seen
+
+
+def note_requests(pipeline: PipelineResource, used: Sequence[EndpointUse], closed_for: float) -> None:
+    """Store what the budget's counters show: Redis forgets them, the scorecard counts from them."""
+    rules = pipeline.budget_rules(pipeline.operational())
+    with pipeline.warehouse() as warehouse:
+        note_budget(
+            warehouse,
+            used,
+            planned=rules.share * rules.per_minute / 60,
+            closed_for=closed_for,
+            now_ms=time.time_ns() // 1_000_000,
+        )
 
 
 Event = dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation

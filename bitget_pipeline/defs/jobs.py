@@ -29,6 +29,12 @@ coverage_recount = dg.define_asset_job(
     description="The ledger compared with the tables, corrected where it claims too much, and drawn.",
 )
 
+scorecard_of_a_day = dg.define_asset_job(
+    "scorecard_of_a_day",
+    selection=dg.AssetSelection.assets("scorecard"),
+    description="A day's promises in figures: launch it for any past day.",
+)
+
 
 class Work(StrEnum):
     """What is done to a market's candles, each by a job of its own for a range of partitions."""

@@ -198,6 +198,7 @@ class PipelineResource(dg.ConfigurableResource):
             client=history.client,
             identity=lambda: server_identity(history.redis),
             connects=ConnectBudget(history.redis, prefix),
+            restrain=Budget(history.redis, prefix, rules=self.budget_rules(settings)).restrain,
             spill=Spill(boot().home / "spill" / f"live-{shard}", most_bytes=settings.spill_max_mib * 2**20),
         )
 

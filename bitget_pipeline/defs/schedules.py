@@ -1,14 +1,14 @@
 """What happens by the clock, UTC."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
 from ..market.instrument import Market
 from .assets.derivatives import futures
 from .history_launcher import days_back, launches
-from .jobs import Work, coverage_recount, discovery, job_name
+from .jobs import Work, coverage_recount, discovery, job_name, scorecard_of_a_day
 from .resources import PipelineResource
 
 hourly_discovery = dg.ScheduleDefinition(
@@ -28,6 +28,20 @@ daily_recount = dg.ScheduleDefinition(
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="The ledger against the tables, when the night's top-up is done.",
 )
+
+
+@dg.schedule(
+    name="daily_scorecard",
+    job=scorecard_of_a_day,
+    cron_schedule="50 2 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Yesterday in figures, when the night's top-up and recount are done.",
+)
+def daily_scorecard(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """The day before the tick."""
+    yesterday = (context.scheduled_execution_time.astimezone(UTC) - timedelta(days=1)).date().isoformat()
+    return dg.RunRequest(run_key=f"scorecard:{yesterday}", partition_key=yesterday)
 
 
 def derivative_schedules(markets: Sequence[Market]) -> list[dg.ScheduleDefinition]:

@@ -32,7 +32,7 @@ from ..pipeline.watch.health import Health
 from ..storage.control import ChangeRequest, Published
 from ..storage.warehouse import Warehouse
 from .alerts import notice_health
-from .health import Event, budget_events, events, look
+from .health import Event, budget_events, events, look, note_requests
 from .history_launcher import (
     KEYS_PER_DERIVATION,
     ArchiveRange,
@@ -407,4 +407,5 @@ def health(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> d
     with suppress(PipelineError):
         used, closed_for = pipeline.budget()
         told = budget_events(used, closed_for, pipeline.operational().markets)
+        note_requests(pipeline, used, closed_for)
     return dg.SensorResult(asset_events=[*events(seen), *told])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ..errors import ExchangeUnavailable
@@ -94,6 +95,7 @@ class Keeper:
         self._given = dict(paces or {})  # what another keeper learned of them
         self._open: dict[Connection, asyncio.Task[str]] = {}
         self._newest: Connection | None = None
+        self._hurried = asyncio.Event()
 
     def live(self) -> set[Subscription]:
         """The subscriptions that deliver now."""
@@ -154,6 +156,23 @@ class Keeper:
             connection.again(subscription) for connection in reversed(self._open)
         )
 
+    def renew(self) -> bool:
+        """
+        Open a successor, and close the present connection once that carries everything. False when none is open, or one is
+        being replaced already.
+        """
+        if len(self._open) != 1:
+            return False
+        for connection in self._open:
+            connection.renewal.set()
+        return True
+
+    def reconnect(self) -> None:
+        """Close what is open, and open it again without waiting any longer."""
+        self._hurried.set()
+        for connection in self._open:
+            connection.close()
+
     async def run(self) -> None:
         """Keep it open until cancelled. Raises only what repeating cannot help, such as RegionBlocked."""
         failures = 0
@@ -170,11 +189,18 @@ class Keeper:
                     log.warning("feed.connect_failed", connection=self.name, problem=str(error))
                 self.reconnects += 1
                 failures = 1 if loop.time() - started > STABLE_AFTER else failures + 1
-                await asyncio.sleep(self._pause(failures))
+                await self._rest(self._pause(failures))
         finally:
             for task in list(self._open.values()):
                 task.cancel()
             await asyncio.gather(*self._open.values(), return_exceptions=True)
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait before the next attempt, unless somebody is in a hurry."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurried.wait()
+        self._hurried.clear()
 
     async def _carry(self) -> None:
         """One connection and the successors that replace it, until one ends unplanned."""

@@ -36,6 +36,8 @@ FLOORS: dict[Priority, float] = {
 }
 """The part of a bucket's room above one token that a priority leaves to the more urgent ones."""
 
+BARRED_LOOKS = 2.0
+"""Seconds after which a backfill that may make no request asks again, at the latest."""
 LEEWAY = 1e-9  # token arithmetic in floats; far below anything an exchange counts
 
 
@@ -132,6 +134,8 @@ class RateBudget:
         self._all = _full(rules.share * rules.per_minute / 60, rules.global_burst, now)
         ceiling = rules.backfill_per_second
         self._backfill = None if ceiling is None else _full(ceiling, 1.0, now)
+        self._restraint = _full(0.0, 1.0, now)
+        self._restrained_until = now
 
     def ask(self, endpoint: str, per_second: float, priority: Priority, *, now: float) -> float:
         """
@@ -141,11 +145,11 @@ class RateBudget:
         Asking again rather than queueing keeps the order of priorities, and a caller that dies holds nothing.
         """
         known = self._endpoint(endpoint, per_second, now)
-        closed = max(self.closed_until, known.closed_until) - now
+        closed = max(max(self.closed_until, known.closed_until) - now, self._barred(priority, now))
         if closed > 0:
             return closed
         self._recover(known, now)
-        buckets = list(self._buckets(known, priority))
+        buckets = list(self._buckets(known, priority, now))
         for bucket in buckets:
             bucket.fill(now)
         wait = max(bucket.wait(priority) for bucket in buckets)
@@ -153,6 +157,17 @@ class RateBudget:
             for bucket in buckets:
                 bucket.tokens -= 1
         return wait
+
+    def restrain(self, per_second: float, seconds: float, *, now: float) -> None:
+        """
+        Backfills make at most so many requests a second over all endpoints, for so long; 0.0: none. Said again before its
+        end it goes on; for 0 seconds it is over.
+        """
+        if self._restrained_until <= now:
+            self._restraint.tokens, self._restraint.at = 1.0, now
+        self._restraint.fill(now)
+        self._restraint.rate = per_second
+        self._restrained_until = now + seconds
 
     def penalise(self, endpoint: str, per_second: float, seconds: float, *, now: float) -> None:
         """
@@ -206,11 +221,19 @@ class RateBudget:
         known.bucket.pace = min(1.0, known.bucket.pace + steps * self.rules.recover_by)
         known.slowed_at += steps * self.rules.recover_every
 
-    def _buckets(self, known: Endpoint, priority: Priority) -> Iterator[Bucket]:
+    def _buckets(self, known: Endpoint, priority: Priority, now: float) -> Iterator[Bucket]:
         yield known.bucket
         yield self._all
         if priority is Priority.BACKFILL and self._backfill is not None:
             yield self._backfill
+        if priority is Priority.BACKFILL and self._restrained_until > now:
+            yield self._restraint
+
+    def _barred(self, priority: Priority, now: float) -> float:
+        """How long a backfill has to wait because none may make any request."""
+        if priority is not Priority.BACKFILL or self._restraint.rate > 0:
+            return 0.0
+        return max(0.0, min(self._restrained_until - now, BARRED_LOOKS))
 
 
 def _full(rate: float, capacity: float, now: float) -> Bucket:

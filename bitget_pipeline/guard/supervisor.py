@@ -134,19 +134,18 @@ def supervise(
     if runs:
         run = runs[0]
         fits = run.fixed in (None, wanted_fixed)
-        if run.state is RunState.RUNNING and not (run.generation == wanted and fits):
+        if run.state is RunState.RUNNING and stop_asked is None and not (run.generation == wanted and fits):
             because = f"generation {wanted} replaces {run.generation}"
-            if stop_asked is None and fits:
+            if fits:
                 if change_asked is None:
                     return AskToChange(run.run_id, wanted, because)
                 if run.changing == wanted:
                     return Wait(f"becoming {wanted}, asked {change_asked:.0f} s ago")
                 if change_asked <= patience.change:
                     return Wait(f"asked to become {wanted} {change_asked:.0f} s ago")
-            if stop_asked is None:
-                return AskToStop(run.run_id, wanted, because)
-            if stop_asked > patience.stop:
-                return Terminate(run.run_id, f"asked to stop {stop_asked:.0f} s ago")
+            return AskToStop(run.run_id, wanted, because)
+        if run.state is RunState.RUNNING and stop_asked is not None and stop_asked > patience.stop:
+            return Terminate(run.run_id, f"asked to stop {stop_asked:.0f} s ago")
         return Wait(f"{run.state} since {run.age:.0f} s, generation {run.generation}")
     delay = _delay(failures, patience)
     if failures and delay > min(failures):

@@ -57,6 +57,15 @@ class Budget:
         answer = await self._call("ask", endpoint, per_second, priority, 0.0)
         return self._alone.reserve(endpoint, per_second, priority) if answer is None else answer
 
+    async def restrain(self, per_second: float, seconds: float) -> None:
+        """
+        Backfills make at most so many requests a second for so long, in all processes; 0.0: none. For 0 seconds: no more.
+        Raises StoreUnavailable and its kin.
+        """
+        with translated():
+            arguments = budget_arguments(self._line, "restrain", "", "", per_second, Priority.BACKFILL, seconds)
+            await self._script(keys=[self._key], args=arguments)
+
     async def penalise(self, endpoint: str, per_second: float, seconds: float) -> None:
         """The exchange said that it is too much: nobody asks this endpoint for so long, and then more slowly."""
         self._alone.penalise(endpoint, per_second, seconds)
@@ -203,3 +212,11 @@ def parse_use(fields: Mapping[bytes, bytes], now: float) -> tuple[list[EndpointU
                 )
             )
     return found, max(0.0, float(texts.get("closed_until", 0)) - now)
+
+
+def parse_restraint(text: bytes | None, now: float) -> float | None:
+    """How many requests a second backfills may make beside their ceiling; None when nothing holds them back."""
+    if not text:
+        return None
+    rate, _, _, until = (float(part) for part in text.decode().split("|"))
+    return rate if until > now else None

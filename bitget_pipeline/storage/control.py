@@ -127,6 +127,12 @@ class LiveControl:
             pipeline.expire(self._state, KEPT_SECONDS)
             await pipeline.execute()
 
+    async def ask_to_stop(self, run_id: str, because: str) -> None:
+        """Ask a run to end by itself; what supervises it begins another."""
+        with translated():
+            now = await self._redis.time()
+            await self._redis.set(self._stop, stop_text(run_id, because, now), ex=KEPT_SECONDS)
+
     async def stop_request(self, run_id: str) -> StopRequest | None:
         """Whether this run is asked to stop."""
         with translated():

@@ -1,5 +1,6 @@
 """
-The tables about the data rather than of the market: coverage, reconciliation, incidents, health, scorecard, the schema's own.
+The tables about the data rather than of the market: coverage, reconciliation, incidents, health, scorecard, the request
+budget, the schema's own.
 
 Listed in tables.py, which has the house rules for names, keys and versions.
 """
@@ -123,22 +124,40 @@ HEALTH = Table(
 
 SCORECARD = Table(
     "scorecard",
-    "The promises in figures, one row for each measurement.",
+    "The promises in figures: one row for each day, metric and market. The view `scorecard_by_day` has a column for each.",
     (
-        moment("at", "when it was measured, UTC"),
-        Column("metric", WORD, "what was measured"),
+        moment("at", "the beginning of the UTC day that the figure is of"),
+        Column("metric", WORD, "what is measured; incidents of a kind are incidents:<kind>"),
         MARKET,
         SYMBOL,
-        amount("value", "the figure"),
+        Column("value", "Nullable(Float64)", "the figure; empty where it cannot be known", "ZSTD(1)"),
         Column("unit", WORD, "its unit"),
         Column("target", "Nullable(Float64)", "what it should be, where something was promised", "ZSTD(1)"),
         Column("met", "Nullable(UInt8)", "1: promise kept, 0: broken", "ZSTD(1)"),
+        Column("reason", "String", "why it cannot be known, one line for a person", "ZSTD(1)", "''"),
         COUNTED,
         RUN_ID,
         INSERTED,
     ),
     order_by="(metric, market, symbol, at)",
     version="version",
+    shard_by="0",
+)
+
+BUDGET_READINGS = Table(
+    "budget_readings",
+    "The counters of the shared request budget, read once a minute. They grow until the budget was idle for a day.",
+    (
+        moment("at", "when they were read, UTC"),
+        Column("granted", "UInt64", "requests granted so far, over all endpoints", "Delta(8), ZSTD(1)"),
+        Column("refused", "UInt64", "answers of 429 so far, over all endpoints", "ZSTD(1)"),
+        amount("planned", "requests a second that are planned with, over all endpoints"),
+        amount("pace", "the slowest endpoint's part of its rate, 1 unless a 429 slowed it"),
+        amount("closed_for", "seconds for which the exchange asked for silence, 0 when it did not"),
+        INSERTED,
+    ),
+    order_by="(at)",
+    partition_by="toYYYYMM(at)",
     shard_by="0",
 )
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ..errors import StoreRefused
 from .connection import Connection
-from .ledgers import COVERAGE_EVIDENCE, RECONCILIATION, SCHEMA_MIGRATIONS
+from .ledgers import BUDGET_READINGS, COVERAGE_EVIDENCE, RECONCILIATION, SCHEMA_MIGRATIONS, SCORECARD
 from .market_tables import PRICE_CANDLES, VENUE_MAP
 from .schema import LOCAL_SUFFIX, Place, Table
 from .tables import TABLES
@@ -73,12 +73,23 @@ def _venue_map(place: Place) -> list[str]:
     return VENUE_MAP.ddl(place)
 
 
+def _days_in_figures(place: Place) -> list[str]:
+    """Nobody wrote into `scorecard` before; its figures may be unknown from now on."""
+    physical = [f"{SCORECARD.name}{LOCAL_SUFFIX}", SCORECARD.name] if place.distributed else [SCORECARD.name]
+    kinds = [
+        f"ALTER TABLE {place.qualified(name)}{place.on_cluster} MODIFY COLUMN {SCORECARD.column('value').ddl}"
+        for name in physical
+    ]
+    return [*kinds, *_added(SCORECARD, "reason")(place), *BUDGET_READINGS.ddl(place)]
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "the tables of the first day", _first_day),
     Migration(2, "the ledger counts vain attempts", _added(COVERAGE_EVIDENCE, "attempts", "missed_since")),
     Migration(3, "mark and index prices", _price_candles),
     Migration(4, "minutes of ours beside the exchange's", _reconciliation),
     Migration(5, "who stands in for whom", _venue_map),
+    Migration(7, "days in figures, and what they are counted from", _days_in_figures),
 )
 
 

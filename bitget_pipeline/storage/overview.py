@@ -14,7 +14,7 @@ import redis
 
 from ..market.instrument import Symbol
 from .anchors import Anchor, parse_anchor
-from .budget import EndpointUse, parse_use
+from .budget import EndpointUse, parse_restraint, parse_use
 from .control import (
     KEPT_SECONDS,
     ChangeRequest,
@@ -192,3 +192,13 @@ def budget_use(client: redis.Redis, prefix: str, egress: str = "default") -> tup
         pipeline.time()
         fields, now = pipeline.execute()
     return parse_use(fields, now[0] + now[1] / 1e6)
+
+
+def backfill_restraint(client: redis.Redis, prefix: str, egress: str = "default") -> float | None:
+    """How many requests a second remediation leaves to backfills (0.0: none); None when it leaves them alone."""
+    with translated():
+        pipeline = client.pipeline(transaction=False)
+        pipeline.hget(egress_key(prefix, egress, "budget"), "restraint")
+        pipeline.time()
+        text, now = pipeline.execute()
+    return parse_restraint(text, now[0] + now[1] / 1e6)

@@ -31,6 +31,8 @@ from .redis_errors import translated
 from .scripts import script
 
 GROUP = "flush"
+Place = tuple[int, int]
+"""Where an entry stands in the stream: the two numbers of its id."""
 _READ_AT_ONCE = 1_000
 
 
@@ -210,13 +212,24 @@ class TradeStream:
 
     async def is_done(self, entry_id: str) -> bool:
         """Whether this entry and all before it are in ClickHouse."""
-        oldest = (await self.pending()).oldest_id
+        return await self.done_before() > place_of(entry_id)
+
+    async def done_before(self) -> Place:
+        """All entries before this place are in ClickHouse, whichever processes wrote them; (0, 0) when none is."""
         with translated():
-            groups: Any = await self._redis.xinfo_groups(self._stream)
-        delivered = next(
-            (one["last-delivered-id"].decode() for one in groups if one["name"] == self._group.encode()), "0-0"
-        )
-        return _order(delivered) >= _order(entry_id) and (oldest is None or _order(oldest) > _order(entry_id))
+            try:
+                groups: Any = await self._redis.xinfo_groups(self._stream)
+            except redis.exceptions.ResponseError as error:
+                if "no such key" not in str(error).lower():
+                    raise
+                groups = []
+        mine = next((one["last-delivered-id"] for one in groups if one["name"] == self._group.encode()), None)
+        if mine is None:
+            return 0, 0
+        # Asked after it: what was delivered by then is either acknowledged or among these.
+        oldest = (await self.pending()).oldest_id
+        milliseconds, number = place_of(mine.decode())
+        return min((milliseconds, number + 1), place_of(oldest)) if oldest is not None else (milliseconds, number + 1)
 
     async def trim(self) -> int:
         """Drop the entries that every group has done with; returns how many."""
@@ -307,7 +320,8 @@ def _ours(error: redis.exceptions.ResponseError, stream: str, capacity: int) -> 
     return None
 
 
-def _order(entry_id: str) -> tuple[int, int]:
+def place_of(entry_id: str) -> Place:
+    """Where an entry stands in the stream."""
     milliseconds, _, number = entry_id.partition("-")
     return int(milliseconds), int(number or 0)
 

@@ -21,7 +21,16 @@ DateTime with a zone of its own loses it on the way out of the embedded server (
 
 from __future__ import annotations
 
-from .ledgers import COVERAGE_EVIDENCE, HEALTH, INCIDENTS, RECONCILIATION, SCHEMA_MIGRATIONS, SCORECARD, STAMP
+from .ledgers import (
+    BUDGET_READINGS,
+    COVERAGE_EVIDENCE,
+    HEALTH,
+    INCIDENTS,
+    RECONCILIATION,
+    SCHEMA_MIGRATIONS,
+    SCORECARD,
+    STAMP,
+)
 from .market_tables import (
     CANDLES,
     CANDLES_LIVE,
@@ -56,6 +65,7 @@ TABLES: tuple[Table, ...] = (
     INCIDENTS,
     HEALTH,
     SCORECARD,
+    BUDGET_READINGS,
 )
 """Every table that holds data, in the order in which they are created."""
 

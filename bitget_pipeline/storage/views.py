@@ -7,6 +7,7 @@ versions of a row can lie.
 
 from __future__ import annotations
 
+from ..market.scorecard import METRICS
 from .schema import Table, View
 from .tables import TABLES
 
@@ -192,6 +193,16 @@ ARRAY JOIN standing AS statement
 """,
 )
 
+SCORECARD_BY_DAY = View(
+    "scorecard_by_day",
+    "The promises in figures: one row for each day and market (empty: all of them), one column for each metric; empty where "
+    "it cannot be known.",
+    # Plain anyIf would skip what is unknown as well, but answers a 0 where there is no row at all.
+    "SELECT toDate(at, 'UTC') AS day, market,\n"
+    + ",\n".join(f"    anyOrNullIf(value, metric = '{metric.name}') AS {metric.name}" for metric in METRICS)
+    + "\nFROM {db}.scorecard_final\nWHERE symbol = ''\nGROUP BY day, market",
+)
+
 VIEWS: tuple[View, ...] = (
     *(final_view(table) for table in TABLES if table.version),
     INSTRUMENTS_NOW,
@@ -202,5 +213,6 @@ VIEWS: tuple[View, ...] = (
     CANDLES_UNIFIED,
     MATCH_RATE,
     COVERAGE,
+    SCORECARD_BY_DAY,
 )
 """Every view, each after those it reads from."""

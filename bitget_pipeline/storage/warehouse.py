@@ -4,7 +4,7 @@ The warehouse: everything the pipeline asks of ClickHouse, in our own terms.
 Input: values of market/, from pipeline/; output: rows in the tables of tables.py, and values read from the views of
 views.py. What it can do is written by subject in connection.py, reference_rows.py, venue_rows.py, candle_rows.py,
 derived_rows.py, derivative_rows.py, trade_rows.py, live_candle_rows.py, reconciliation_rows.py, book_rows.py,
-coverage_rows.py and incident_rows.py.
+coverage_rows.py, incident_rows.py and scorecard_rows.py.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from .incident_rows import IncidentRows
 from .live_candle_rows import LiveCandleRows
 from .reconciliation_rows import Agreement, Reconciled, ReconciliationRows
 from .reference_rows import Member, ReferenceRows
+from .scorecard_rows import ScorecardRows
 from .trade_rows import TradeRows
 from .venue_rows import VenueRows
 
@@ -38,6 +39,7 @@ class Warehouse(
     BookRows,
     CoverageRows,
     IncidentRows,
+    ScorecardRows,
 ):
     """
     An open connection to ClickHouse, with all that is kept there; `Warehouse.open(address)` makes one, and it closes

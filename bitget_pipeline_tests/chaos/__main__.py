@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import shutil
 import sys
 import tempfile
@@ -19,7 +20,7 @@ import structlog
 
 from .kinds import KINDS
 from .rounds import Report, play
-from .scene import DidNotSettle, scene
+from .scene import MOST_FLUSHERS, DidNotSettle, scene
 
 
 async def _run(folder: Path, rounds: int, seed: int, only: tuple[str, ...]) -> Report:
@@ -29,8 +30,11 @@ async def _run(folder: Path, rounds: int, seed: int, only: tuple[str, ...]) -> R
         print(f"chaos {time.monotonic() - began:7.1f} s  {text}", file=sys.stderr, flush=True)
 
     kinds = [kind for kind in KINDS if not only or any(word in kind.name for word in only)]
-    async with scene(folder) as made:
-        note(f"{len(kinds)} kinds, {rounds} rounds, seed {seed}; logs in {folder}")
+    flushers = random.Random(seed).randint(1, MOST_FLUSHERS)
+    async with scene(folder, flushers=flushers) as made:
+        note(
+            f"{len(kinds)} kinds, {rounds} rounds, seed {seed}, flushers beside the worker: {flushers}; logs in {folder}"
+        )
         return await play(made, rounds=rounds, seed=seed, kinds=kinds, note=note)
 
 

@@ -16,7 +16,8 @@ import redis
 
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect_sync
 
-from .processes import Supervised
+from .flushers import add_or_end_flusher, kill_flusher, kill_flusher_and_redis, kill_flusher_and_worker, pause_flusher
+from .processes import paused
 from .scene import MINUTE, DidNotSettle, Scene
 
 Act = Callable[[Scene, random.Random], Awaitable[None]]
@@ -96,7 +97,7 @@ async def failing_rest(scene: Scene, rng: random.Random) -> None:
 
 async def pause_worker(scene: Scene, rng: random.Random) -> None:
     """The worker stands still, for less than its lease or for longer."""
-    await _paused(scene.worker, rng.choice([0.5, 1.0, 2.5]))
+    await paused(scene.worker, rng.choice([0.5, 1.0, 2.5]))
 
 
 async def replace_paused_worker(scene: Scene, rng: random.Random) -> None:
@@ -118,12 +119,12 @@ async def replace_paused_worker(scene: Scene, rng: random.Random) -> None:
 
 async def pause_redis(scene: Scene, rng: random.Random) -> None:
     """Redis stands still: commands wait."""
-    await _paused(scene.redis, rng.uniform(0.5, 2.5))
+    await paused(scene.redis, rng.uniform(0.5, 2.5))
 
 
 async def pause_warehouse(scene: Scene, rng: random.Random) -> None:
     """ClickHouse stands still: inserts wait, the stream fills to its bound."""
-    await _paused(scene.warehouse, rng.uniform(0.5, 3.0))
+    await paused(scene.warehouse, rng.uniform(0.5, 3.0))
 
 
 async def whole_host(scene: Scene, rng: random.Random) -> None:
@@ -162,32 +163,22 @@ async def full_redis(scene: Scene, rng: random.Random) -> None:
         client.close()
 
 
-async def _paused(process: Supervised, seconds: float) -> None:
-    stopped = process.process
-    process.send(signal.SIGSTOP)
-    try:
-        await asyncio.sleep(seconds)
-    finally:
-        if stopped is not None and stopped.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                stopped.send_signal(signal.SIGCONT)
-
-
 async def _host_dies(scene: Scene, rng: random.Random, *, meanwhile: Callable[[], None] | None = None) -> None:
-    for process in scene.processes:
+    host = scene.processes
+    for process in host:
         process.hold()
     try:
-        for process in scene.processes:
+        for process in host:
             process.kill()
         for left in scene.left_alone:
             with contextlib.suppress(ProcessLookupError):
                 left.kill()
-        await scene.until(lambda: not any(p.alive for p in scene.processes), within=20, what="everything is dead")
+        await scene.until(lambda: not any(p.alive for p in host), within=20, what="everything is dead")
         if meanwhile is not None:
             meanwhile()
         await asyncio.sleep(rng.uniform(0.0, 0.5))
     finally:
-        for process in scene.processes:
+        for process in host:
             process.resume()
 
 
@@ -209,4 +200,9 @@ KINDS = (
     Kind("redis full", full_redis),
     Kind("whole host killed", whole_host),
     Kind("power cut", power_cut),
+    Kind("flusher killed", kill_flusher, 5),
+    Kind("flusher and worker killed", kill_flusher_and_worker, 3),
+    Kind("flusher and redis killed", kill_flusher_and_redis, 3),
+    Kind("flusher stands still", pause_flusher, 3),
+    Kind("one flusher more or less", add_or_end_flusher),
 )

@@ -98,6 +98,11 @@ class Supervised:
         self._let_go.set()
         return process
 
+    @property
+    def wanted(self) -> bool:
+        """Whether it is to run."""
+        return self._wanted.is_set()
+
     def hold(self) -> None:
         """Do not start it again."""
         self._wanted.clear()
@@ -114,3 +119,15 @@ class Supervised:
             return 0
         self.send(signal.SIGTERM)
         return await asyncio.wait_for(process.wait(), within)
+
+
+async def paused(process: Supervised, seconds: float) -> None:
+    """SIGSTOP, and SIGCONT after so many seconds, whatever became of it meanwhile."""
+    stopped = process.process
+    process.send(signal.SIGSTOP)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        if stopped is not None and stopped.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                stopped.send_signal(signal.SIGCONT)

@@ -29,11 +29,14 @@ class Report:
     recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     result: Comparison = field(default_factory=Comparison)
     exit_code: int | None = None
+    exit_codes: list[int] = field(default_factory=list)  # of the flushers that were at work in the end
+    claimed: int = 0
+    held: int = 0  # entries that are not acknowledged although everybody has ended well
 
     @property
     def agrees(self) -> bool:
-        """Whether nothing was lost, and the worker ended well."""
-        return self.result.agrees and self.exit_code == 0
+        """Whether nothing was lost, and all that wrote ended well."""
+        return self.result.agrees and self.exit_code == 0 and not any(self.exit_codes) and not self.held
 
     def table(self) -> str:
         """For a person."""
@@ -48,6 +51,7 @@ class Report:
             f"different {one.different}",
             f"candles compared {one.candles:,}: wrong {one.candles_wrong}",
             f"breaks {one.breaks:,}: not repaired in the ledger {one.breaks_not_in_ledger}",
+            f"entries taken over from another {self.claimed:,}; held by nobody in the end {self.held}",
             *one.examples,
         ]
         return "\n".join(lines)
@@ -93,7 +97,12 @@ async def play(
         await scene.until(lambda: scene.exchange.now_ms() > over, within=90, what="the last minute is over")
         await scene.reconciled()
     through = await _settled(scene)
+    await scene.nothing_left_behind()
+    flushers = scene.flushers_wanted
     report.exit_code = await scene.worker.end()
+    report.exit_codes = [await flusher.end() for flusher in flushers]
+    report.held = sum((await scene.asked(scene.consumers) or {"nobody answers": 1}).values())
+    report.claimed = scene.claimed()
     report.result = await compare(scene, Interval(scene.start_ms, through), last=True)
     return report
 

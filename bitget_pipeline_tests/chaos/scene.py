@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import sys
 import time
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
+import redis
 
 from bitget_pipeline.errors import PipelineError
 from bitget_pipeline.exchange.registry import get
@@ -29,9 +31,12 @@ from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.pipeline.universe.discover import discover
 from bitget_pipeline.storage.connection import WarehouseAddress
+from bitget_pipeline.storage.keys import shard_key
 from bitget_pipeline.storage.migrations import migrate
 from bitget_pipeline.storage.overview import Overview
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect_sync
+from bitget_pipeline.storage.redis_errors import translated
+from bitget_pipeline.storage.stream import GROUP
 from bitget_pipeline.storage.warehouse import Agreement, Warehouse
 
 from ..pipeline.live_runner import Where, stores_at
@@ -47,6 +52,8 @@ EXCHANGE = ExchangeConfig(
 )
 PREFIX = "chaos:"
 MINUTE = 60_000
+MOST_FLUSHERS = 2
+_ENTRIES = re.compile(r"entries\W*?[=:]\s*(\d+)")
 STREAM_ENTRIES = 1_500
 """So small a bound that a ClickHouse that is away for some seconds fills the stream."""
 
@@ -66,6 +73,8 @@ class Scene:
     redis: Supervised = field(init=False)
     warehouse: Supervised = field(init=False)
     worker: Supervised = field(init=False)
+    flushers: tuple[Supervised, ...] = field(init=False)
+    """Processes of the command `flusher`, beside the worker; those that are held do not run."""
     start_ms: int = 0
     lossy: set[int] = field(default_factory=set)
     """Minutes in which single frames were lost, Unix ms; reconciliation has to find them."""
@@ -76,11 +85,19 @@ class Scene:
         self.redis = Supervised("redis", self._start_redis)
         self.warehouse = Supervised("clickhouse", self._start_warehouse)
         self.worker = Supervised("worker", self._start_worker, ended=self._worker_ended)
+        self.flushers = tuple(
+            Supervised(f"flusher-{number}", self._start_flusher, pause=0.3) for number in range(MOST_FLUSHERS)
+        )
 
     @property
     def processes(self) -> tuple[Supervised, ...]:
         """Those of one host."""
-        return (self.worker, self.redis, self.warehouse)
+        return (self.worker, self.redis, self.warehouse, *self.flushers_wanted)
+
+    @property
+    def flushers_wanted(self) -> tuple[Supervised, ...]:
+        """The flushers that are to run now."""
+        return tuple(one for one in self.flushers if one.wanted)
 
     @property
     def worker_log(self) -> Path:
@@ -101,6 +118,22 @@ class Scene:
         said = msgspec.json.encode(self.where(f"run-{number}")).decode()
         return await self._spawn([sys.executable, "-u", "-m", module, said], "worker.log")
 
+    async def _start_flusher(self, _: int) -> Process:
+        home = self.folder / "flushers"
+        command = [sys.executable, "-u", "-m", "bitget_pipeline.cli.main", "flusher", "--json", "--home", str(home)]
+        redis_at, warehouse_at = str(self.redis_config.port), str(self.warehouse_port)
+        environment = {
+            "BITGET_PIPELINE_EXCHANGE": "local",
+            "BITGET_PIPELINE_REDIS_PREFIX": PREFIX,
+            "REDIS_HOST": "127.0.0.1",
+            "REDIS_PORT": redis_at,
+            "CLICKHOUSE_HOST": "127.0.0.1",
+            "CLICKHOUSE_PORT": warehouse_at,
+            "CLICKHOUSE_DATABASE": "chaos",
+            "BITGET_PIPELINE_FLUSH_MAX_SECONDS": "0.3",
+        }
+        return await self._spawn(command, "flushers.log", environment)
+
     def where(self, run_id: str) -> Where:
         """What a live run has to know of its surroundings."""
         return Where(
@@ -116,8 +149,9 @@ class Scene:
             capacity=STREAM_ENTRIES,
         )
 
-    async def _spawn(self, command: list[str], log: str) -> Process:
+    async def _spawn(self, command: list[str], log: str, more: Mapping[str, str] | None = None) -> Process:
         environment = {name: value for name, value in os.environ.items() if name != "CLICKHOUSE_PASSWORD"}
+        environment |= more or {}
         with (self.folder / log).open("ab") as output:
             return await asyncio.create_subprocess_exec(
                 *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, env=environment
@@ -138,6 +172,36 @@ class Scene:
         """Whether another live run than that of this number holds the lease."""
         lease = await self.asked(self._overview().lease)
         return lease is not None and lease.owner != f"run-{number}"
+
+    def consumers(self) -> dict[str, int]:
+        """Who ever read from the stream, with the entries they hold. Raises what Redis says, as ours."""
+        client: Any = connect_sync(RedisAddress("127.0.0.1", self.redis_config.port))
+        with translated(), contextlib.closing(client):
+            try:
+                found = client.xinfo_consumers(shard_key(PREFIX, "0", "trades"), GROUP)
+            except redis.exceptions.ResponseError:  # there is no stream yet
+                return {}
+        return {one["name"].decode(): one["pending"] for one in found}
+
+    async def nothing_left_behind(self, *, within: float = 60.0) -> None:
+        """Wait until no entry is in the hands of somebody who is dead."""
+
+        async def claimed() -> bool:
+            living = {f"run-{self.worker.starts}"}
+            pids = [one.process.pid for one in self.flushers if one.process is not None]
+            held = await self.asked(self.consumers)
+            return held is not None and not any(
+                pending and name not in living and not name.endswith(tuple(f"-{pid}" for pid in pids))
+                for name, pending in held.items()
+            )
+
+        await self.until(claimed, within=within, what="what a dead flusher left is taken over")
+
+    def claimed(self) -> int:
+        """Entries that somebody took over from another, as far as they lived to tell."""
+        told = (self.folder / log for log in ("worker.log", "flushers.log"))
+        lines = [line for one in told if one.exists() for line in one.read_text(errors="replace").splitlines()]
+        return sum(int(found[1]) for line in lines if "flush.claimed" in line and (found := _ENTRIES.search(line)))
 
     def open_warehouse(self) -> Warehouse:
         """A connection of our own to the ClickHouse that runs."""
@@ -236,8 +300,11 @@ def free_port() -> int:
 
 
 @contextlib.asynccontextmanager
-async def scene(folder: Path) -> AsyncIterator[Scene]:
-    """A scene whose live worker has stored the first trades; every process of it has ended after the block."""
+async def scene(folder: Path, *, flushers: int = 1) -> AsyncIterator[Scene]:
+    """
+    A scene whose live worker has stored the first trades, with so many flushers beside it; every process of it has ended
+    after the block.
+    """
     (folder / "clickhouse").mkdir(parents=True)
     config = local_redis.with_port(local_redis.RedisConfig(data=folder / "redis"))
     async with running(EXCHANGE) as exchange, contextlib.AsyncExitStack() as stack:
@@ -267,6 +334,10 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
                 now_ms=exchange.now_ms,
             )
         await stack.enter_async_context(made.worker.kept())
+        for number, flusher in enumerate(made.flushers):
+            if number >= flushers:
+                flusher.hold()
+            await stack.enter_async_context(flusher.kept())
 
         async def first_trades() -> bool:
             return len(await made.stored_through()) == len(SYMBOLS)

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
@@ -25,6 +26,8 @@ from bitget_pipeline.telemetry import configure
 
 from ..pipeline.live_runner import Where, plan_for, stores_at
 
+QUICK_TO_CLAIM: dict[str, Any] = {"claim_idle_ms": 3_000, "claim_every": 1.0}
+"""What a dead flusher held fills the small stream of this scene: half a minute would be long."""
 QUICK = SessionRules(ping_every=1.0, pong_within=1.0, first_data_within=3.0)
 
 
@@ -36,7 +39,9 @@ async def main(where: Where) -> None:
         floor = await asyncio.to_thread(stores.warehouse.highest_version)
         counter = connect(RedisAddress("127.0.0.1", where.redis_port))
         stores = replace(stores, versions=Versions(counter, where.prefix, floor=floor))
-        plan, exchange = replace(plan_for(where), session_rules=QUICK), get("bitget")
+        plan = plan_for(where)
+        plan = replace(plan, session_rules=QUICK, flush_rules=replace(plan.flush_rules, **QUICK_TO_CLAIM))
+        exchange = get("bitget")
         try:
             steps = await asyncio.to_thread(size_steps, stores.warehouse, plan.symbols)
             await run_live(

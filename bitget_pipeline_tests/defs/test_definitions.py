@@ -54,7 +54,7 @@ def test_history_is_one_asset_for_each_market_by_day_and_symbol(specs):
         "candles_1m", "candles_1m_archive", "candles_derived", "candles_derived_archive", "trades_history",
     )  # fmt: skip
     on_both = {f"{market}/{asset}" for market in ("spot", "usdtm") for asset in everywhere}
-    assert set(grids) == on_both | {"usdtm/mark_candles", "usdtm/index_candles"}
+    assert set(grids) == on_both | {"usdtm/mark_candles", "usdtm/index_candles", "scorecard"}
     for market in ("spot", "usdtm"):
         by_name = {one.name: one.partitions_def for one in grids[f"{market}/candles_1m"].partitions_defs}
         assert by_name["symbol"].name == f"{market}_symbols"
@@ -98,6 +98,7 @@ def test_schedules_and_sensors_are_on():
     assert {s.name for s in repository.schedule_defs} == {
         "hourly_discovery",
         "daily_recount",
+        "daily_scorecard",
         "spot_daily_top_up",
         "usdtm_daily_top_up",
         "hourly_funding",

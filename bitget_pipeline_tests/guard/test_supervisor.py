@@ -58,6 +58,12 @@ def test_young_run_may_be_without_a_lease():
     assert isinstance(verdict(runs=[young], lease_owner=None, lease_age=None), Wait)
 
 
+def test_run_that_was_asked_to_stop_for_its_own_sake_is_interrupted_when_it_does_not():
+    """Remediation asks a run of the right generation to stop, so that another takes its place; one that hangs does not."""
+    assert isinstance(verdict(stop_asked=10.0), Wait)
+    assert isinstance(verdict(stop_asked=40.0), Terminate)
+
+
 def test_queued_run_is_left_to_dagster():
     """Dagster's own start time-out looks after runs that never start."""
     queued = LiveRun("run-1", RunState.WAITING, age=0.0, generation="a")

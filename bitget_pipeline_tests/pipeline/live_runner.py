@@ -78,6 +78,7 @@ async def stores_at(where: Where) -> AsyncIterator[LiveStores]:
                 identity=functools.partial(server_identity, client),
                 spill=spill_of(where),
                 connects=ConnectBudget(client, where.prefix),
+                restrain=budget.restrain,
             )
     finally:
         await client.aclose()

@@ -19,7 +19,7 @@ from bitget_pipeline.guard.rate_limit import BudgetRules, Priority, RateBudget
 from bitget_pipeline.local import redis as local_redis
 from bitget_pipeline.storage.budget import Budget, StrictShare, budget_arguments, in_one_line
 from bitget_pipeline.storage.keys import egress_key
-from bitget_pipeline.storage.overview import budget_use
+from bitget_pipeline.storage.overview import backfill_restraint, budget_use
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect, connect_sync
 from bitget_pipeline.storage.scripts import script
 
@@ -38,9 +38,8 @@ class RedisBudget:
     async def __call__(
         self, what: str, endpoint: str, now: float, *, priority: Priority = Priority.BACKFILL, value: float = 0.0
     ) -> float:
-        arguments = budget_arguments(
-            in_one_line(self._rules), what, now, endpoint, ENDPOINTS[endpoint], priority, value
-        )
+        what, limit = ("restrain", 0.0) if what == "bar" else (what, ENDPOINTS[endpoint])
+        arguments = budget_arguments(in_one_line(self._rules), what, now, endpoint, limit, priority, value)
         return float(await self._script(keys=[self._key], args=arguments))
 
 
@@ -56,7 +55,7 @@ async def on_redis(address: RedisAddress, rules: BudgetRules = RULES) -> AsyncIt
 
 EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(["ask", "ask", "ask", "ask", "penalise", "penalise", "succeeded", "remaining"]),
+        st.sampled_from([*["ask"] * 5, "penalise", "penalise", "succeeded", "remaining", "restrain", "bar"]),
         st.sampled_from(sorted(ENDPOINTS)),
         st.sampled_from(list(Priority)),
         st.one_of(st.just(0.0), st.floats(0.0, 0.3), st.floats(0.0, 40.0)),  # seconds since the event before
@@ -83,6 +82,10 @@ async def test_the_script_answers_as_the_model_does(redis_server: RedisAddress, 
             answer = await budget(what, endpoint, now, priority=priority, value=value)
             if what == "ask":
                 assert answer == pytest.approx(model.ask(endpoint, limit, priority, now=now), abs=1e-5)
+            elif what == "restrain":
+                model.restrain(limit, value, now=now)
+            elif what == "bar":
+                model.restrain(0.0, value, now=now)
             elif what == "penalise":
                 model.penalise(endpoint, limit, value, now=now)
             elif what == "succeeded":
@@ -129,6 +132,26 @@ async def test_backfill_leaves_the_last_tokens_to_the_urgent(redis_server: Redis
         assert await budget("ask", "spot.tickers", now, priority=Priority.BACKFILL) > 0
         assert await budget("ask", "spot.tickers", now + 0.02, priority=Priority.BACKFILL) > 0
         assert await budget("ask", "spot.tickers", now + 0.02, priority=Priority.LIVE_REPAIR) == 0.0
+
+
+async def test_backfills_are_held_back_for_every_process_until_it_is_over(
+    redis_address: RedisAddress, redis_client: redis.asyncio.Redis, redis_prefix: str
+) -> None:
+    """
+    Remediation bars backfills in one process: they wait in all others, the urgent go on; then it is lifted.
+    """
+    one, other = Budget(redis_client, redis_prefix), Budget(redis_client, redis_prefix)
+    await one.restrain(0.0, 30.0)
+
+    assert 0 < await other.reserve("spot.tickers", 20, Priority.BACKFILL) <= 2
+    assert await other.reserve("spot.tickers", 20, Priority.DISCOVERY) == 0.0
+    with connect_sync(redis_address) as client:
+        assert backfill_restraint(client, redis_prefix) == 0.0
+        await one.restrain(3.0, 30.0)
+        assert backfill_restraint(client, redis_prefix) == 3.0
+        await one.restrain(3.0, 0.0)
+        assert backfill_restraint(client, redis_prefix) is None
+    assert await other.reserve("spot.candles", 20, Priority.BACKFILL) == 0.0
 
 
 async def test_a_penalty_holds_for_every_process_and_is_shown(

@@ -11,7 +11,7 @@ from bitget_pipeline.errors import LeaseLost, StoreRefused, StreamFull
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.trade import Trade, TradeBatch
 from bitget_pipeline.storage.lease import Lease
-from bitget_pipeline.storage.stream import TradeStream
+from bitget_pipeline.storage.stream import TradeStream, place_of
 
 BTC = Symbol(Market.SPOT, "BTCUSDT")
 ODD = Symbol(Market.USDTM, "我踏马来了'\"\\USDT")
@@ -268,3 +268,24 @@ async def test_an_old_trade_does_not_move_the_anchor_back(stream: TradeStream, f
     assert anchors[BTC].highest_id == 50
     assert anchors[ODD].highest_id == 5
     assert await stream.close_gap(Symbol(Market.SPOT, "NOBODY"), 5, fence=fence)
+
+
+async def test_how_far_the_group_is_done_counts_what_every_consumer_acknowledged(
+    stream: TradeStream, fence: int
+) -> None:
+    """
+    An entry that somebody still holds bounds it, however much others have stored behind it.
+    """
+    assert await stream.done_before() == (0, 0)
+    ids = await stream.append([a_batch(1), a_batch(2), a_batch(3)], fence=fence)
+    assert await stream.done_before() <= place_of(ids[0])
+
+    await stream.read("slow", max_rows=1, block_ms=0)
+    await stream.read("quick", max_rows=10, block_ms=0)
+    await stream.acknowledge(ids[1:], fence=fence)
+    assert await stream.done_before() == place_of(ids[0])
+    assert not await stream.is_done(ids[0])
+
+    await stream.acknowledge(ids[:1], fence=fence)
+    assert await stream.done_before() > place_of(ids[2])
+    assert await stream.is_done(ids[2])

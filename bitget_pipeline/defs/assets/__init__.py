@@ -7,6 +7,7 @@ from .health import coverage
 from .history import candles_assets
 from .live import live_assets
 from .reference import instruments, tables, tickers, universe
+from .scorecard import scorecard_asset
 from .stand_ins import venue_map
 from .trades_history import trades_history_assets
 
@@ -18,6 +19,7 @@ __all__ = [
     "derived_assets",
     "instruments",
     "live_assets",
+    "scorecard_asset",
     "tables",
     "tickers",
     "trades_history_assets",

@@ -80,6 +80,15 @@ class Appender:
         self._failures = 0
         self._failing_since = 0.0
         self._within = APPEND_WITHIN
+        self._to_disk = False
+
+    def spill(self, on: bool) -> bool:
+        """Let trades wait on disk although the stream would take them, or no longer; False when there is no disk to go to."""
+        if not self._overflow.possible:
+            return False
+        self._to_disk = on
+        self._intake.arrived.set()
+        return True
 
     async def run(self) -> None:
         """Append as it arrives, until cancelled; what a predecessor left on disk comes first."""
@@ -87,7 +96,7 @@ class Appender:
         self._overflow.look()
         arrived = self._intake.arrived
         while True:
-            if self._overflow.active:
+            if self._overflow.active or self._to_disk:
                 await self._bridge()
             else:
                 await arrived.wait()
@@ -133,7 +142,7 @@ class Appender:
     async def _bring_in(self) -> None:
         """Append what waits in memory; after a while of failing, begin to spill."""
         loop = asyncio.get_running_loop()
-        while self._intake.items and not self._overflow.active:
+        while self._intake.items and not self._overflow.active and not self._to_disk:
             try:
                 await self._step()
             except CANNOT_TAKE as error:
@@ -164,15 +173,16 @@ class Appender:
         """Put on disk what arrives, and bring it back in order as soon as the stream takes it again."""
         loop = asyncio.get_running_loop()
         retry_at = loop.time()
-        while self._overflow.active:
+        while self._overflow.active or self._to_disk:
             await self._put_away()
-            if loop.time() >= retry_at:
+            kept_away = self._to_disk and not self._overflow.trouble  # a disk that is full is no place to wait
+            if loop.time() >= retry_at and not kept_away:
                 try:
                     await self._bring_back()
                 except CANNOT_TAKE as error:
                     self._failed(error)
                     retry_at = loop.time() + self._pause(self._failures)
-            if self._overflow.active:
+            if self._overflow.active or self._to_disk:
                 await asyncio.sleep(SPILL_EVERY)
 
     async def _put_away(self) -> None:
@@ -268,14 +278,15 @@ class Appender:
         return [fresh for batch in merged.values() if (fresh := self._door.fresh(batch)) is not None], gaps, rest
 
     async def _append(self, held: list[TradeBatch], gaps: list[Gap]) -> None:
+        ids: list[str] = []
         if held or gaps:
             try:
                 async with asyncio.timeout(self._within):
-                    await self._stream.append(held, fence=self._fence, gaps=gaps)
+                    ids = await self._stream.append(held, fence=self._fence, gaps=gaps)
             except TimeoutError as error:
                 raise StoreUnavailable("Redis does not answer", remedy="look at its load and its disk") from error
         self._door.remember(held)
-        self._state.note_appended(held)
+        self._state.note_appended(held, ids)
         self._recovered()
         for gap in gaps:
             count("live.gaps_found")

@@ -88,6 +88,10 @@ class Flusher:
         """Write what waits without gathering more."""
         self._hurried = True
 
+    def follow(self, rules: FlushRules) -> None:
+        """Write by these rules from the next batch on."""
+        self._rules = rules
+
     async def run(self) -> None:
         """Take over what a predecessor left, then write as it comes, until cancelled."""
         loop = asyncio.get_running_loop()

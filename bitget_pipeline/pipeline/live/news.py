@@ -95,7 +95,9 @@ class Herald:
 
     async def publish_once(self) -> None:
         """Tell it now."""
-        await self._run.stores.control.publish(*self.told())
+        run = self._run
+        run.state.note_acknowledged(await run.stores.stream.done_before())
+        await run.stores.control.publish(*self.told())
         await self._tell_set_aside()
 
     def told(self) -> tuple[dict[str, Any], dict[Symbol, dict[str, Any]]]:

@@ -64,7 +64,7 @@ class LiveStores:
 
     `identity` names the running Redis process (storage.redis_connection.server_identity): another name means that it was
     restarted. Without a `spill`, what Redis cannot take waits in memory alone; without `connects`, this process
-    keeps to an allowance of its own.
+    keeps to an allowance of its own. `restrain` leaves backfills so many requests a second, for so many seconds.
     """
 
     stream: TradeStream
@@ -76,6 +76,7 @@ class LiveStores:
     identity: Callable[[], Awaitable[str]]
     spill: Spill | None = None
     connects: ConnectBudget | None = None
+    restrain: Callable[[float, float], Awaitable[None]] | None = None
 
 
 @dataclass(slots=True)

@@ -30,6 +30,7 @@ from ...history.client import allowed, heed_cancellation
 from ...market.instrument import Symbol
 from ...telemetry import get_logger
 from .companion import Companion, Writing
+from .hands import Hands
 from .intake import Intake
 from .interruptions import heeded
 from .news import Herald
@@ -58,11 +59,12 @@ async def run_live(
     rng: random.Random | None = None,
     stages: Stages | None = None,
     companions: Sequence[Companion] = (),
+    hands: Hands | None = None,
 ) -> LiveReport:
     """
     Collect live trades until told to stop, and let `companions` collect what they want beside them.
 
-    `clock` is market time (Unix ms); `stages` hears of each stage.
+    `clock` is market time (Unix ms); `stages` hears of each stage; `hands` get hold of the run once it writes.
 
     Raises StageTimedOut when a stage of the start takes too long, LeaseHeld when another run holds the lease, LeaseLost
     when a successor takes it, RegionBlocked and its kin from the exchange. An interruption from outside (cancellation,
@@ -76,6 +78,7 @@ async def run_live(
         rng=rng or random.Random(),
         stages=stages or Stages(plan.run_id, control=stores.control),
         companions=companions,
+        hands=hands,
     )
     async with heeded(run.interrupted):
         return await run.live(stop)
@@ -94,6 +97,7 @@ class _LiveRun:
         rng: random.Random,
         stages: Stages,
         companions: Sequence[Companion],
+        hands: Hands | None = None,
     ) -> None:
         self.plan = plan
         self.stores = stores
@@ -117,6 +121,7 @@ class _LiveRun:
         self._breaker = Breaker(trip_after=10, rest=plan.rest_after_failures)
         self._lost = False
         self._left_behind = False
+        self._hands = hands
 
     async def live(self, stop: asyncio.Event) -> LiveReport:
         because = "interrupted"
@@ -212,6 +217,8 @@ class _LiveRun:
             state=self.state,
             told=self._herald.told,
         )
+        if self._hands is not None:
+            self._hands.take_hold(self, self._writers, keepers=lambda: self.sockets.keepers)
         for companion in self.companions:
             self._spawn(companion.run(writing, self.plan.symbols), companion.name)
         self._spawn(self.reconfigurer.run(), "reconfigure")

@@ -86,6 +86,8 @@ class Shedding:
         self._changed_at = now - rules.shed_every
         self._pressed_at = now
         self.shed: list[str] = []
+        self.keep = 0
+        """How many stay shed although there is room: somebody wants it so."""
 
     def look(self, pressure: Pressure, *, now: float) -> tuple[str, str] | None:
         """What to do: ("shed" or "readmit", the name), None for nothing."""
@@ -95,7 +97,7 @@ class Shedding:
                 return self.give_up(now=now)
         elif not pressure.over(self._rules):
             self._pressed_at = now
-        elif self.shed and now - max(self._pressed_at, self._changed_at) >= self._rules.readmit_after:
+        elif len(self.shed) > self.keep and now - max(self._pressed_at, self._changed_at) >= self._rules.readmit_after:
             self._changed_at = now
             return "readmit", self.shed.pop()
         return None
@@ -159,6 +161,19 @@ class Shedder:
     def selected(self, symbols: Sequence[Symbol]) -> None:
         """These are collected from now on."""
         self._symbols = tuple(symbols)
+
+    def give_up(self, why: str) -> str:
+        """Stop collecting the least important channel that is left, until `release`; its name, empty when none is left."""
+        step = self._shedding.give_up(now=time.monotonic())
+        if step is None:
+            return ""
+        self._act(step, why)
+        self._shedding.keep = len(self._shedding.shed)
+        return step[1]
+
+    def release(self) -> None:
+        """What was given up comes back when there is room."""
+        self._shedding.keep = 0
 
     async def run(self, *, every: float = 1.0, tell_every: float = 60.0) -> None:
         """Look, act and account."""

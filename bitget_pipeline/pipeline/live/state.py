@@ -1,27 +1,40 @@
 """
 What the live walk knows of itself, per symbol and overall: written to Redis every second, read by sensors and `status`.
 
-Filled by intake.py, append.py, shed.py and flush.py, published by news.py; watch/ turns it into a verdict. Times in `_ms` are
-market time, Unix ms. How long something is silent is told by a steady clock instead: the clock on the wall may jump.
+Filled by intake.py, append.py, repair.py, shed.py and flush.py, published by news.py; watch/ turns it into a verdict. Times in
+`_ms` are market time, Unix ms. How long something is silent is told by a steady clock instead: the clock on the wall may
+jump.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...feed.pace import Pace, SilenceRules
 from ...market.instrument import Symbol
 from ...market.trade import TradeBatch
+from ...storage.stream import Place, place_of
 
 LAGS_KEPT = 2048
 RATE_OVER = 180.0
 """Seconds over which a rate is averaged."""
 SILENCE = SilenceRules(least=30.0)
 """When a symbol's silence is unusual for people; the connection doubts it earlier (feed/session.py)."""
+MARK_MS = 1_000
+MARKS_KEPT = 64
+"""How fine and how far it is remembered which entry of the stream ended where."""
+
+
+class Mark(NamedTuple):
+    """A symbol's entry in the stream: its place, the time of its newest trade, and the trades appended up to it."""
+
+    place: Place
+    through_ms: int
+    trades: int
 
 
 @dataclass(slots=True)
@@ -30,7 +43,8 @@ class SymbolState:
     One symbol. `trades` were appended since the run began, `last_trade_ms` is the newest trade's time, `last_data_ms`
     when it reached us.
 
-    `stored_trades` and `stored_through_ms` say the same of ClickHouse. `rate` is trades per second, smoothed over a few minutes.
+    `stored_trades` and `stored_through_ms` say the same of ClickHouse, whichever process wrote them. `rate` is trades per
+    second, smoothed over a few minutes.
     `paced` is how often something arrives: trades come in clusters, so silence is judged by arrivals; what comes within a
     second is one. Snapshots do not count: they are history. They do end a silence (`heard_at`, of a steady clock).
     """
@@ -44,6 +58,7 @@ class SymbolState:
     silent: str = ""
     gap: bool = False
     repair: str = ""
+    _marks: deque[Mark] = field(default_factory=deque)  # of entries that are not known to be acknowledged
     _fresh_trades: int = 0
     _settled: float = 0.0  # seconds
     paced: Pace = field(default_factory=Pace)
@@ -53,6 +68,20 @@ class SymbolState:
     def pace(self) -> float:
         """Arrivals per second, 0 until enough of them were seen."""
         return self.paced.per_second
+
+    def note_entry(self, place: Place, through_ms: int) -> None:
+        """
+        Trades lie in the stream there. One mark a second is kept, its last entry's, and of many every other one: how far
+        is stored shows a little later then, never too early.
+        """
+        marks = self._marks
+        mark = Mark(place, max(through_ms, marks[-1].through_ms if marks else 0), self.trades)
+        if marks and mark.through_ms // MARK_MS == marks[-1].through_ms // MARK_MS:
+            marks[-1] = mark
+            return
+        marks.append(mark)
+        if len(marks) > MARKS_KEPT:
+            self._marks = deque(list(marks)[::-2][::-1])  # the last one stays
 
     def note_arrival(self, batch: TradeBatch, *, now: float) -> None:
         """Live trades came in."""
@@ -96,10 +125,10 @@ class LiveState:
         for symbol in self._selected:
             self.of(symbol)
 
-    def note_appended(self, batches: Iterable[TradeBatch]) -> None:
-        """Live trades are in the stream."""
+    def note_appended(self, batches: Sequence[TradeBatch], ids: Sequence[str]) -> None:
+        """Live trades are in the stream, under these ids."""
         now = self._steady()
-        for batch in batches:
+        for batch, entry in zip(batches, ids, strict=True):
             state = self.of(batch.symbol)
             state.trades += len(batch.trades)
             self.appended += len(batch.trades)
@@ -109,14 +138,12 @@ class LiveState:
             state.heard_at = now
             state.last_data_ms = max(state.last_data_ms, batch.received_ms)
             state.last_trade_ms = max(state.last_trade_ms, batch.trades[-1].ts_ms)
+            state.note_entry(place_of(entry), batch.trades[-1].ts_ms)
 
     def note_stored(self, batches: Iterable[TradeBatch], *, now_ms: int) -> None:
-        """Trades can be queried."""
+        """Trades can be queried, written by this run's own flusher."""
         for batch in batches:
-            state = self.of(batch.symbol)
-            state.stored_trades += len(batch.trades)
             self.stored += len(batch.trades)
-            state.stored_through_ms = max(state.stored_through_ms, batch.trades[-1].ts_ms)
             if not batch.snapshot:
                 self._lags.append((now_ms - batch.received_ms, len(batch.trades)))
 
@@ -128,13 +155,21 @@ class LiveState:
             if state.heard_at is not None:
                 state.heard_at = now
 
+    def note_acknowledged(self, before: Place) -> None:
+        """All entries before this place are in ClickHouse, whichever process wrote them."""
+        for state in self.symbols.values():
+            marks = state._marks
+            while marks and marks[0].place < before:
+                mark = marks.popleft()
+                state.stored_through_ms = max(state.stored_through_ms, mark.through_ms)
+                state.stored_trades = max(state.stored_trades, mark.trades)
+
     def stored_through(self, symbol: Symbol, *, now_ms: int) -> int:
         """Up to when (Unix ms) the symbol's trades can be queried, as far as we know; 0 while a break is not bridged."""
         state = self.of(symbol)
         if state.gap:
             return 0
-        in_flight = self.trouble or state.stored_trades < state.trades
-        return state.stored_through_ms if in_flight else now_ms
+        return state.stored_through_ms if self.trouble or state._marks else now_ms
 
     def settle_rates(self, *, seconds: float) -> None:
         """Fold the last `seconds` into each symbol's rate."""

@@ -1,7 +1,7 @@
 -- The shared budget of requests of one egress address. guard/rate_limit.py is the model of this; a property test holds them equal.
 -- KEYS: budget (a hash). ARGV:
---   1 what: ask, penalise, succeeded or remaining   2 now in seconds, or '' for the server's clock   3 endpoint   4 its limit per second
---   5 the priority's floor   6 1 for a backfill   7 seconds (penalise) or requests left (remaining)
+--   1 what: ask, restrain, penalise, succeeded or remaining   2 now in seconds, or '' for the server's clock   3 endpoint   4 its limit per second
+--   5 the priority's floor   6 1 for a backfill   7 seconds (penalise, restrain) or requests left (remaining)
 --   8 the rules, parted by |: share, burst, per minute, global burst, slow_down, slowest, recover_by, recover_every,
 --     persistent_after, same_run_within, global_closure, and the backfill's ceiling per second or none
 -- Returns the seconds to wait, as text; '0' from ask: the request is taken.
@@ -16,7 +16,7 @@ local rules = {}
 for part in string.gmatch(ARGV[8], '[^|]+') do rules[#rules + 1] = tonumber(part) or false end
 local share, burst, per_minute, global_burst, slow_down, slowest, recover_by, recover_every, persistent_after,
   same_run_within, global_closure, ceiling = unpack(rules)
-local LEEWAY = 1e-9
+local LEEWAY, BARRED_LOOKS = 1e-9, 2
 
 local function text(number) return string.format('%.17g', number) end
 
@@ -39,6 +39,26 @@ local function wait_of(bucket, floor)
   local missing = 1 + floor * (bucket.capacity - 1) - bucket.tokens
   if missing > LEEWAY then return missing / (bucket.rate * bucket.pace) end
   return 0
+end
+
+local restrained = { rate = 0, pace = 1, capacity = 1, tokens = 1, at = now, till = now }
+local values = load('restraint', 4)
+if values then
+  restrained.rate, restrained.tokens, restrained.at, restrained.till = values[1], values[2], values[3], values[4]
+end
+
+local function save_restraint()
+  redis.call('HSET', key, 'restraint', table.concat({
+    text(restrained.rate), text(restrained.tokens), text(restrained.at), text(restrained.till) }, '|'))
+end
+
+if what == 'restrain' then
+  if restrained.till <= now then restrained.tokens, restrained.at = 1, now end
+  fill(restrained)
+  restrained.rate, restrained.till = per_second, now + value
+  save_restraint()
+  redis.call('EXPIRE', key, 86400)
+  return '0'
 end
 
 local rate = share * per_second
@@ -91,6 +111,8 @@ if what == 'remaining' then
 end
 
 local closed = math.max(closed_until, known.closed_until) - now
+local held_back = ARGV[6] == '1' and restrained.till > now
+if held_back and restrained.rate <= 0 then closed = math.max(closed, math.min(restrained.till - now, BARRED_LOOKS)) end
 if closed > 0 then
   if not stored then save() end
   return text(closed)
@@ -113,6 +135,7 @@ end
 
 local buckets = { known, shared('all', share * per_minute / 60, global_burst) }
 if ARGV[6] == '1' and ceiling then buckets[3] = shared('backfill', ceiling, 1) end
+if held_back then buckets[#buckets + 1] = restrained end
 local wait, floor = 0, tonumber(ARGV[5])
 for _, bucket in ipairs(buckets) do
   fill(bucket)
@@ -122,6 +145,9 @@ if wait == 0 then
   for _, bucket in ipairs(buckets) do bucket.tokens = bucket.tokens - 1 end
   redis.call('HINCRBY', key, 'granted:' .. endpoint, 1)
 end
-for i = 2, #buckets do redis.call('HSET', key, buckets[i].field, text(buckets[i].tokens) .. '|' .. text(buckets[i].at)) end
+for i = 2, #buckets do
+  if buckets[i].field then redis.call('HSET', key, buckets[i].field, text(buckets[i].tokens) .. '|' .. text(buckets[i].at)) end
+end
+if held_back then save_restraint() end
 save()
 return text(wait)

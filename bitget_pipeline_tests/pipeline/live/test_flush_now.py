@@ -149,3 +149,39 @@ async def test_flushers_share_the_work_and_take_over_from_a_dead_one(bench: Benc
     final = await bench.stream.last_id()
     assert final is not None
     assert await bench.stream.is_done(final)
+
+
+async def test_a_run_knows_what_a_flusher_beside_it_has_stored(where, local_exchange):
+    """
+    Another process writes a part of the trades: the run's word on how far each symbol is stored includes them.
+    """
+    async with live(where, local_exchange) as run:
+        beside = Flusher(
+            run.stores.stream,
+            run.stores.warehouse,
+            consumer="beside",
+            fence=None,
+            source="local",
+            run_id="beside",
+            clock=local_exchange.now_ms,
+            pause=lambda _: 0.01,
+            rules=FlushRules(max_wait=0.1, block_ms=20),
+        )
+        stop = asyncio.Event()
+        serving = asyncio.create_task(serve(beside, stop))
+        await until(lambda: beside.rows > 50 and run.overview.published() is not None, what="rows written beside")
+        told = run.overview.published()
+        assert told is not None
+
+        def caught_up() -> bool:
+            now = run.overview.published()
+            return now is not None and all(
+                now.symbols[symbol]["stored_trades"] >= said["trades"]
+                and now.symbols[symbol]["stored_through_ms"] >= said["last_trade_ms"]
+                for symbol, said in told.symbols.items()
+            )
+
+        await until(caught_up, what="the run knows of them")
+        stop.set()
+        assert await serving
+        await run.end()

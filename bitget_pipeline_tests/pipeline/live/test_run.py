@@ -22,6 +22,7 @@ from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.rollup import rollup
 from bitget_pipeline.pipeline.live.companion import Companion, Writing
+from bitget_pipeline.pipeline.live.hands import Hands
 from bitget_pipeline.pipeline.live.run import LivePlan, LiveReport, LiveStores, run_live
 from bitget_pipeline.pipeline.live.stages import Stages
 from bitget_pipeline.storage.overview import Overview
@@ -59,6 +60,7 @@ async def live(
     *,
     seen_at: int | None = None,
     companions: Sequence[Companion] = (),
+    hands: Hands | None = None,
 ) -> AsyncIterator[Running]:
     """A live run for the length of a block; cancelled at its end if it still runs. Watched through the Redis at `seen_at`."""
     stop, stages = asyncio.Event(), list[str]()
@@ -72,6 +74,7 @@ async def live(
             stop=stop,
             stages=Stages(where.run_id, on_stage=stages.append, control=stores.control),
             companions=companions,
+            hands=hands,
         )
         task = asyncio.create_task(walk)
         try:

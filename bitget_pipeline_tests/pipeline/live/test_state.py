@@ -1,10 +1,10 @@
-"""What the live run learns of each symbol's own pace."""
+"""What the live run learns of each symbol's own pace, and how far its trades are stored."""
 
 import pytest
 
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.trade import Trade, TradeBatch
-from bitget_pipeline.pipeline.live.state import LiveState
+from bitget_pipeline.pipeline.live.state import MARKS_KEPT, LiveState
 
 BTC = Symbol(Market.SPOT, "BTCUSDT")
 
@@ -16,7 +16,7 @@ def batch(received_ms, trades=1, snapshot=False):
 def arrivals(state, *, start_ms, every_ms, count, trades=1):
     for n in range(count):
         state.clock.now = (start_ms + n * every_ms) / 1000
-        state.note_appended([batch(start_ms + n * every_ms, trades)])
+        state.note_appended([batch(start_ms + n * every_ms, trades)], [f"{n}-0"])
     return start_ms + count * every_ms
 
 
@@ -37,7 +37,7 @@ def state():
 
 def test_snapshot_teaches_no_rate_and_no_pace(state):
     """Thirty trades of the past at the first second are not thirty trades a second."""
-    state.note_appended([batch(1_000, trades=30, snapshot=True)])
+    state.note_appended([batch(1_000, trades=30, snapshot=True)], ["1-0"])
     state.settle_rates(seconds=1.0)
 
     assert (state.of(BTC).rate, state.of(BTC).pace) == (0.0, 0.0)
@@ -80,7 +80,7 @@ def test_clock_on_the_wall_that_jumps_makes_nobody_silent(state):
     """The wall clock leaps an hour ahead between two trades: the steady one says that a second went by."""
     arrivals(state, start_ms=1_000, every_ms=1_000, count=60)
     state.clock.now += 1.0
-    state.note_appended([batch(3_700_000)])
+    state.note_appended([batch(3_700_000)], ["3700-0"])
 
     said = state.published()[BTC]
     assert (said["silent_for"], said["within"]) == (0.0, 30.0)
@@ -94,7 +94,7 @@ def test_nobody_was_silent_while_this_process_stood_still(state):
     state.stood_still()
     assert state.published()[BTC]["silent_for"] == 0.0
 
-    state.note_appended([batch(8 * 3_600_000 + 61_000)])
+    state.note_appended([batch(8 * 3_600_000 + 61_000)], ["28861-0"])
     assert state.of(BTC).pace == pytest.approx(1.0)
 
 
@@ -103,3 +103,42 @@ def test_pace_is_unknown_until_something_was_seen(state):
     arrivals(state, start_ms=1_000, every_ms=1_000, count=3)
 
     assert state.of(BTC).pace == 0.0
+
+
+def test_trades_are_stored_through_what_the_group_acknowledged_whoever_wrote_it(state):
+    """Entries that other processes wrote count; what waits holds the symbol at its newest stored trade."""
+    state.note_appended([batch(1_000), batch(2_500)], ["10-0", "10-1"])
+    state.note_appended([batch(4_000, trades=3)], ["12-0"])
+    assert state.stored_through(BTC, now_ms=9_000) == 0
+
+    state.note_acknowledged((12, 0))
+    assert state.stored_through(BTC, now_ms=9_000) == 2_500
+    assert state.of(BTC).stored_trades == 2
+
+    state.note_acknowledged((12, 1))
+    assert state.stored_through(BTC, now_ms=9_000) == 9_000
+    assert (state.of(BTC).stored_trades, state.of(BTC).stored_through_ms) == (5, 4_000)
+
+
+def test_what_a_repair_fetched_is_waited_for_too(state):
+    """The gap is closed, its trades wait for a flusher: nothing is said to be stored before they are."""
+    state.note_appended([batch(1_000)], ["10-0"])
+    state.note_acknowledged((11, 0))
+    state.of(BTC).note_entry((11, 5), 0)
+    assert state.stored_through(BTC, now_ms=9_000) == 1_000
+
+    state.note_acknowledged((11, 6))
+    assert state.stored_through(BTC, now_ms=9_000) == 9_000
+
+
+def test_while_nobody_acknowledges_the_marks_are_few_and_never_too_early(state):
+    """An hour without ClickHouse leaves some dozens of marks; what they say is stored was acknowledged."""
+    for second in range(3_600):
+        state.note_appended([batch(second * 1_000)], [f"{second}-0"])
+    assert len(state.of(BTC)._marks) <= MARKS_KEPT + 1
+
+    state.note_acknowledged((1_800, 0))
+    assert 0 <= state.stored_through(BTC, now_ms=4_000_000) < 1_800_000
+    state.note_acknowledged((3_600, 0))
+    assert state.stored_through(BTC, now_ms=4_000_000) == 4_000_000
+    assert state.of(BTC).stored_trades == 3_600
