@@ -111,6 +111,7 @@ def test_every_setting_is_kept_as_it_was(environ, write):
     for text in (
         'pinned = ["spot:BTCUSDT", "usdtm:ETHUSDT"]\nhistory_targets = "none"\ngrid_start = "2026-01-01"\n',
         'history_targets = "spot:SOLUSDT=2022-06-01,BTCUSDT=2020-01-01"\nlive_resolutions = ["1h"]\nbooks = false\n',
+        'retention = "order_books=3,trades=365"\nfailover_markets = "none"\n[remedies.backlog]\noff = true\n',
     ):
         write(text)
         before = operational_in_force(boot_in_force(environ), environ).settings

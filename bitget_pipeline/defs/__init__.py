@@ -16,6 +16,7 @@ from .assets import (
     derived_assets,
     instruments,
     live_assets,
+    retention,
     scorecard_asset,
     tables,
     tickers,
@@ -29,12 +30,20 @@ from .jobs import (
     coverage_recount,
     derivative_jobs,
     discovery,
+    housekeeping_job,
     live,
     scorecard_of_a_day,
 )
 from .reconfiguration import reconfiguration
 from .resources import PipelineResource
-from .schedules import daily_recount, daily_scorecard, daily_top_ups, derivative_schedules, hourly_discovery
+from .schedules import (
+    daily_housekeeping,
+    daily_recount,
+    daily_scorecard,
+    daily_top_ups,
+    derivative_schedules,
+    hourly_discovery,
+)
 from .sensors import (
     archive_derivation_launchers,
     archive_launchers,
@@ -65,6 +74,7 @@ def build() -> dg.Definitions:
             *archive_assets(markets, grid_starts=grid_starts),
             *live_assets(markets),
             coverage,
+            retention,
             scorecard_asset(grid_starts=grid_starts),
         ],
         asset_checks=asset_checks(markets, grid_starts=grid_starts),
@@ -72,6 +82,7 @@ def build() -> dg.Definitions:
             discovery,
             live,
             coverage_recount,
+            housekeeping_job,
             scorecard_of_a_day,
             *candle_jobs(markets),
             *derivative_jobs(markets),
@@ -79,6 +90,7 @@ def build() -> dg.Definitions:
         schedules=[
             hourly_discovery,
             daily_recount,
+            daily_housekeeping,
             daily_scorecard,
             *daily_top_ups(markets, grid_starts=grid_starts),
             *derivative_schedules(markets),

@@ -94,6 +94,7 @@ def keep(boot: Boot, settings: Operational) -> None:
     content |= {  # as they are written, because they are read that way
         "pinned": list(map(str, settings.pinned)),
         "history_targets": list(map(str, settings.history_targets)) or "none",
+        "retention": list(map(str, settings.retention)),
     }
     _write(boot.home / KEPT, json.dumps(content, indent=1).encode())
     _keep_copy(boot)
