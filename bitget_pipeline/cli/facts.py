@@ -57,6 +57,7 @@ class Facts:
     repair_seconds_left: float | None = None  # at the pace so far
     agreement: dict[str, Any] = field(default_factory=dict)  # minutes beside the exchange's own, since the run began
     beside: dict[str, dict[str, Any]] = field(default_factory=dict)  # by companion of the live run, in its words
+    failover: dict[str, dict[str, Any]] = field(default_factory=dict)  # by market, in the live run's words
     remediation: dict[str, Any] = field(default_factory=dict)  # mode, last look, rules, last deeds, what holds history
     backlog: int | None = None  # entries of the stream that wait for ClickHouse or for trimming
     budget: list[dict[str, Any]] = field(default_factory=list)  # of each endpoint: requests granted, 429s, pace
@@ -168,6 +169,7 @@ class Gatherer:
             facts.beside = {
                 name: of for name, of in said.items() if isinstance(of, dict) and {"stored", "waiting"} <= of.keys()
             }
+            facts.failover = dict(said.get("failover") or {})
             facts.remediation |= (said.get("attention") or {}).get("remediation") or {}
             facts.lag_p50_ms, facts.lag_p99_ms = said.get("lag_p50_ms"), said.get("lag_p99_ms")
 

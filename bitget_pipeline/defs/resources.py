@@ -44,6 +44,7 @@ from ..settings import (
     load_operational,
     redis_address,
     ssl_context,
+    substitute_addresses,
     warehouse_address,
 )
 from ..storage.alert_book import AlertBook
@@ -171,7 +172,7 @@ class PipelineResource(dg.ConfigurableResource):
         the local exchange plays nobody else.
         """
         place, settings = boot(), self.operational()
-        urls = {Market.SPOT: place.binance_spot_rest_url, Market.USDTM: place.binance_futures_rest_url}
+        addresses = substitute_addresses(place)
         proxy = place.proxy.get_secret_value() if place.proxy else None
         client = connect(redis_address(place))
         try:
@@ -181,12 +182,12 @@ class PipelineResource(dg.ConfigurableResource):
                     venue = registry.substitute(market)
                     if venue is None:
                         continue
-                    url = urls.get(market) or (venue.rest_url if place.exchange == "bitget" else None)
-                    if url is None:
+                    where = addresses.get(market)
+                    if where is None:
                         continue
                     rules = BudgetRules(share=settings.request_share)
                     budget = Budget(client, place.redis_prefix, f"{venue.name}-{market.value}", rules=rules)
-                    address = HttpAddress(url, proxy=proxy, tls=ssl_context(place))
+                    address = HttpAddress(where.rest_url, proxy=proxy, tls=ssl_context(place))
                     found[market] = await stack.enter_async_context(
                         opened_for(venue, address, budget, patience=SHORT_PATIENCE)
                     )

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, computed_field, field_validator, model_validator
 
@@ -42,6 +42,9 @@ DEEP_WITH_CREDENTIALS = (
 LIVE = (Resolution.M1, Resolution.M5, Resolution.M15, Resolution.H1)
 LIVE_RESOLUTIONS = frozenset({Resolution.S1, Resolution.S5, Resolution.S15, *LIVE})
 
+
+STOOD_IN_FOR = (Market.SPOT, Market.USDTM)
+"""Binance has these in the same units; its COIN-M sizes are contracts."""
 
 IN_A_RUNNING_RUN = frozenset(
     {
@@ -194,9 +197,29 @@ class Operational(BaseModel):
     stand_ins: bool = setting(
         True,
         "Whether it is decided each hour which instruments of Binance could stand in for ours while Bitget is dark. Binance is "
-        "asked for its public lists and prices.",
+        "asked for its public lists and prices. Without it nothing stands in.",
         write="true or false",
         shown="true",
+    )
+    failover: Literal["auto", "off"] = setting(
+        "auto",
+        "Whether Binance stands in for a market by itself while Bitget is dark. `bitget-pipeline failover` overrules it at run "
+        "time, market by market.",
+        write="auto or off",
+    )
+    failover_markets: tuple[Market, ...] = setting(
+        STOOD_IN_FOR,
+        "The markets that Binance may stand in for; `none` for none at all.",
+        write="markets from spot, usdtm, separated by commas, or none",
+        shown="spot,usdtm",
+    )
+    failover_steady_seconds: float = setting(
+        180.0,
+        "How long Bitget has to be well before Binance goes; doubled with every failover of the last hour, half an hour at most.",
+        write="seconds from 1 to 1800, for example 180",
+        shown="180",
+        ge=1,
+        le=1800,
     )
     history_days: int = setting(
         30,
@@ -345,6 +368,19 @@ class Operational(BaseModel):
     @classmethod
     def _words(cls, value: object) -> object:
         return tuple(dict.fromkeys(_split(value)))
+
+    @field_validator("failover_markets", mode="before")
+    @classmethod
+    def _served(cls, value: object) -> object:
+        return () if value == "none" else tuple(dict.fromkeys(_split(value)))
+
+    @field_validator("failover_markets")
+    @classmethod
+    def _can_be_served(cls, value: tuple[Market, ...]) -> tuple[Market, ...]:
+        for market in value:
+            if market not in STOOD_IN_FOR:
+                raise ValueError(f"nobody stands in for {market}")
+        return value
 
     @field_validator("remedies", mode="before")
     @classmethod

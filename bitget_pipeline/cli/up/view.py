@@ -101,6 +101,7 @@ def rows(facts: Facts, trades_per_second: float | None) -> list[tuple[str, str]]
         ("live run", live),
         ("sockets", _sockets(facts)),
         *([("repairs", _repairs(facts))] if facts.gaps_open else []),
+        *([("failover", _failover(facts))] if facts.failover else []),
         ("lease", f"{lease['owner']}, renewed {lease['age']:.1f} s ago" if lease else "nobody holds it"),
         ("health", ": ".join(filter(None, [facts.health or "unknown", "; ".join(facts.health_reasons[:2])]))),
     ]
@@ -237,6 +238,18 @@ def headlines(home: Path, addresses: Mapping[str, Any]) -> list[tuple[str, str]]
         *([("metrics", str(addresses["metrics"]["url"]))] if "metrics" in addresses else []),
         ("data", str(home)),
     ]
+
+
+def _failover(facts: Facts) -> str:
+    """Who delivers each market."""
+
+    def who(one: dict[str, Any]) -> str:
+        state = str(one.get("state"))
+        names = {"ours": "Bitget", "none": "Bitget alone", "returning": f"{one.get('substitute')}, Bitget is back"}
+        wanted = f" (wanted {one['mode']})" if one.get("mode") in ("on", "off") else ""
+        return names.get(state, f"{one.get('substitute')}: {one.get('reason')}") + wanted
+
+    return "; ".join(f"{market} {who(one)}" for market, one in sorted(facts.failover.items()))
 
 
 def _repairs(facts: Facts) -> str:
