@@ -82,6 +82,7 @@ def test_every_child_is_in_a_session_of_its_own_with_bare_secrets(demos: tuple[D
         "code-server",
         "dagster-webserver",
         "dagster-daemon",
+        "metrics",
     }
     assert not [name for name in psutil.Process(sessions["exchange"]).environ() if "KEY" in name or "REDIS" in name]
 
