@@ -30,6 +30,7 @@ COMMANDS = {
     "scorecard": "scorecard",
     "flush": "flush",
     "flusher": "flush",
+    "failover": "failover",
     "quarantine": "quarantine",
     "housekeeping": "housekeeping",
     "alerts": "alerts",

@@ -17,7 +17,7 @@ from ..storage.migrations import drift
 from .assets.derivatives import futures
 from .bar_checks import BAR_CHECKS, EVERY_KIND, Bars
 from .check_scope import WITHIN, Scope, last_week, scope_of, whole_archive
-from .health import CHECK, evaluation, look
+from .health import FAMILIES, Family, assets_of, evaluation, look
 from .metadata import as_table
 from .offenders import SINCE, Check
 from .partitions import EARLIEST_MONTH, MOST_KEYS, symbol_partitions
@@ -255,7 +255,8 @@ CHECKS = (
 
 def asset_checks(markets: Sequence[Market], *, grid_starts: date) -> list[dg.AssetChecksDefinition]:
     """Every check as Dagster wants it, those of all markets once for each."""
-    made = [_schema_matches(), _data_arrives()]
+    made = [_schema_matches()]
+    made += [_watched(family, asset) for family in FAMILIES for asset in assets_of(family, markets)]
     for market in markets:
         made += [_opens_at_previous_close(market, bars) for bars in EVERY_KIND]
         prices = ("mark_candles", "index_candles") if market in futures(markets) else ()
@@ -379,15 +380,16 @@ def fits(symbols: int, columns: int) -> dg.AssetCheckResult:
     )
 
 
-def _data_arrives() -> dg.AssetChecksDefinition:
+def _watched(family: Family, asset: dg.AssetKey) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset="trades",
-        name=CHECK,
-        description="Every selected symbol delivers trades at its own rate, and they reach the table. The health sensor "
-        "evaluates it once a minute.",
+        asset=asset,
+        name=family.check,
+        description=f"{family.sentence} The health sensor evaluates it once a minute.",
     )
-    def data_arrives(pipeline: PipelineResource) -> dg.AssetCheckResult:
-        found = evaluation(look(pipeline))
-        return dg.AssetCheckResult(passed=found.passed, severity=found.severity, metadata=found.metadata)
+    def watched(context: dg.AssetCheckExecutionContext, pipeline: PipelineResource) -> dg.AssetCheckResult:
+        found = evaluation(look(pipeline, context.instance), family, asset)
+        return dg.AssetCheckResult(
+            passed=found.passed, severity=found.severity, metadata=found.metadata, description=found.description
+        )
 
-    return data_arrives
+    return watched

@@ -6,22 +6,34 @@ What is healthy is decided in pipeline/watch/health.py; here it becomes metadata
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import dagster as dg
 
-from ..guard.vitals import Status
+from ..guard.vitals import WORST_FIRST, Status, worst
 from ..market.instrument import Market
-from ..pipeline.watch.health import Health, record_health, watch
+from ..pipeline.watch.health import Health, record_health, told_reasons
+from ..pipeline.watch.looking import Looking
 from ..pipeline.watch.scorecard import note_budget
+from ..settings import redis_address, warehouse_address
 from ..storage.budget import EndpointUse
+from ..storage.overview import Overview
+from ..storage.redis_connection import connect_sync
+from ..storage.stamp import stamp_database
+from ..storage.warehouse import Warehouse
+from .dagster_health import dagster_vitals
 from .live import SHARD
 from .metadata import as_table
-from .resources import PipelineResource
+from .resources import PipelineResource, boot
 
 CHECK = "data_arrives"
 FRESH = 60.0
 """Seconds: the live assets are alive if a trade younger than this was stored."""
+
+MOST_SHOWN = 40
+"""Rows of a check's table."""
 
 BESIDE = ("order_books", "tickers")
 """Companions of the live run whose asset has their name."""
@@ -48,32 +60,88 @@ CONNECTION = ("age", "frames_per_second", "live", "asked", "silent", "opened", "
 """What is told of each connection of the live run."""
 
 
-def look(pipeline: PipelineResource) -> Health:
-    """Look once, and store what was seen."""
-    now_ms = time.time_ns() // 1_000_000
-    with pipeline.warehouse() as warehouse, pipeline.overview(SHARD) as overview:
-        seen = watch(warehouse, overview, now_ms=now_ms)
-        record_health(warehouse, seen, now_ms=now_ms)
-    return seen
+def look(pipeline: PipelineResource, instance: dg.DagsterInstance) -> Health:
+    """Look once, and store what was seen; within two seconds, whatever hangs."""
+    place = boot()
+    looking = _looking(str(warehouse_address(place)), str(redis_address(place)), place.redis_prefix)
+    return looking.look(
+        now_ms=time.time_ns() // 1_000_000,
+        rules=pipeline.health_rules(),
+        beside=lambda: dagster_vitals(instance, now=time.time(), rules=pipeline.health_rules()),
+    )
 
 
-def note_requests(pipeline: PipelineResource, used: Sequence[EndpointUse], closed_for: float) -> None:
-    """Store what the budget's counters show: Redis forgets them, the scorecard counts from them."""
+@cache
+def _looking(warehouse: str, redis: str, prefix: str) -> Looking:
+    """One for each place that this process looks at."""
+    return Looking(_open_warehouse, _open_overview, _record)
+
+
+def _open_warehouse() -> Warehouse:
+    warehouse = Warehouse.open(warehouse_address(boot()), answer_within=1.0)
+    try:
+        stamp_database(warehouse, boot().exchange)
+    except BaseException:
+        warehouse.close()
+        raise
+    return warehouse
+
+
+def _open_overview() -> Overview:
+    return Overview(connect_sync(redis_address(boot()), answer_within=0.6), boot().redis_prefix, SHARD)
+
+
+def _record(warehouse: Warehouse, seen: Health, now_ms: int) -> None:
+    """Store what was seen, and what the budget's counters show: Redis forgets them, the scorecard counts from them."""
+    record_health(warehouse, seen, now_ms=now_ms)
+    if seen.redis is None:
+        return
+    pipeline = PipelineResource()
     rules = pipeline.budget_rules(pipeline.operational())
-    with pipeline.warehouse() as warehouse:
-        note_budget(
-            warehouse,
-            used,
-            planned=rules.share * rules.per_minute / 60,
-            closed_for=closed_for,
-            now_ms=time.time_ns() // 1_000_000,
-        )
+    planned = rules.share * rules.per_minute / 60
+    note_budget(warehouse, seen.redis.budget, planned=planned, closed_for=seen.redis.closed_for, now_ms=now_ms)
 
 
 Event = dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation
 
 
-def events(seen: Health) -> list[Event]:
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A part of what is watched: its check, on which asset (`*/` for each market), and the names of its vitals."""
+
+    asset: str
+    check: str
+    names: tuple[str, ...]
+    sentence: str
+
+
+FAMILIES = (
+    Family(
+        "trades",
+        CHECK,
+        ("live.", "symbols", "subscription.", "throughput", "errors", "lag.", "companion", "channel.", "failover."),
+        "Every selected symbol delivers trades at its own rate, and they reach the table in time.",
+    ),
+    Family(
+        "trades", "exchange_answers", ("exchange.",), "The exchange answers over HTTP, in time, and its clock is ours."
+    ),
+    Family("trades", "sockets_are_open", ("connection.",), "Every planned connection is open, and none breaks often."),
+    Family(
+        "candles_live",
+        "stores_are_well",
+        ("redis.", "clickhouse.", "stream.", "flush.", "spill", "disk.", "clock."),
+        "Redis and ClickHouse answer, have room and keep what they are given; nothing waits long between them.",
+    ),
+    Family(
+        "*/candles_1m", "budget_is_kept", ("budget.",), "The exchange asks for no silence, and no endpoint has to rest."
+    ),
+    Family(
+        "coverage", "dagster_is_well", ("dagster.",), "Dagster's daemons are alive, no run is stuck or failed last."
+    ),
+)
+
+
+def events(seen: Health, markets: Sequence[Market] = ()) -> list[Event]:
     """
     What was seen, as events that need no run.
 
@@ -91,7 +159,7 @@ def events(seen: Health) -> list[Event]:
             dg.AssetMaterialization(asset_key=key, description="trades arrive and are stored", metadata=figures)
             for key in ("trades", "candles_live", "candles_unified")
         ]
-    return [*told, *_beside(seen), evaluation(seen)]
+    return [*told, *_beside(seen), *evaluations(seen, markets)]
 
 
 def _agreement(seen: Health) -> dict[str, Any]:
@@ -156,14 +224,46 @@ def budget_events(used: Sequence[EndpointUse], closed_for: float, markets: Seque
     return told
 
 
-def evaluation(seen: Health) -> dg.AssetCheckEvaluation:
-    """What was seen, as the check that turns red."""
+def evaluations(seen: Health, markets: Sequence[Market]) -> list[dg.AssetCheckEvaluation]:
+    """What was seen, as the checks that turn red: one for each family and asset."""
+    return [evaluation(seen, family, asset) for family in FAMILIES for asset in assets_of(family, markets)]
+
+
+def assets_of(family: Family, markets: Sequence[Market]) -> list[dg.AssetKey]:
+    """The assets that show a family's check."""
+    place, _, name = family.asset.partition("/")
+    return [dg.AssetKey([market.value, name]) for market in markets] if name else [dg.AssetKey(place)]
+
+
+def evaluation(seen: Health, family: Family, asset: dg.AssetKey) -> dg.AssetCheckEvaluation:
+    """One family, as the check of one asset; amber for what is degraded or unknown, red for what is critical."""
+    vitals = seen.of(*family.names)
+    status = worst(vitals)
+    why = "; ".join(told_reasons(vitals)[:5]) or "all is well"
+    shown = sorted(
+        (one for one in vitals if not one.subject or one.status is not Status.HEALTHY),
+        key=lambda one: WORST_FIRST.index(one.status),
+    )
+    table = as_table(
+        (
+            {
+                "what": " ".join(filter(None, (one.name, one.subject))),
+                "status": one.status.value,
+                "figure": "" if one.value is None else round(one.value, 3),
+                "line": "" if one.limit is None else round(one.limit, 3),
+                "in words": one.reason,
+            }
+            for one in shown[:MOST_SHOWN]
+        ),
+        columns=("what", "status", "figure", "line", "in words"),
+    )
     return dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey("trades"),
-        check_name=CHECK,
-        passed=seen.status is Status.HEALTHY,
-        severity=dg.AssetCheckSeverity.ERROR if seen.status is Status.CRITICAL else dg.AssetCheckSeverity.WARN,
-        metadata={"status": seen.status.value, "why": "; ".join(seen.reasons[:5])},
+        asset_key=asset,
+        check_name=family.check,
+        passed=status is Status.HEALTHY,
+        severity=dg.AssetCheckSeverity.ERROR if status is Status.CRITICAL else dg.AssetCheckSeverity.WARN,
+        metadata={"status": status.value, "why": why, "watched": table},
+        description=why,
     )
 
 

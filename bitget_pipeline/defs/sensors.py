@@ -7,12 +7,11 @@ Each gathers facts, lets the layers below decide, and turns the answer into Dags
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-from ..errors import PipelineError
+from ..errors import StoreUnavailable
 from ..guard.supervisor import (
     AskToChange,
     AskToStop,
@@ -25,14 +24,12 @@ from ..guard.supervisor import (
     latest_series,
     supervise,
 )
-from ..guard.vitals import Status
 from ..market.instrument import Market
 from ..pipeline.history.rectangles import Rectangle
-from ..pipeline.watch.health import Health
 from ..storage.control import ChangeRequest, Published
 from ..storage.warehouse import Warehouse
 from .alerts import notice_health
-from .health import Event, budget_events, events, look, note_requests
+from .health import Event, budget_events, events, look
 from .history_launcher import (
     KEYS_PER_DERIVATION,
     ArchiveRange,
@@ -54,6 +51,7 @@ from .jobs import (
     live,
 )
 from .live import SHARD
+from .remedies import held_back, look_from_outside, tell_from_outside
 from .resources import PipelineResource
 
 IN_FLIGHT = [
@@ -122,6 +120,8 @@ def _history_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
         )
         if waiting >= MOST_RUNS_WAITING:
             return dg.SkipReason(f"{waiting} runs are on their way")
+        if why := held_back(pipeline):
+            return dg.SkipReason(why)
         closed_for = pipeline.budget()[1]
         if closed_for > 0:
             return dg.SkipReason(f"the exchange asked for silence, for {closed_for:.0f} more seconds")
@@ -174,6 +174,8 @@ def _archive_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
         )
         if waiting:
             return dg.SkipReason(f"{waiting} runs are on their way")
+        if why := held_back(pipeline):
+            return dg.SkipReason(why)
         closed_for = pipeline.budget()[1]
         if closed_for > 0:
             return dg.SkipReason(f"the exchange asked for silence, for {closed_for:.0f} more seconds")
@@ -291,11 +293,18 @@ def live_supervisor(
     instance = context.instance
     with pipeline.warehouse() as warehouse:
         symbols = [member.symbol for member in warehouse.current_universe()]
+        tell_from_outside(pipeline, warehouse)
     settings = pipeline.operational()
     wanted = pipeline.live_generation(symbols, settings) if symbols else None
     records = instance.get_run_records(dg.RunsFilter(job_name=live.name, statuses=IN_FLIGHT))
     with pipeline.overview(SHARD) as overview:
-        lease = overview.lease()
+        try:
+            lease = overview.lease()
+        except StoreUnavailable as error:
+            look_from_outside(pipeline, None, str(error))
+            raise
+        for said in look_from_outside(pipeline, overview):
+            context.log.warning(said)
         asked, change = overview.stop_request(), overview.change_request()
         published = overview.published()
         runs = [_live_run(record, published) for record in records]
@@ -397,15 +406,11 @@ def _recent_failures(instance: dg.DagsterInstance) -> list[float]:
     description="Once a minute: how the live data is doing, as observations of the live assets. Needs no run.",
 )
 def health(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult:
-    """What it says is found out by pipeline/watch/health.py; a store that is down is what it says, not a tick that failed."""
-    told: list[Event] = []
-    try:
-        seen = look(pipeline)
-    except PipelineError as error:
-        seen = Health(Status.CRITICAL, [str(error)])
+    """What it says is found out by pipeline/watch/; a store that is down is what it says, not a tick that failed."""
+    seen = look(pipeline, context.instance)
     notice_health(seen)
-    with suppress(PipelineError):
-        used, closed_for = pipeline.budget()
-        told = budget_events(used, closed_for, pipeline.operational().markets)
-        note_requests(pipeline, used, closed_for)
-    return dg.SensorResult(asset_events=[*events(seen), *told])
+    told: list[Event] = []
+    markets = pipeline.operational().markets
+    if seen.redis is not None:
+        told = budget_events(seen.redis.budget, seen.redis.closed_for, markets)
+    return dg.SensorResult(asset_events=[*events(seen, markets), *told])

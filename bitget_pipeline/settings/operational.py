@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, computed_field, field_validator, model_validator
 
-from ..errors import UnknownInstrument
+from ..errors import SettingsInvalid, UnknownInstrument
+from ..guard.remedy_rules import Mode
+from ..guard.remedy_table import RULES, changed, parse_changes
 from ..market.candle import Resolution
 from ..market.instrument import Market, Symbol
 from ..market.retention import FOR_EVER, LONGEST, Retention, days_kept
@@ -40,6 +42,9 @@ DEEP_WITH_CREDENTIALS = (
 LIVE = (Resolution.M1, Resolution.M5, Resolution.M15, Resolution.H1)
 LIVE_RESOLUTIONS = frozenset({Resolution.S1, Resolution.S5, Resolution.S15, *LIVE})
 
+
+STOOD_IN_FOR = (Market.SPOT, Market.USDTM)
+"""Binance has these in the same units; its COIN-M sizes are contracts."""
 
 IN_A_RUNNING_RUN = frozenset(
     {
@@ -192,9 +197,29 @@ class Operational(BaseModel):
     stand_ins: bool = setting(
         True,
         "Whether it is decided each hour which instruments of Binance could stand in for ours while Bitget is dark. Binance is "
-        "asked for its public lists and prices.",
+        "asked for its public lists and prices. Without it nothing stands in.",
         write="true or false",
         shown="true",
+    )
+    failover: Literal["auto", "off"] = setting(
+        "auto",
+        "Whether Binance stands in for a market by itself while Bitget is dark. `bitget-pipeline failover` overrules it at run "
+        "time, market by market.",
+        write="auto or off",
+    )
+    failover_markets: tuple[Market, ...] = setting(
+        STOOD_IN_FOR,
+        "The markets that Binance may stand in for; `none` for none at all.",
+        write="markets from spot, usdtm, separated by commas, or none",
+        shown="spot,usdtm",
+    )
+    failover_steady_seconds: float = setting(
+        180.0,
+        "How long Bitget has to be well before Binance goes; doubled with every failover of the last hour, half an hour at most.",
+        write="seconds from 1 to 1800, for example 180",
+        shown="180",
+        ge=1,
+        le=1800,
     )
     history_days: int = setting(
         30,
@@ -324,11 +349,55 @@ class Operational(BaseModel):
         ge=0,
         le=LONGEST,
     )
+    remediation: Mode = setting(
+        Mode.ON,
+        "Whether the pipeline helps itself by the table of rules below: on, dry_run (it only says what it would do) or off.",
+        write="on, dry_run or off",
+        shown="on",
+    )
+    remedies: dict[str, dict[str, float | bool]] = setting(
+        {},
+        "Other figures for rules of remediation, or rules that are off: `rule.figure=value` separated by commas, or in the "
+        "settings file a table for each rule, `[remedies.backlog]`. Figures: hold, gone, cool_down, effect_within (seconds), "
+        "per_hour, tries, off.",
+        write="for example silent_subscription.hold=60,backlog.off=true",
+        shown="none",
+    )
 
     @field_validator("markets", "live_resolutions", mode="before")
     @classmethod
     def _words(cls, value: object) -> object:
         return tuple(dict.fromkeys(_split(value)))
+
+    @field_validator("failover_markets", mode="before")
+    @classmethod
+    def _served(cls, value: object) -> object:
+        return () if value == "none" else tuple(dict.fromkeys(_split(value)))
+
+    @field_validator("failover_markets")
+    @classmethod
+    def _can_be_served(cls, value: tuple[Market, ...]) -> tuple[Market, ...]:
+        for market in value:
+            if market not in STOOD_IN_FOR:
+                raise ValueError(f"nobody stands in for {market}")
+        return value
+
+    @field_validator("remedies", mode="before")
+    @classmethod
+    def _changes(cls, value: object) -> object:
+        try:
+            return parse_changes(value) if isinstance(value, str) else value
+        except SettingsInvalid as error:
+            raise ValueError(error.what) from None
+
+    @field_validator("remedies")
+    @classmethod
+    def _no_contradiction(cls, value: dict[str, dict[str, float | bool]]) -> dict[str, dict[str, float | bool]]:
+        try:
+            changed(RULES, value)
+        except SettingsInvalid as error:
+            raise ValueError(error.what) from None
+        return value
 
     @field_validator("pinned", mode="before")
     @classmethod
@@ -465,6 +534,9 @@ def load_operational(
     reading.refuse_unknown_keys(
         in_file, known_keys(), {"tier": "BITGET_API_KEY, BITGET_SECRET_KEY and BITGET_PASSPHRASE"}
     )
+    if "remedies" in in_file and boot.settings_file:
+        rules = {rule.name for rule in RULES}
+        reading.refuse_unknown_names(in_file["remedies"], "remedies", rules, boot.settings_file, what="rule")
     given = {**in_file, **reading.from_environment(Operational, environ)}
     given.pop("tier", None)  # it follows from the credentials
     tier = Tier.CREDENTIALED if _has_key_now(boot, with_stored_key) else Tier.PUBLIC

@@ -103,16 +103,19 @@ INCIDENTS = Table(
 
 HEALTH = Table(
     "health",
-    "Health as it was seen once a minute: per symbol and stream, and overall (empty market and symbol).",
+    "Health as it was seen once a minute: the whole (empty market, symbol and stream), each symbol, and everything that is "
+    "watched (empty market, its name in `stream`; a connection's or channel's name in `symbol` where there are several).",
     (
         moment("at", "when it was looked at, UTC"),
         MARKET,
         SYMBOL,
-        Column("stream", WORD, "trades, candles_1m …; empty for the whole"),
+        Column("stream", WORD, "trades for a symbol; exchange.latency, lag.p99, redis.memory … ; empty for the whole"),
         Column("status", WORD, "healthy, degraded, critical or unknown"),
         Column("last_data_at", "Nullable(DateTime64(3, 'UTC'))", "newest data, UTC", "ZSTD(1)"),
         amount("lag_seconds", "age of the newest data when it was looked at"),
         amount("rate", "rows a second over the last minute"),
+        Column("value", "Nullable(Float64)", "the figure it was judged by: seconds, a share of 1, a count", "ZSTD(1)"),
+        Column("line", "Nullable(Float64)", "the line that the figure is held against", "ZSTD(1)"),
         Column("reason", "String", "why, one line for a person", "ZSTD(1)"),
         RUN_ID,
         INSERTED,

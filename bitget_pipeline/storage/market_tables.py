@@ -217,6 +217,13 @@ CANDLES_LIVE = Table(
         ),
         RUN_ID,
         INSERTED,
+        Column(
+            "retired",
+            "UInt8",
+            "1: it stood in for the exchange while that was dark, whose own trades are there now; candles_unified leaves it out",
+            "ZSTD(1)",
+            "0",
+        ),
     ),
     order_by="(market, symbol, resolution, source, open_time)",
     partition_by="toYYYYMM(open_time)",

@@ -7,11 +7,11 @@ dead one. What the live run itself does is in lease.py, stream.py, control.py an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import redis
 
+from ..guard.remedy_rules import Remembered
 from ..market.instrument import Symbol
 from .anchors import Anchor, parse_anchor
 from .budget import EndpointUse, parse_restraint, parse_use
@@ -33,19 +33,10 @@ from .control import (
 from .keys import egress_key, shard_key
 from .lease import LeaseState, lease_keys, lease_state
 from .redis_errors import translated
+from .redis_state import Backlog as Backlog
+from .redis_state import RedisState, redis_state_now
+from .remedy_memory import KEPT, REMEDIES_SECONDS, parse_remedies, remedy_text
 from .scripts import script
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """
-    What the stream holds: entries, those read and not acknowledged, and the age in seconds of the oldest entry not
-    acknowledged.
-    """
-
-    entries: int
-    pending: int
-    oldest_age: float | None
 
 
 class Overview:
@@ -53,6 +44,7 @@ class Overview:
 
     def __init__(self, client: redis.Redis, prefix: str, shard: str, *, group: str = "flush") -> None:
         self._redis = client
+        self._prefix = prefix
         self._group = group
         self._lease = lease_keys(prefix, shard)
         self._stream = shard_key(prefix, shard, "trades")
@@ -62,6 +54,7 @@ class Overview:
         self._start = shard_key(prefix, shard, "start")
         self._change = shard_key(prefix, shard, "change")
         self._quarantine = shard_key(prefix, shard, "quarantine")
+        self._remedies = shard_key(prefix, shard, "remedies")
 
     def lease(self) -> LeaseState | None:
         """Who holds the lease, None when nobody does."""
@@ -109,6 +102,25 @@ class Overview:
             pipeline.time()
             text, now = pipeline.execute()
         return parse_stop(text, now)
+
+    def note_remedy(self, rule: str, target: str) -> None:
+        """Remediation did this just now."""
+        with translated():
+            now: Any = self._redis.time()
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.lpush(self._remedies, remedy_text(rule, target, now))
+            pipeline.ltrim(self._remedies, 0, KEPT - 1)
+            pipeline.expire(self._remedies, REMEDIES_SECONDS)
+            pipeline.execute()
+
+    def remedies(self) -> list[Remembered]:
+        """What remediation did lately, the newest first."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.lrange(self._remedies, 0, -1)
+            pipeline.time()
+            texts, now = pipeline.execute()
+        return parse_remedies(texts, now)
 
     def ask_to_change(self, wanted: ChangeRequest) -> None:
         """
@@ -174,6 +186,10 @@ class Overview:
                 oldest = waiting[0][0] if waiting else None
         age = None if oldest is None else max(0.0, now[0] + now[1] / 1e6 - int(oldest.split(b"-")[0]) / 1000)
         return Backlog(int(length), int(pending["pending"]), age)
+
+    def state(self) -> RedisState:
+        """How the server stands, and the use of the request budget."""
+        return redis_state_now(self._redis, self._prefix)
 
     def anchors(self) -> dict[Symbol, Anchor]:
         """How far each symbol's trades are held without a hole."""

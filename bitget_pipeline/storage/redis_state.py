@@ -16,10 +16,21 @@ import redis.asyncio
 
 from .budget import EndpointUse, parse_use
 from .keys import egress_key, shard_key
-from .overview import Backlog
 from .redis_errors import translated
 
 _SECTIONS = ("memory", "persistence")
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """
+    What the stream holds: entries, those read and not acknowledged, and the age in seconds of the oldest entry not
+    acknowledged.
+    """
+
+    entries: int
+    pending: int
+    oldest_age: float | None
 
 
 @dataclass(frozen=True, slots=True)

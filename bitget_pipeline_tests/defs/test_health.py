@@ -6,8 +6,9 @@ from typing import Any
 
 import dagster as dg
 
-from bitget_pipeline.defs.health import events
-from bitget_pipeline.guard.vitals import Status
+from bitget_pipeline.defs.health import FAMILIES, evaluations, events
+from bitget_pipeline.guard.vitals import Status, Vital, worst
+from bitget_pipeline.market.instrument import Market
 from bitget_pipeline.pipeline.watch.health import Health
 
 
@@ -63,3 +64,60 @@ def test_the_agreement_with_the_exchange_is_told_of_the_candles() -> None:
     assert (observed.metadata["match rate"].value, observed.metadata["minutes unexplained"].value) == (0.975, 3)
     before = told(reconcile={"minutes": 0, "match_rate": None})["candles_live"][0]
     assert "match rate" not in before.metadata
+
+
+def judged(*vitals: Vital) -> dict[tuple[str, str], dg.AssetCheckEvaluation]:
+    """The checks of a minute in which these were seen, by asset and name."""
+    seen = Health(worst(vitals), [], vitals=list(vitals))
+    return {(one.asset_key.to_user_string(), one.check_name): one for one in evaluations(seen, (Market.SPOT,))}
+
+
+def test_each_family_of_vitals_has_its_check_on_the_asset_that_it_concerns() -> None:
+    """What is critical is red on its own asset, and nobody else's check is touched by it."""
+    found = judged(
+        Vital("exchange.rest", Status.CRITICAL, "the exchange does not answer"),
+        Vital("connection.open", Status.DEGRADED, "socket-0 is not open", subject="socket-0"),
+        Vital("redis.memory", Status.HEALTHY, "enough"),
+        Vital("budget.use", Status.HEALTHY, "open"),
+        Vital("dagster.daemon", Status.HEALTHY, "alive"),
+        Vital("symbols", Status.HEALTHY, "all deliver"),
+    )
+    assert {key: one.passed for key, one in found.items()} == {
+        ("trades", "data_arrives"): True,
+        ("trades", "exchange_answers"): False,
+        ("trades", "sockets_are_open"): False,
+        ("candles_live", "stores_are_well"): True,
+        ("spot/candles_1m", "budget_is_kept"): True,
+        ("coverage", "dagster_is_well"): True,
+    }
+    red, amber = found["trades", "exchange_answers"], found["trades", "sockets_are_open"]
+    assert (red.severity, amber.severity) == (dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN)
+    assert red.description == "the exchange does not answer"
+    assert "| connection.open socket-0 | degraded |" in amber.metadata["watched"].value
+
+
+def test_a_family_that_nobody_could_evaluate_passes_no_check() -> None:
+    """Nothing was seen: amber and unknown, never green."""
+    for check in judged().values():
+        assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+        assert check.metadata["status"].value == "unknown"
+
+
+def test_every_vital_belongs_to_one_family() -> None:
+    """A name that no check shows would be watched by nobody."""
+    attention = {
+        *(
+            "exchange.rest",
+            "exchange.clock",
+            "connection.open",
+            "connection.reconnects",
+            "throughput",
+            "errors",
+            "lag.p99",
+        ),
+        *("symbols", "subscription.silence", "subscription.gap", "companion", "channel.shed", "spill", "live.trouble"),
+        *("stream.backlog", "flush.progress", "redis.policy", "clickhouse.parts", "budget.use", "budget.breaker"),
+        *("disk.free", "clock.steady", "live.run", "live.lease", "dagster.daemon", "dagster.runs", "failover.spot"),
+    }
+    for name in attention:
+        assert sum(name.startswith(family.names) for family in FAMILIES) == 1, name
