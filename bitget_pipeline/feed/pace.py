@@ -19,8 +19,8 @@ LEAST_ARRIVALS = 8
 @dataclass(frozen=True, slots=True)
 class SilenceRules:
     """
-    With nothing but chance between arrivals, a silence longer than `-ln(chance) / pace` has that chance only. `least` and
-    `most` bound it, in seconds.
+    With nothing but chance between arrivals, a silence longer than `-ln(chance) / pace` has that chance only; while the pace is
+    guessed from a few arrivals, a longer one. `least` and `most` bound it, in seconds.
     """
 
     chance: float = 1e-6
@@ -73,8 +73,11 @@ class Pace:
         self.heard_at = now
 
     def silence_within(self, rules: SilenceRules) -> float:
-        """How many seconds it may be silent; the most there is until its pace is known."""
-        if not self.known:
+        """How many seconds it may be silent: the fewer arrivals its pace is known from, the longer."""
+        few = self._arrivals
+        if not few:
             return rules.most
+        # The mean of n exponential gaps is itself left to chance: what follows it exceeds t with (1 + t / (n mean)) ** -n.
+        unlikely = -log(rules.chance) if self.known else few * (rules.chance ** (-1 / few) - 1)
         gap = max(self._fast_gap, self._slow_gap, 1e-3)
-        return min(rules.most, max(rules.least, -log(rules.chance) * gap))
+        return min(rules.most, max(rules.least, unlikely * gap))
