@@ -7,6 +7,7 @@ successor goes on with what was learned (`resumed`).
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from math import log
 
@@ -15,12 +16,24 @@ SLOW_ARRIVALS = 1000
 LEAST_ARRIVALS = 8
 """Arrivals over which the pace is averaged, and how many it takes to know one at all."""
 
+DAY = 86_400.0
+DAYS_REMEMBERED = 8
+"""Whose longest pauses are remembered: this one and a week before it."""
+BEYOND_LONGEST = 2.0
+"""A silence is unusual beyond so many times the longest pause of the last week."""
+RARE_PAUSE = 50.0
+"""
+Seconds that a symbol with an arrival a second is granted at most for pauses it once made; the slower the pace the more, by its
+power of 1.5. Quiet symbols pause for longer than chance makes them (minutes without any trade come in spells), and a busy one
+that once paused must still be noticed within a minute.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class SilenceRules:
     """
-    With nothing but chance between arrivals, a silence longer than `-ln(chance) / pace` has that chance only. `least` and
-    `most` bound it, in seconds.
+    With nothing but chance between arrivals, a silence longer than `-ln(chance) / pace` has that chance only. What a symbol did
+    within the last week is usual for it, within bounds. `least` and `most` bound it all, in seconds.
     """
 
     chance: float = 1e-6
@@ -31,16 +44,18 @@ class SilenceRules:
 class Pace:
     """
     The pace of one subscription: the lower of a fast and a slow average, because one that goes quiet has not fallen
-    silent; learned from arrivals alone, so that a silence does not talk itself into being usual.
+    silent; learned from arrivals alone, so that a silence does not talk itself into being usual. And its longest pause of each of
+    the last days, because markets pause in spells, not by chance.
     """
 
-    __slots__ = ("_arrivals", "_fast_gap", "_slow_gap", "heard_at")
+    __slots__ = ("_arrivals", "_fast_gap", "_pauses", "_slow_gap", "heard_at")
 
     def __init__(self) -> None:
         self.heard_at: float | None = None
         self._arrivals = 0
         self._fast_gap = 0.0  # seconds between two arrivals
         self._slow_gap = 0.0
+        self._pauses: deque[tuple[int, float]] = deque(maxlen=DAYS_REMEMBERED)  # a day and its longest pause
 
     @property
     def known(self) -> bool:
@@ -61,6 +76,7 @@ class Pace:
         """The same pace for another connection; what passes between the two teaches nothing."""
         other = Pace()
         other._arrivals, other._fast_gap, other._slow_gap = self._arrivals, self._fast_gap, self._slow_gap
+        other._pauses = self._pauses.copy()
         return other
 
     def heard(self, *, now: float) -> None:
@@ -70,6 +86,7 @@ class Pace:
             gap = max(0.0, now - self.heard_at)
             self._fast_gap += (gap - self._fast_gap) / min(self._arrivals, FAST_ARRIVALS)
             self._slow_gap += (gap - self._slow_gap) / min(self._arrivals, SLOW_ARRIVALS)
+            self._remember(gap, int(now // DAY))
         self.heard_at = now
 
     def silence_within(self, rules: SilenceRules) -> float:
@@ -77,4 +94,16 @@ class Pace:
         if not self.known:
             return rules.most
         gap = max(self._fast_gap, self._slow_gap, 1e-3)
-        return min(rules.most, max(rules.least, -log(rules.chance) * gap))
+        likely = -log(rules.chance) * gap
+        longest = max((pause for _, pause in self._pauses), default=0.0)
+        usual = min(BEYOND_LONGEST * longest, RARE_PAUSE * max(gap, 1.0) ** 1.5)
+        return min(rules.most, max(rules.least, likely, usual))
+
+    def _remember(self, gap: float, day: int) -> None:
+        pauses = self._pauses
+        if not pauses or pauses[-1][0] != day:
+            pauses.append((day, gap))
+            while pauses[0][0] <= day - DAYS_REMEMBERED:
+                pauses.popleft()
+        elif gap > pauses[-1][1]:
+            pauses[-1] = (day, gap)

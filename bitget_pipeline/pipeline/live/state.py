@@ -46,7 +46,8 @@ class SymbolState:
     `stored_trades` and `stored_through_ms` say the same of ClickHouse, whichever process wrote them. `rate` is trades per
     second, smoothed over a few minutes.
     `paced` is how often something arrives: trades come in clusters, so silence is judged by arrivals; what comes within a
-    second is one. Snapshots do not count: they are history. They do end a silence (`heard_at`, of a steady clock).
+    second is one. Snapshots do not count: they are history. They do end a silence (`heard_at`, of a steady clock), and each one
+    without a live trade since the last (`proofs`) says that the market is quiet: twice the time may pass after it.
     """
 
     trades: int = 0
@@ -63,6 +64,14 @@ class SymbolState:
     _settled: float = 0.0  # seconds
     paced: Pace = field(default_factory=Pace)
     heard_at: float | None = None
+    proofs: int = 0
+
+    @property
+    def within(self) -> float | None:
+        """How many seconds it may be silent, None until its pace is known."""
+        if not self.paced.known:
+            return None
+        return min(self.paced.silence_within(SILENCE) * 2 ** min(self.proofs, 16), SILENCE.most)
 
     @property
     def pace(self) -> float:
@@ -86,6 +95,7 @@ class SymbolState:
     def note_arrival(self, batch: TradeBatch, *, now: float) -> None:
         """Live trades came in."""
         self._fresh_trades += len(batch.trades)
+        self.proofs = 0
         if self.paced.heard_at is None or now - self.paced.heard_at >= 1.0:
             self.paced.heard(now=now)
 
@@ -146,6 +156,12 @@ class LiveState:
             self.stored += len(batch.trades)
             if not batch.snapshot:
                 self._lags.append((now_ms - batch.received_ms, len(batch.trades)))
+
+    def note_snapshot(self, symbol: Symbol) -> None:
+        """A subscription was answered with what was traded last, known or not: it is not mute."""
+        state = self.of(symbol)
+        state.heard_at = self._steady()
+        state.proofs += 1
 
     def stood_still(self) -> None:
         """This process did not run for a while: nothing is known of that time, and nobody was silent in it."""
@@ -231,7 +247,7 @@ class LiveState:
                 "pace": round(state.pace, 6),
                 "arrivals": state.paced.arrivals,
                 "silent_for": None if state.heard_at is None else round(now - state.heard_at, 1),
-                "within": round(state.paced.silence_within(SILENCE), 1) if state.paced.known else None,
+                "within": None if (within := state.within) is None else round(within, 1),
                 "silent": state.silent,
                 "gap": state.gap,
                 "repair": state.repair,

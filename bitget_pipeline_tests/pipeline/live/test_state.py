@@ -142,3 +142,16 @@ def test_while_nobody_acknowledges_the_marks_are_few_and_never_too_early(state):
     state.note_acknowledged((3_600, 0))
     assert state.stored_through(BTC, now_ms=4_000_000) == 4_000_000
     assert state.of(BTC).stored_trades == 3_600
+
+
+def test_snapshot_that_answers_a_doubt_says_that_the_market_is_quiet(state):
+    """Each one gives twice the time; the first live trade ends that."""
+    arrivals(state, start_ms=1_000, every_ms=1_000, count=60)
+    for expected in (60.0, 120.0):
+        state.clock.now += 25.0
+        state.note_snapshot(BTC)
+        assert state.published()[BTC]["silent_for"] == 0.0
+        assert state.published()[BTC]["within"] == expected
+    state.clock.now += 1.0
+    state.note_appended([batch(112_000)], ["112-0"])
+    assert state.of(BTC).proofs == 0
