@@ -3,12 +3,13 @@ How often a symbol that is well is called silent, and how soon one that is not i
 
     python -m bench.false_alarms [--days 28] [--each 12] [--seed 7]
 
-The tape of `--each` symbols of each kind is played into feed/pace.py, as a live run feeds it (what comes within a second is one
-arrival), without waiting for it. An alarm is a silence longer than the pace allowed at that moment; the first day teaches and
-does not count. `detected` is after how many seconds a symbol that falls mute is called silent, at the end of the time.
+The tape of `--each` symbols of each kind is played into feed/pace.py, as a live run feeds it (what comes within a second is
+one arrival), without waiting for it. The first day teaches and does not count. `detected` is after how many seconds a symbol
+that falls mute is called silent, at the end of the time.
 
-`doubts` are counted with the connection's own, shorter limit: each costs two frames, and nobody is told of anything while the
-exchange's snapshot says that the market is quiet.
+An alarm is what people are told of: longer silent than the pace allows, and no answer to the connection's doubt, which comes
+earlier and which a quiet market's snapshot answers (here after two seconds). `by_pace_alone` counts what would be told without
+doubts, and `doubts` what the connection asks: two frames each.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from bitget_pipeline.local.exchange import ExchangeConfig
 from bitget_pipeline.local.exchange.instruments import Instrument
 from bitget_pipeline.local.exchange.tape import Tape
 from bitget_pipeline.local.exchange.universe import Universe
-from bitget_pipeline.pipeline.live.state import SILENCE
+from bitget_pipeline.pipeline.live.state import ANSWER_WITHIN, SILENCE, SymbolState
 
 DAY, MINUTES = 86_400.0, 1_440
 FIRST_DAY = 20_700  # since 1970
+DOUBTED = SilenceRules()
+ANSWERED_AFTER = 2.0
 
 KINDS = {
     "a trade a second and more": (60.0, 1e9),
@@ -46,6 +49,7 @@ class Seen:
 
     symbols: int = 0
     alarms: int = 0
+    by_pace_alone: int = 0
     doubts: int = 0
     days: float = 0.0
     detected: list[float] = field(default_factory=list)
@@ -57,6 +61,7 @@ class Seen:
             "symbol_weeks": round(weeks, 1),
             "alarms": self.alarms,
             "alarms_per_symbol_week": round(self.alarms / weeks, 3),
+            "by_pace_alone_per_symbol_week": round(self.by_pace_alone / weeks, 3),
             "doubts_per_symbol_week": round(self.doubts / weeks, 2),
             "detected_median_s": round(median(self.detected), 1),
             "detected_most_s": round(max(self.detected), 1),
@@ -74,18 +79,36 @@ def arrivals(tape: Tape, instrument: Instrument, days: int) -> Iterator[float]:
                 yield at
 
 
-def play(moments: Sequence[float], seen: Seen, *, doubted: SilenceRules) -> None:
+def play(moments: Sequence[float], seen: Seen) -> None:
     """One symbol's arrivals, each gap held against what was allowed before it ended."""
-    pace, begins = Pace(), moments[0] + DAY
+    state, begins = SymbolState(), moments[0] + DAY
     for at in moments:
+        pace = state.paced
         if pace.heard_at is not None and at > begins and pace.known:
             gap = at - pace.heard_at
-            seen.alarms += gap > pace.silence_within(SILENCE)
-            seen.doubts += gap > pace.silence_within(doubted)
+            if gap > pace.silence_within(DOUBTED):
+                doubts, alarm = doubted(pace, gap)
+                seen.doubts += doubts
+                seen.alarms += alarm
+                seen.by_pace_alone += gap > pace.silence_within(SILENCE) + ANSWER_WITHIN
         pace.heard(now=at)
     seen.symbols += 1
     seen.days += (moments[-1] - begins) / DAY
-    seen.detected.append(pace.silence_within(SILENCE))
+    seen.detected.append(state.within or 0.0)
+
+
+def doubted(pace: Pace, gap: float) -> tuple[int, bool]:
+    """How often a connection doubts in a gap (feed/session.py: ever more patiently), and whether anybody is told of it."""
+    patience, told = pace.silence_within(DOUBTED), SymbolState(paced=pace)
+    heard = asked = 0.0  # when the last snapshot came, and when it was asked for
+    alarm = False
+    while True:
+        doubt = asked + min(patience * 2**told.proofs, DOUBTED.most)
+        alarm = alarm or min(gap, doubt + ANSWERED_AFTER) - heard > (told.within or 0.0)
+        if doubt >= gap:
+            return told.proofs, alarm
+        asked, heard = doubt, doubt + ANSWERED_AFTER
+        told.proofs += 1
 
 
 def chosen(universe: Universe, tape: Tape, each: int) -> dict[str, list[Instrument]]:
@@ -111,14 +134,13 @@ def main() -> None:
     wanted = parser.parse_args()
     universe = Universe(ExchangeConfig(seed=wanted.seed), now_ms=FIRST_DAY * 86_400_000)
     tape = Tape(cached_days=4)
-    doubted = SilenceRules()
     result: dict[str, dict[str, float | int]] = {}
     for kind, instruments in chosen(universe, tape, wanted.each).items():
         seen = Seen()
         for instrument in instruments:
             moments = list(arrivals(tape, instrument, wanted.days))
             if len(moments) > 100:
-                play(moments, seen, doubted=doubted)
+                play(moments, seen)
         if seen.symbols:
             result[kind] = seen.told()
     print(json.dumps({"bench": "false_alarms", "days": wanted.days, "seed": wanted.seed, "kinds": result}))

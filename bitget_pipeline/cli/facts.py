@@ -57,6 +57,8 @@ class Facts:
     repair_seconds_left: float | None = None  # at the pace so far
     agreement: dict[str, Any] = field(default_factory=dict)  # minutes beside the exchange's own, since the run began
     beside: dict[str, dict[str, Any]] = field(default_factory=dict)  # by companion of the live run, in its words
+    failover: dict[str, dict[str, Any]] = field(default_factory=dict)  # by market, in the live run's words
+    remediation: dict[str, Any] = field(default_factory=dict)  # mode, last look, rules, last deeds, what holds history
     backlog: int | None = None  # entries of the stream that wait for ClickHouse or for trimming
     budget: list[dict[str, Any]] = field(default_factory=list)  # of each endpoint: requests granted, 429s, pace
     budget_closed_for: float = 0.0  # seconds for which the exchange asked for silence
@@ -140,7 +142,7 @@ class Gatherer:
         facts.age_seconds = round(self._now() - newest / 1000, 1) if count else None
 
     def _ask_redis(self, facts: Facts) -> None:
-        from ..storage.overview import Overview, budget_use
+        from ..storage.overview import Overview, backfill_restraint, budget_use
         from ..storage.redis_connection import connect_sync
 
         if self._redis is None:
@@ -152,6 +154,10 @@ class Gatherer:
         facts.budget = [asdict(use) for use in used]
         facts.lease = {"owner": lease.owner, "fence": lease.fence, "age": round(lease.age, 1)} if lease else None
         starting = overview.starting()
+        facts.remediation = {
+            "history_restrained_to": backfill_restraint(self._redis, self._boot.redis_prefix),
+            "remembered": [asdict(one) for one in overview.remedies()[:5]],
+        }
         facts.starting = None if starting is None else asdict(starting)
         if published is not None and lease is not None:  # without a lease these are the words of a run that is over
             said = published.overall
@@ -164,6 +170,8 @@ class Gatherer:
             facts.beside = {
                 name: of for name, of in said.items() if isinstance(of, dict) and {"stored", "waiting"} <= of.keys()
             }
+            facts.failover = dict(said.get("failover") or {})
+            facts.remediation |= (said.get("attention") or {}).get("remediation") or {}
             facts.lag_p50_ms, facts.lag_p99_ms = said.get("lag_p50_ms"), said.get("lag_p99_ms")
 
     def _judge(self, facts: Facts) -> None:

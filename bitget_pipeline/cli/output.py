@@ -23,6 +23,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 NOT_IN_A_DEMO = (
     "BITGET_REST_URL",
     "BITGET_WS_URL",
+    "BINANCE_SPOT_REST_URL",
+    "BINANCE_SPOT_WS_URL",
+    "BINANCE_FUTURES_REST_URL",
+    "BINANCE_FUTURES_WS_URL",
     "BITGET_API_KEY",
     "BITGET_SECRET_KEY",
     "BITGET_PASSPHRASE",

@@ -12,6 +12,7 @@ import click
 from pydantic import SecretStr
 from rich.table import Table
 
+from ..guard.remedy_table import changes_in_a_line
 from ..settings import Boot, Documented, Operational, all_settings, load_boot, load_operational
 from .output import as_json, console, meant_environment, print_json, where
 
@@ -85,4 +86,6 @@ def _shown(row: Documented, boot: Boot, operational: Operational) -> str:
         return "(set)" if value.get_secret_value() else ""
     if isinstance(value, tuple):
         return ",".join(map(str, value))
+    if isinstance(value, dict):
+        return changes_in_a_line(value)
     return "" if value is None else str(value)

@@ -17,6 +17,7 @@ from ..settings import Boot, load_operational
 from .facts import Gatherer
 from .output import as_json, boot_for, console, meant_environment, print_json, where
 from .up import folder, leftovers
+from .up.remedies import remedies_table
 from .up.view import headlines, rows
 
 SOCKETS_SHOWN = 12
@@ -98,6 +99,8 @@ def _print(boot: Boot, status: dict[str, Any]) -> None:
         out.print(socket_table(facts.connections))
     if facts.vitals:
         out.print(health_table(facts.vitals))
+    if (remedies := remedies_table(facts.remediation)) is not None:
+        out.print(remedies)
     since = f"runs since {status['started_at']}" if status["running"] else "`up` does not run"
     out.print(f"{since} (seen {time.strftime('%H:%M:%S')}); the data lies in {boot.home}", markup=False)
 

@@ -16,6 +16,7 @@ from .assets import (
     derived_assets,
     instruments,
     live_assets,
+    retention,
     scorecard_asset,
     tables,
     tickers,
@@ -29,11 +30,19 @@ from .jobs import (
     coverage_recount,
     derivative_jobs,
     discovery,
+    housekeeping_job,
     live,
     scorecard_of_a_day,
 )
 from .resources import PipelineResource
-from .schedules import daily_recount, daily_scorecard, daily_top_ups, derivative_schedules, hourly_discovery
+from .schedules import (
+    daily_housekeeping,
+    daily_recount,
+    daily_scorecard,
+    daily_top_ups,
+    derivative_schedules,
+    hourly_discovery,
+)
 from .sensors import (
     archive_derivation_launchers,
     archive_launchers,
@@ -64,6 +73,7 @@ def build() -> dg.Definitions:
             *archive_assets(markets, grid_starts=grid_starts),
             *live_assets(markets),
             coverage,
+            retention,
             scorecard_asset(grid_starts=grid_starts),
         ],
         asset_checks=asset_checks(markets, grid_starts=grid_starts),
@@ -71,6 +81,7 @@ def build() -> dg.Definitions:
             discovery,
             live,
             coverage_recount,
+            housekeeping_job,
             scorecard_of_a_day,
             *candle_jobs(markets),
             *derivative_jobs(markets),
@@ -78,6 +89,7 @@ def build() -> dg.Definitions:
         schedules=[
             hourly_discovery,
             daily_recount,
+            daily_housekeeping,
             daily_scorecard,
             *daily_top_ups(markets, grid_starts=grid_starts),
             *derivative_schedules(markets),

@@ -29,6 +29,12 @@ coverage_recount = dg.define_asset_job(
     description="The ledger compared with the tables, corrected where it claims too much, and drawn.",
 )
 
+housekeeping_job = dg.define_asset_job(
+    "housekeeping",
+    selection=dg.AssetSelection.assets("retention"),
+    description="What is older than its days is deleted, and the ledger is told; Dagster's old runs and logs go too.",
+)
+
 scorecard_of_a_day = dg.define_asset_job(
     "scorecard_of_a_day",
     selection=dg.AssetSelection.assets("scorecard"),

@@ -12,9 +12,11 @@ from contextlib import AsyncExitStack
 import dagster as dg
 
 from ..pipeline.beside.reconcile import Reconciler, size_steps
+from ..pipeline.live.hands import Hands
 from ..pipeline.live.run import LivePlan, LiveReport, run_live
 from ..pipeline.live.stages import Stage, Stages, require_schema, require_universe, until_it_answers
 from ..pipeline.watch.probe import time_prober
+from .failover import SOCKETS_WITHIN, failover_of
 from .resources import PipelineResource
 
 SHARD = "0"
@@ -68,10 +70,17 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                 shard_rules=pipeline.shard_rules(settings),
                 flush_rules=pipeline.flush_rules(),
                 repair_share=settings.request_share / 2,
+                sockets_within=SOCKETS_WITHIN,
             )
+            prober = time_prober(history.client)
+            failover = await opened.enter_async_context(failover_of(pipeline, history, stores, SHARD, ours=prober))
             steps = await asyncio.to_thread(size_steps, warehouse, symbols)
             looked_at = await asyncio.to_thread(opened.enter_context, pipeline.warehouse(answer_within=LOOK_WITHIN))
-            attention = pipeline.attention(looked_at, history, time_prober(history.client), SHARD)
+            attention = pipeline.attention(looked_at, history, prober, SHARD)
+            hands = Hands()
+            attention.listeners.append(
+                pipeline.remediation(hands, warehouse, history, run_id=context.run.run_id, clock=_now_ms, shard=SHARD)
+            )
             reconciler = Reconciler(stores, history.client.exchange, steps=steps)
             return await run_live(
                 plan,
@@ -84,7 +93,9 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                     *pipeline.companions(symbols, warehouse, history, clock=_now_ms),
                     reconciler,
                     attention,
+                    failover,
                 ),
+                hands=hands,
             )
 
     report = asyncio.run(run())

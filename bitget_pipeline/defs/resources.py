@@ -20,6 +20,7 @@ from ..exchange import registry
 from ..feed.connection import SocketAddress
 from ..feed.shards import ShardRules
 from ..guard.rate_limit import BudgetRules
+from ..guard.remedy_table import FROM_OUTSIDE, RULES, changed
 from ..guard.vitals import Line
 from ..history.client import HistoryClient, HttpAddress, Patience, VenueClient, opened, opened_for
 from ..market.instrument import Market, Symbol
@@ -27,10 +28,13 @@ from ..pipeline.beside.order_books import BookRules, OrderBooks
 from ..pipeline.beside.tickers import Tickers
 from ..pipeline.live.companion import Companion
 from ..pipeline.live.flush import FlushRules
+from ..pipeline.live.hands import Hands
 from ..pipeline.live.run import LiveStores
 from ..pipeline.watch.attention import Attention, Places
 from ..pipeline.watch.health_rules import HealthRules
 from ..pipeline.watch.probe import Prober
+from ..pipeline.watch.remediation import Remediation
+from ..pipeline.watch.remedy_incidents import RemedyIncidents
 from ..settings import (
     Boot,
     Operational,
@@ -40,6 +44,7 @@ from ..settings import (
     load_operational,
     redis_address,
     ssl_context,
+    substitute_addresses,
     warehouse_address,
 )
 from ..storage.alert_book import AlertBook
@@ -48,9 +53,10 @@ from ..storage.connects import ConnectBudget
 from ..storage.control import LiveControl
 from ..storage.latest import Latest
 from ..storage.lease import Lease
-from ..storage.overview import Overview, budget_use
+from ..storage.overview import Overview, backfill_restraint, budget_use
 from ..storage.page_shelf import PageShelf
 from ..storage.redis_connection import connect, connect_sync, server_identity
+from ..storage.remedy_memory import RemedyMemory
 from ..storage.spill import Spill
 from ..storage.stamp import stamp_database, stamp_prefix
 from ..storage.stream import TradeStream
@@ -120,6 +126,14 @@ class PipelineResource(dg.ConfigurableResource):
         finally:
             client.close()
 
+    def restraint(self) -> float | None:
+        """How many requests a second remediation leaves to backfills; None when it leaves them alone."""
+        client = connect_sync(redis_address(boot()))
+        try:
+            return backfill_restraint(client, boot().redis_prefix)
+        finally:
+            client.close()
+
     @contextmanager
     def alert_book(self) -> Iterator[AlertBook]:
         """What was told of alerts, and what waits to be told. A Redis that hangs must hold up no sensor that has noticed."""
@@ -158,7 +172,7 @@ class PipelineResource(dg.ConfigurableResource):
         the local exchange plays nobody else.
         """
         place, settings = boot(), self.operational()
-        urls = {Market.SPOT: place.binance_spot_rest_url, Market.USDTM: place.binance_futures_rest_url}
+        addresses = substitute_addresses(place)
         proxy = place.proxy.get_secret_value() if place.proxy else None
         client = connect(redis_address(place))
         try:
@@ -168,12 +182,12 @@ class PipelineResource(dg.ConfigurableResource):
                     venue = registry.substitute(market)
                     if venue is None:
                         continue
-                    url = urls.get(market) or (venue.rest_url if place.exchange == "bitget" else None)
-                    if url is None:
+                    where = addresses.get(market)
+                    if where is None:
                         continue
                     rules = BudgetRules(share=settings.request_share)
                     budget = Budget(client, place.redis_prefix, f"{venue.name}-{market.value}", rules=rules)
-                    address = HttpAddress(url, proxy=proxy, tls=ssl_context(place))
+                    address = HttpAddress(where.rest_url, proxy=proxy, tls=ssl_context(place))
                     found[market] = await stack.enter_async_context(
                         opened_for(venue, address, budget, patience=SHORT_PATIENCE)
                     )
@@ -232,6 +246,20 @@ class PipelineResource(dg.ConfigurableResource):
             share=self.operational().request_share,
         )
         return Attention(places, prober, rules=self.health_rules())
+
+    def remediation(
+        self, hands: Hands, warehouse: Warehouse, history: History, *, run_id: str, clock: Callable[[], int], shard: str
+    ) -> Remediation:
+        """What helps the live run, by the settings' rules; a listener of its attention."""
+        settings = self.operational()
+        return Remediation(
+            hands,
+            [rule for rule in changed(RULES, settings.remedies) if rule.name not in FROM_OUTSIDE],
+            settings.remediation,
+            clock=clock,
+            incidents=RemedyIncidents(warehouse, history.versions, run_id=run_id, clock=clock),
+            memory=RemedyMemory(history.redis, boot().redis_prefix, shard),
+        )
 
     def socket_address(self) -> SocketAddress:
         """Where live data comes from."""

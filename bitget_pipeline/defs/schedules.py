@@ -8,7 +8,7 @@ import dagster as dg
 from ..market.instrument import Market
 from .assets.derivatives import futures
 from .history_launcher import days_back, launches
-from .jobs import Work, coverage_recount, discovery, job_name, scorecard_of_a_day
+from .jobs import Work, coverage_recount, discovery, housekeeping_job, job_name, scorecard_of_a_day
 from .resources import PipelineResource
 
 hourly_discovery = dg.ScheduleDefinition(
@@ -27,6 +27,15 @@ daily_recount = dg.ScheduleDefinition(
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="The ledger against the tables, when the night's top-up is done.",
+)
+
+daily_housekeeping = dg.ScheduleDefinition(
+    name="daily_housekeeping",
+    job=housekeeping_job,
+    cron_schedule="40 4 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="What is over is deleted, long after the night's top-up and recount.",
 )
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
+from ..errors import StoreUnavailable
 from ..guard.supervisor import (
     AskToChange,
     AskToStop,
@@ -50,6 +51,7 @@ from .jobs import (
     live,
 )
 from .live import SHARD
+from .remedies import held_back, look_from_outside, tell_from_outside
 from .resources import PipelineResource
 
 IN_FLIGHT = [
@@ -118,6 +120,8 @@ def _history_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
         )
         if waiting >= MOST_RUNS_WAITING:
             return dg.SkipReason(f"{waiting} runs are on their way")
+        if why := held_back(pipeline):
+            return dg.SkipReason(why)
         closed_for = pipeline.budget()[1]
         if closed_for > 0:
             return dg.SkipReason(f"the exchange asked for silence, for {closed_for:.0f} more seconds")
@@ -170,6 +174,8 @@ def _archive_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
         )
         if waiting:
             return dg.SkipReason(f"{waiting} runs are on their way")
+        if why := held_back(pipeline):
+            return dg.SkipReason(why)
         closed_for = pipeline.budget()[1]
         if closed_for > 0:
             return dg.SkipReason(f"the exchange asked for silence, for {closed_for:.0f} more seconds")
@@ -287,11 +293,18 @@ def live_supervisor(
     instance = context.instance
     with pipeline.warehouse() as warehouse:
         symbols = [member.symbol for member in warehouse.current_universe()]
+        tell_from_outside(pipeline, warehouse)
     settings = pipeline.operational()
     wanted = pipeline.live_generation(symbols, settings) if symbols else None
     records = instance.get_run_records(dg.RunsFilter(job_name=live.name, statuses=IN_FLIGHT))
     with pipeline.overview(SHARD) as overview:
-        lease = overview.lease()
+        try:
+            lease = overview.lease()
+        except StoreUnavailable as error:
+            look_from_outside(pipeline, None, str(error))
+            raise
+        for said in look_from_outside(pipeline, overview):
+            context.log.warning(said)
         asked, change = overview.stop_request(), overview.change_request()
         published = overview.published()
         runs = [_live_run(record, published) for record in records]

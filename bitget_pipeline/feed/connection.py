@@ -117,6 +117,10 @@ class Connection:
         """How often each subscription brings something, as far as it is known: for the successor."""
         return self._paces if self._session is None else self._session.paces()
 
+    def heard_at(self, subscription: Subscription) -> float | None:
+        """When it brought something new last (time.monotonic()), to within a second; None before it did."""
+        return None if self._session is None else self._session.heard_at(subscription)
+
     def age(self) -> float | None:
         """Seconds since it opened, None before."""
         return None if self._opened_at is None else time.monotonic() - self._opened_at

@@ -120,6 +120,10 @@ class Keeper:
     def _stages(self) -> list[dict[Subscription, Stage]]:
         return [stages for connection in self._open if (stages := connection.stages())]
 
+    def heard_at(self, subscription: Subscription) -> float | None:
+        """When it brought something new last (time.monotonic()) on what is open now; None before it did."""
+        return max((at for one in self._open if (at := one.heard_at(subscription)) is not None), default=None)
+
     def standing(self, subscription: Subscription) -> Stage:
         """How far one has come, where it is furthest; queued while no connection is open."""
         return max(

@@ -21,11 +21,11 @@ DAYS_REMEMBERED = 8
 """Whose longest pauses are remembered: this one and a week before it."""
 BEYOND_LONGEST = 2.0
 """A silence is unusual beyond so many times the longest pause of the last week."""
-RARE_PAUSE = 50.0
+RARE_PAUSE = 40.0
 """
-Seconds that a symbol with an arrival a second is granted at most for pauses it once made; the slower the pace the more, by its
-power of 1.5. Quiet symbols pause for longer than chance makes them (minutes without any trade come in spells), and a busy one
-that once paused must still be noticed within a minute.
+Seconds that a symbol with a trade a second (two seconds between its arrivals, by chance) is granted at most for pauses it once
+made; the slower the pace the more, by its square. Quiet symbols pause for longer than chance makes them, because minutes without
+any trade come in spells; a busy one that once paused must still be noticed within a minute.
 """
 
 
@@ -96,7 +96,7 @@ class Pace:
         gap = max(self._fast_gap, self._slow_gap, 1e-3)
         likely = -log(rules.chance) * gap
         longest = max((pause for _, pause in self._pauses), default=0.0)
-        usual = min(BEYOND_LONGEST * longest, RARE_PAUSE * max(gap, 1.0) ** 1.5)
+        usual = min(BEYOND_LONGEST * longest, RARE_PAUSE * max(gap / 2, 1.0) * max(gap / 2, 1.0))
         return min(rules.most, max(rules.least, likely, usual))
 
     def _remember(self, gap: float, day: int) -> None:

@@ -239,6 +239,11 @@ class Session:
 
     # ------------------------------------------------------------ what stands
 
+    def heard_at(self, subscription: Subscription) -> float | None:
+        """When it brought something new last, None before it did or when it is not carried here."""
+        standing = self._standing.get(subscription)
+        return None if standing is None else standing.pace.heard_at
+
     def paces(self) -> dict[Subscription, Pace]:
         """How often each brings something, as far as it is known."""
         return {subscription: standing.pace for subscription, standing in self._standing.items()}

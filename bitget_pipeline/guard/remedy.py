@@ -27,7 +27,7 @@ from .vitals import Status, Vital
 
 HOUR = 3600.0
 STALLED_AFTER = 5.0
-"""When nobody asked for so long, this process stood still: what held until then has to show itself anew."""
+"""When nobody asked for so long (`stalled_after`), this process stood still: what held until then has to show itself anew."""
 FORGOTTEN_AFTER = 300.0
 """An episode of which nothing was known for so long is over."""
 UNDO_AGAIN_AFTER = 10.0
@@ -76,12 +76,14 @@ class Remedies:
         connection_of: Callable[[str], str] = lambda subject: subject,
         memory: Iterable[Remembered] = (),
         dry: bool = False,
+        stalled_after: float = STALLED_AFTER,
     ) -> None:
         self._rules = {rule.name: rule for rule in rules}
         self._actions = actions
         self._followed = {rule.after for rule in rules if rule.after}
         self._connection_of = connection_of
         self._dry = dry
+        self._stalled_after = stalled_after
         self._looked_at = now
         self._episodes: dict[tuple[str, str], _Episode] = {}  # by rule and subject
         self._acts: dict[tuple[str, str], deque[float]] = {}  # when a rule acted on a target
@@ -138,7 +140,7 @@ class Remedies:
 
     def tick(self, vitals: Iterable[Vital], *, now: float) -> list[Deed]:
         """What to do now. Tell `done` of each deed, whatever came of it."""
-        stalled, self._looked_at = now - self._looked_at > STALLED_AFTER, now
+        stalled, self._looked_at = now - self._looked_at > self._stalled_after, now
         seen: dict[str, dict[str, Vital]] = {}
         for vital in vitals:
             seen.setdefault(vital.name, {})[vital.subject] = vital

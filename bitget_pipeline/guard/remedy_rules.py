@@ -15,6 +15,14 @@ from ..errors import SettingsInvalid
 from .vitals import Status, Vital
 
 
+class Mode(StrEnum):
+    """Whether remediation acts, says what it would do, or does neither."""
+
+    ON = "on"
+    DRY_RUN = "dry_run"
+    OFF = "off"
+
+
 class Scope(StrEnum):
     """What an action touches, and what its limits are counted for."""
 

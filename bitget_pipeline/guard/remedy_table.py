@@ -104,7 +104,7 @@ RULES: tuple[Rule, ...] = (
         hold=20, gone=20, cool_down=60, per_hour=12, effect_within=60,
     ),
     Rule(
-        "refusals", "exchange.errors", "slow_backfills",
+        "failing_answers", "exchange.errors", "slow_backfills",
         hold=30, gone=60, cool_down=300, per_hour=4, effect_within=120,
     ),
     Rule(
@@ -117,6 +117,9 @@ RULES: tuple[Rule, ...] = (
     ),
 )  # fmt: skip
 """In the order in which they are asked."""
+
+FROM_OUTSIDE = frozenset({"mute_run", "redis_away"})
+"""Rules about what the live run cannot see of itself: the sensor that supervises it goes through these."""
 
 CHANGEABLE = ("hold", "gone", "cool_down", "per_hour", "effect_within", "tries")
 """What the setting `remedies` may change of a rule, beside `off`."""
@@ -177,3 +180,31 @@ def as_markdown(rules: Sequence[Rule] = RULES) -> str:
         again = f"{rule.cool_down:g} s, {rule.per_hour} an hour"
         lines.append(f"| `{rule.name}` | {rule.when()} | {action.does}{lasting} | {again} | {rule.gone:g} s |")
     return "\n".join(lines) + "\n"
+
+
+def parse_changes(text: str) -> dict[str, dict[str, float | bool]]:
+    """
+    What the setting `remedies` says as one line: `rule.figure=value` separated by commas. Raises SettingsInvalid.
+    """
+    found: dict[str, dict[str, float | bool]] = {}
+    for word in filter(None, (part.strip() for part in text.split(","))):
+        place, equals, value = word.partition("=")
+        name, dot, figure = place.strip().partition(".")
+        if not equals or not dot:
+            raise SettingsInvalid(f"{word} is not of the form rule.figure=value")
+        value = value.strip().lower()
+        try:
+            number = value == "true" if value in ("true", "false") else float(value)
+        except ValueError:
+            raise SettingsInvalid(f"{word}: {value} is no number") from None
+        found.setdefault(name, {})[figure] = number
+    return found
+
+
+def changes_in_a_line(changes: Mapping[str, Mapping[str, float | bool]]) -> str:
+    """The same, as it is read by `parse_changes`."""
+    return ",".join(
+        f"{name}.{figure}={str(value).lower() if isinstance(value, bool) else f'{value:g}'}"
+        for name, figures in changes.items()
+        for figure, value in figures.items()
+    )

@@ -7,7 +7,15 @@ To add a setting, add one field to `boot.py` or `operational.py`.
 
 from __future__ import annotations
 
-from .addresses import ExchangeAddress, exchange_address, redis_address, run_file, ssl_context, warehouse_address
+from .addresses import (
+    ExchangeAddress,
+    exchange_address,
+    redis_address,
+    run_file,
+    ssl_context,
+    substitute_addresses,
+    warehouse_address,
+)
 from .boot import NOT_IN_FILE, Boot, is_loopback, load_boot
 from .operational import EARLIEST_DAY, TIERS, Operational, Tier, TierRules, load_operational
 from .reading import Documented, documented, variable_of
@@ -40,6 +48,7 @@ __all__ = [
     "require_private",
     "run_file",
     "ssl_context",
+    "substitute_addresses",
     "variable_of",
     "warehouse_address",
 ]

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import SettingsInvalid, StoreUnavailable
-from .boot import PRODUCTION_REST_URL, PRODUCTION_WS_URL, Boot
+from ..market.instrument import Market
+from .boot import (
+    PRODUCTION_BINANCE_FUTURES,
+    PRODUCTION_BINANCE_FUTURES_WS,
+    PRODUCTION_BINANCE_SPOT,
+    PRODUCTION_BINANCE_SPOT_WS,
+    PRODUCTION_REST_URL,
+    PRODUCTION_WS_URL,
+    Boot,
+)
 
 if TYPE_CHECKING:
     from ..storage.connection import WarehouseAddress
@@ -29,6 +38,12 @@ class ExchangeAddress(NamedTuple):
     ws_url: str
 
 
+_PRODUCTION_BINANCE = {
+    Market.SPOT: ExchangeAddress(PRODUCTION_BINANCE_SPOT, PRODUCTION_BINANCE_SPOT_WS),
+    Market.USDTM: ExchangeAddress(PRODUCTION_BINANCE_FUTURES, PRODUCTION_BINANCE_FUTURES_WS),
+}
+
+
 def run_file(home: Path) -> Path:
     """Where `up` writes the addresses and process ids of a running instance."""
     return home / RUN_FILE
@@ -42,6 +57,30 @@ def exchange_address(boot: Boot) -> ExchangeAddress:
         return ExchangeAddress(PRODUCTION_REST_URL, PRODUCTION_WS_URL)
     running = _embedded(boot, "exchange", "BITGET_REST_URL and BITGET_WS_URL")
     return ExchangeAddress(running["rest_url"], running["ws_url"])
+
+
+def substitute_addresses(boot: Boot) -> dict[Market, ExchangeAddress]:
+    """
+    Where Binance is asked and listened to, by market; without those that the local exchange does not play. The websocket is
+    empty where only the other is given.
+    """
+    given = {
+        Market.SPOT: (boot.binance_spot_rest_url, boot.binance_spot_ws_url),
+        Market.USDTM: (boot.binance_futures_rest_url, boot.binance_futures_ws_url),
+    }
+    else_at = dict(_PRODUCTION_BINANCE)
+    if boot.exchange != "bitget":
+        try:
+            else_at = {Market(name): ExchangeAddress(**of) for name, of in _embedded(boot, "binance", "").items()}
+        except StoreUnavailable:
+            else_at = {}
+    found: dict[Market, ExchangeAddress] = {}
+    for market, (rest_url, ws_url) in given.items():
+        known = else_at.get(market)
+        rest_url, ws_url = rest_url or (known and known.rest_url), ws_url or (known and known.ws_url)
+        if rest_url:
+            found[market] = ExchangeAddress(rest_url, ws_url or "")
+    return found
 
 
 def warehouse_address(boot: Boot) -> WarehouseAddress:

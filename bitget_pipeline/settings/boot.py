@@ -23,6 +23,8 @@ PRODUCTION_REST_URL = "https://api.bitget.com"  # reference/bitget-api.md 1.1
 PRODUCTION_WS_URL = "wss://ws.bitget.com/v2/ws/public"
 PRODUCTION_BINANCE_SPOT = "https://data-api.binance.vision"  # reference/binance-api.md 1
 PRODUCTION_BINANCE_FUTURES = "https://fapi.binance.com"
+PRODUCTION_BINANCE_SPOT_WS = "wss://data-stream.binance.vision/ws"
+PRODUCTION_BINANCE_FUTURES_WS = "wss://fstream.binance.com/market/ws"  # reference/binance-api.md 4.1: not /ws
 
 PROXY_SCHEMES = ("http", "https", "socks5")
 
@@ -74,17 +76,31 @@ class Boot(BaseModel):
     )
     binance_spot_rest_url: str | None = setting(
         None,
-        "Binance's REST address of spot, where it is asked who could stand in while Bitget is dark. Needs no key.",
+        "Binance's REST address of spot, which stands in while Bitget is dark. Needs no key.",
         variable="BINANCE_SPOT_REST_URL",
         write=f"an https address, for example {PRODUCTION_BINANCE_SPOT}",
-        shown=f"{PRODUCTION_BINANCE_SPOT}; none with the local exchange",
+        shown=f"{PRODUCTION_BINANCE_SPOT}; the local exchange plays it too",
     )
     binance_futures_rest_url: str | None = setting(
         None,
         "Binance's REST address of USDT futures, for the same.",
         variable="BINANCE_FUTURES_REST_URL",
         write=f"an https address, for example {PRODUCTION_BINANCE_FUTURES}",
-        shown=f"{PRODUCTION_BINANCE_FUTURES}; none with the local exchange",
+        shown=f"{PRODUCTION_BINANCE_FUTURES}; the local exchange plays it too",
+    )
+    binance_spot_ws_url: str | None = setting(
+        None,
+        "Binance's websocket address of spot, for raw streams.",
+        variable="BINANCE_SPOT_WS_URL",
+        write=f"a wss address, for example {PRODUCTION_BINANCE_SPOT_WS}",
+        shown=f"{PRODUCTION_BINANCE_SPOT_WS}; the local exchange plays it too",
+    )
+    binance_futures_ws_url: str | None = setting(
+        None,
+        "Binance's websocket address of USDT futures: the one of the class market, others stay silent.",
+        variable="BINANCE_FUTURES_WS_URL",
+        write=f"a wss address, for example {PRODUCTION_BINANCE_FUTURES_WS}",
+        shown=f"{PRODUCTION_BINANCE_FUTURES_WS}; the local exchange plays it too",
     )
     bitget_api_key: SecretStr | None = setting(
         None,
@@ -279,7 +295,7 @@ class Boot(BaseModel):
     def _rest(cls, value: str | None) -> str | None:
         return value and _checked_url(value, secure="https", plain="http")
 
-    @field_validator("bitget_ws_url")
+    @field_validator("bitget_ws_url", "binance_spot_ws_url", "binance_futures_ws_url")
     @classmethod
     def _ws(cls, value: str | None) -> str | None:
         return value and _checked_url(value, secure="wss", plain="ws")
@@ -349,6 +365,8 @@ class Boot(BaseModel):
             "BITGET_WS_URL": self.bitget_ws_url,
             "BINANCE_SPOT_REST_URL": self.binance_spot_rest_url,
             "BINANCE_FUTURES_REST_URL": self.binance_futures_rest_url,
+            "BINANCE_SPOT_WS_URL": self.binance_spot_ws_url,
+            "BINANCE_FUTURES_WS_URL": self.binance_futures_ws_url,
         }
         for variable, url in addresses.items():
             if url is None:

@@ -13,13 +13,16 @@ from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, computed_field, field_validator, model_validator
 
-from ..errors import UnknownInstrument
+from ..errors import SettingsInvalid, UnknownInstrument
+from ..guard.remedy_rules import Mode
+from ..guard.remedy_table import RULES, changed, parse_changes
 from ..market.candle import Resolution
 from ..market.instrument import Market, Symbol
+from ..market.retention import FOR_EVER, LONGEST, Retention, days_kept
 from ..market.target import HistoryTarget
 from . import reading
 from .boot import Boot
@@ -39,6 +42,9 @@ DEEP_WITH_CREDENTIALS = (
 LIVE = (Resolution.M1, Resolution.M5, Resolution.M15, Resolution.H1)
 LIVE_RESOLUTIONS = frozenset({Resolution.S1, Resolution.S5, Resolution.S15, *LIVE})
 
+
+STOOD_IN_FOR = (Market.SPOT, Market.USDTM)
+"""Binance has these in the same units; its COIN-M sizes are contracts."""
 
 IN_A_RUNNING_RUN = frozenset(
     {
@@ -191,9 +197,29 @@ class Operational(BaseModel):
     stand_ins: bool = setting(
         True,
         "Whether it is decided each hour which instruments of Binance could stand in for ours while Bitget is dark. Binance is "
-        "asked for its public lists and prices.",
+        "asked for its public lists and prices. Without it nothing stands in.",
         write="true or false",
         shown="true",
+    )
+    failover: Literal["auto", "off"] = setting(
+        "auto",
+        "Whether Binance stands in for a market by itself while Bitget is dark. `bitget-pipeline failover` overrules it at run "
+        "time, market by market.",
+        write="auto or off",
+    )
+    failover_markets: tuple[Market, ...] = setting(
+        STOOD_IN_FOR,
+        "The markets that Binance may stand in for; `none` for none at all.",
+        write="markets from spot, usdtm, separated by commas, or none",
+        shown="spot,usdtm",
+    )
+    failover_steady_seconds: float = setting(
+        180.0,
+        "How long Bitget has to be well before Binance goes; doubled with every failover of the last hour, half an hour at most.",
+        write="seconds from 1 to 1800, for example 180",
+        shown="180",
+        ge=1,
+        le=1800,
     )
     history_days: int = setting(
         30,
@@ -299,10 +325,79 @@ class Operational(BaseModel):
         le=1,
     )
 
+    retention: tuple[Retention, ...] = setting(
+        (),
+        "How long things are kept, as NAME=days, 0 for ever; deleted by the daily job `housekeeping`, a partition (day, month or "
+        "year) at a time, and told to the ledger as `expired`. Names: order_books, candles_1s, candles_live, trades, candles, "
+        "tickers, open_interest, reconciliation (minutes without trades are shown by it), health.",
+        write="NAME=days separated by commas, for example order_books=3,trades=365",
+        shown="order_books=7,candles_1s=30,health=90, the rest for ever",
+    )
+    runs_kept_days: int = setting(
+        30,
+        "After how many days finished runs of Dagster are deleted, with their events; 0 for never. Runs that stored partitions, "
+        "the last one of each job, and those with the tag `housekeeping/keep` stay.",
+        write="a number of days from 0 to 36500",
+        ge=0,
+        le=LONGEST,
+    )
+    compute_logs_kept_days: int = setting(
+        14,
+        "After how many days what finished runs of Dagster printed is deleted; 0 for never. Not of runs with the tag "
+        "`housekeeping/keep`.",
+        write="a number of days from 0 to 36500",
+        ge=0,
+        le=LONGEST,
+    )
+    remediation: Mode = setting(
+        Mode.ON,
+        "Whether the pipeline helps itself by the table of rules below: on, dry_run (it only says what it would do) or off.",
+        write="on, dry_run or off",
+        shown="on",
+    )
+    remedies: dict[str, dict[str, float | bool]] = setting(
+        {},
+        "Other figures for rules of remediation, or rules that are off: `rule.figure=value` separated by commas, or in the "
+        "settings file a table for each rule, `[remedies.backlog]`. Figures: hold, gone, cool_down, effect_within (seconds), "
+        "per_hour, tries, off.",
+        write="for example silent_subscription.hold=60,backlog.off=true",
+        shown="none",
+    )
+
     @field_validator("markets", "live_resolutions", mode="before")
     @classmethod
     def _words(cls, value: object) -> object:
         return tuple(dict.fromkeys(_split(value)))
+
+    @field_validator("failover_markets", mode="before")
+    @classmethod
+    def _served(cls, value: object) -> object:
+        return () if value == "none" else tuple(dict.fromkeys(_split(value)))
+
+    @field_validator("failover_markets")
+    @classmethod
+    def _can_be_served(cls, value: tuple[Market, ...]) -> tuple[Market, ...]:
+        for market in value:
+            if market not in STOOD_IN_FOR:
+                raise ValueError(f"nobody stands in for {market}")
+        return value
+
+    @field_validator("remedies", mode="before")
+    @classmethod
+    def _changes(cls, value: object) -> object:
+        try:
+            return parse_changes(value) if isinstance(value, str) else value
+        except SettingsInvalid as error:
+            raise ValueError(error.what) from None
+
+    @field_validator("remedies")
+    @classmethod
+    def _no_contradiction(cls, value: dict[str, dict[str, float | bool]]) -> dict[str, dict[str, float | bool]]:
+        try:
+            changed(RULES, value)
+        except SettingsInvalid as error:
+            raise ValueError(error.what) from None
+        return value
 
     @field_validator("pinned", mode="before")
     @classmethod
@@ -317,6 +412,15 @@ class Operational(BaseModel):
     def _targets(cls, value: object) -> object:
         words = [] if value == "none" else _split(value)
         return tuple(dict.fromkeys(HistoryTarget.parse(word) if isinstance(word, str) else word for word in words))
+
+    @field_validator("retention", mode="before")
+    @classmethod
+    def _retentions(cls, value: object) -> object:
+        words = [Retention.parse(word) if isinstance(word, str) else word for word in _split(value)]
+        twice = {one.name for one in words if sum(other.name == one.name for other in words) > 1}
+        if twice:
+            raise ValueError(f"{sorted(twice)[0]} stands there twice")
+        return tuple(words)
 
     @field_validator("history_targets")
     @classmethod
@@ -382,6 +486,13 @@ class Operational(BaseModel):
                     f"BITGET_PIPELINE_{name.upper()} is {value}, over the maximum of {most} of the {self.tier} tier — "
                     f"write a number from 1 to {most}"
                 )
+        kept = days_kept(self.retention)["candles"]
+        if kept != FOR_EVER and (kept < self.history_days or self.history_targets):
+            raise ValueError(
+                f"BITGET_PIPELINE_RETENTION throws candles away after {kept} days, but more of them are wanted — keep at least "
+                f"the {self.history_days} days of BITGET_PIPELINE_HISTORY_DAYS, and write none in "
+                "BITGET_PIPELINE_HISTORY_TARGETS"
+            )
         for symbol in self.pinned:
             if symbol.market not in self.markets:
                 raise ValueError(
@@ -423,6 +534,9 @@ def load_operational(
     reading.refuse_unknown_keys(
         in_file, known_keys(), {"tier": "BITGET_API_KEY, BITGET_SECRET_KEY and BITGET_PASSPHRASE"}
     )
+    if "remedies" in in_file and boot.settings_file:
+        rules = {rule.name for rule in RULES}
+        reading.refuse_unknown_names(in_file["remedies"], "remedies", rules, boot.settings_file, what="rule")
     given = {**in_file, **reading.from_environment(Operational, environ)}
     given.pop("tier", None)  # it follows from the credentials
     tier = Tier.CREDENTIALED if _has_key_now(boot, with_stored_key) else Tier.PUBLIC

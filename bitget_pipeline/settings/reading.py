@@ -133,6 +133,20 @@ def refuse_unknown_keys(given: Mapping[str, Given], known: set[str], variable_on
             raise SettingsInvalid(f"there is no setting {key}", where=entry.where, remedy=_nearest(key, known))
 
 
+def refuse_unknown_names(given: Given, key: str, known: set[str], path: Path, *, what: str) -> None:
+    """Tables below a key of the settings file whose names are none. Raises SettingsInvalid with the line, and the nearest."""
+    for name in given.value if isinstance(given.value, dict) else ():
+        if name not in known:
+            near = difflib.get_close_matches(name, sorted(known), n=1)
+            remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
+            pattern = re.compile(rf"""^\s*\[?\s*({key}\s*\.\s*)?["']?{re.escape(name)}["']?\s*[=.\]]""")
+            lines = path.read_text(encoding="utf-8").splitlines()
+            line = next((number for number, text in enumerate(lines, 1) if pattern.match(text)), 0)
+            raise SettingsInvalid(
+                f"there is no {what} {name}", where=f"{path} line {line}" if line else given.where, remedy=remedy
+            )
+
+
 def build(model: type[Model], given: Mapping[str, Given], defaults: Mapping[str, Any]) -> Model:
     """The model with the given values over the defaults. Raises SettingsInvalid for the first that does not fit."""
     values = {**defaults, **{name: entry.value for name, entry in given.items() if name in model.model_fields}}

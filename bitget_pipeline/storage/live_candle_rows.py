@@ -63,22 +63,23 @@ SETTINGS do_not_merge_across_partitions_select_final = 1
 """
 
 # Exact, because every trade lies in one part alone: first and last are those of the first and the last part, volumes,
-# counts and versions are sums.
+# counts and versions are sums. A bar of which any part is not retired is not.
 _FROM_BARS = """
 INSERT INTO candles_live
     (market, symbol, resolution, source, open_time, first, high, low, last,
-     base_volume, quote_volume, trades, version, run_id)
+     base_volume, quote_volume, trades, version, run_id, retired)
 SELECT
     market, symbol, resolution, source,
     fromUnixTimestamp64Milli(intDiv(ms, length) * length, 'UTC') AS open_time,
     argMin(part_first, ms), max(part_high), min(part_low), argMax(part_last, ms),
-    sumKahan(part_base), sumKahan(part_quote), sum(part_trades), sum(part_version), {run_id:String}
+    sumKahan(part_base), sumKahan(part_quote), sum(part_trades), sum(part_version), {run_id:String},
+    min(retired)
 FROM
 (
     SELECT
         market, symbol, source, toUnixTimestamp64Milli(open_time) AS ms, first AS part_first, high AS part_high,
         low AS part_low, last AS part_last, base_volume AS part_base, quote_volume AS part_quote,
-        trades AS part_trades, version AS part_version
+        trades AS part_trades, version AS part_version, retired
     FROM candles_live FINAL
     WHERE resolution = {part:String}
         AND open_time >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')

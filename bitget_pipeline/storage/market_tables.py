@@ -217,6 +217,13 @@ CANDLES_LIVE = Table(
         ),
         RUN_ID,
         INSERTED,
+        Column(
+            "retired",
+            "UInt8",
+            "1: it stood in for the exchange while that was dark, whose own trades are there now; candles_unified leaves it out",
+            "ZSTD(1)",
+            "0",
+        ),
     ),
     order_by="(market, symbol, resolution, source, open_time)",
     partition_by="toYYYYMM(open_time)",
@@ -253,7 +260,6 @@ ORDER_BOOKS = Table(
     order_by="(market, symbol, source, ts, seq)",
     partition_by="toDate(ts)",
     version="version",
-    ttl="toDateTime(ts) + INTERVAL 7 DAY",
     shard_by=BY_SYMBOL,
 )
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ..errors import StoreRefused
 from .connection import Connection
 from .ledgers import BUDGET_READINGS, COVERAGE_EVIDENCE, HEALTH, RECONCILIATION, SCHEMA_MIGRATIONS, SCORECARD
-from .market_tables import PRICE_CANDLES, VENUE_MAP
+from .market_tables import CANDLES_LIVE, PRICE_CANDLES, VENUE_MAP
 from .schema import LOCAL_SUFFIX, Place, Table
 from .tables import TABLES
 from .views import VIEWS
@@ -89,6 +89,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(3, "mark and index prices", _price_candles),
     Migration(4, "minutes of ours beside the exchange's", _reconciliation),
     Migration(5, "who stands in for whom", _venue_map),
+    Migration(6, "bars that stood in can be retired", _added(CANDLES_LIVE, "retired")),
     Migration(7, "days in figures, and what they are counted from", _days_in_figures),
     Migration(8, "health has a figure and the line it is held against", _added(HEALTH, "value", "line")),
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 import redis
 
+from ..guard.remedy_rules import Remembered
 from ..market.instrument import Symbol
 from .anchors import Anchor, parse_anchor
 from .budget import EndpointUse, parse_restraint, parse_use
@@ -34,6 +35,7 @@ from .lease import LeaseState, lease_keys, lease_state
 from .redis_errors import translated
 from .redis_state import Backlog as Backlog
 from .redis_state import RedisState, redis_state_now
+from .remedy_memory import KEPT, REMEDIES_SECONDS, parse_remedies, remedy_text
 from .scripts import script
 
 
@@ -52,6 +54,7 @@ class Overview:
         self._start = shard_key(prefix, shard, "start")
         self._change = shard_key(prefix, shard, "change")
         self._quarantine = shard_key(prefix, shard, "quarantine")
+        self._remedies = shard_key(prefix, shard, "remedies")
 
     def lease(self) -> LeaseState | None:
         """Who holds the lease, None when nobody does."""
@@ -99,6 +102,25 @@ class Overview:
             pipeline.time()
             text, now = pipeline.execute()
         return parse_stop(text, now)
+
+    def note_remedy(self, rule: str, target: str) -> None:
+        """Remediation did this just now."""
+        with translated():
+            now: Any = self._redis.time()
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.lpush(self._remedies, remedy_text(rule, target, now))
+            pipeline.ltrim(self._remedies, 0, KEPT - 1)
+            pipeline.expire(self._remedies, REMEDIES_SECONDS)
+            pipeline.execute()
+
+    def remedies(self) -> list[Remembered]:
+        """What remediation did lately, the newest first."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.lrange(self._remedies, 0, -1)
+            pipeline.time()
+            texts, now = pipeline.execute()
+        return parse_remedies(texts, now)
 
     def ask_to_change(self, wanted: ChangeRequest) -> None:
         """

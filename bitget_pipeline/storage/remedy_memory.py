@@ -1,16 +1,15 @@
 """
 What remediation did lately, in Redis: so that its limits hold across live runs, and between a run and the sensors.
 
-Written by pipeline/watch/remediation.py and defs/remedies.py after each deed; read when a process begins to decide.
+Written by pipeline/watch/remediation.py and (through overview.py) defs/remedies.py with each deed; read when a process begins
+to decide.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
-import redis
 import redis.asyncio
 
 from ..guard.remedy_rules import Remembered
@@ -18,7 +17,7 @@ from .keys import shard_key
 from .redis_errors import translated
 
 KEPT = 300
-KEPT_SECONDS = 7200
+REMEDIES_SECONDS = 7200
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -36,9 +35,9 @@ class RemedyMemory:
         with translated():
             now = await self._redis.time()
             pipeline = self._redis.pipeline(transaction=True)
-            pipeline.lpush(self._key, _text(rule, target, now))
+            pipeline.lpush(self._key, remedy_text(rule, target, now))
             pipeline.ltrim(self._key, 0, KEPT - 1)
-            pipeline.expire(self._key, KEPT_SECONDS)
+            pipeline.expire(self._key, REMEDIES_SECONDS)
             await pipeline.execute()
 
     async def load(self) -> list[Remembered]:
@@ -48,35 +47,15 @@ class RemedyMemory:
             pipeline.lrange(self._key, 0, -1)
             pipeline.time()
             texts, now = await pipeline.execute()
-        return _parsed(texts, now)
+        return parse_remedies(texts, now)
 
 
-def note_remedy(client: redis.Redis, prefix: str, shard: str, rule: str, target: str) -> None:
-    """For a sensor: this was done just now. Raises StoreUnavailable and its kin."""
-    key = shard_key(prefix, shard, "remedies")
-    with translated():
-        now: Any = client.time()
-        pipeline = client.pipeline(transaction=True)
-        pipeline.lpush(key, _text(rule, target, now))
-        pipeline.ltrim(key, 0, KEPT - 1)
-        pipeline.expire(key, KEPT_SECONDS)
-        pipeline.execute()
-
-
-def remedies_of(client: redis.Redis, prefix: str, shard: str) -> list[Remembered]:
-    """For a sensor: what was done, the newest first. Raises StoreUnavailable and its kin."""
-    with translated():
-        pipeline = client.pipeline(transaction=False)
-        pipeline.lrange(shard_key(prefix, shard, "remedies"), 0, -1)
-        pipeline.time()
-        texts, now = pipeline.execute()
-    return _parsed(texts, now)
-
-
-def _text(rule: str, target: str, now: tuple[int, int]) -> bytes:
+def remedy_text(rule: str, target: str, now: tuple[int, int]) -> bytes:
+    """A deed, as it lies in Redis."""
     return _encode({"rule": rule, "target": target, "at": now[0] + now[1] / 1e6})
 
 
-def _parsed(texts: Iterable[bytes], now: tuple[int, int]) -> list[Remembered]:
+def parse_remedies(texts: Iterable[bytes], now: tuple[int, int]) -> list[Remembered]:
+    """The deeds that lie in Redis."""
     said = map(_decode, texts)
     return [Remembered(one["rule"], one["target"], max(0.0, now[0] + now[1] / 1e6 - one["at"])) for one in said]

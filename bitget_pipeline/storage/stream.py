@@ -57,21 +57,29 @@ class Pending:
 
 class TradeStream:
     """
-    The stream of one shard.
+    The stream of one shard, or beside it that of another `source` whose trades stand in; the fence is the shard's.
 
     All methods raise StoreUnavailable and its kin; those that take a `fence` raise LeaseLost when a successor holds the
     lease.
     """
 
     def __init__(
-        self, client: redis.asyncio.Redis, prefix: str, shard: str, *, group: str = GROUP, capacity: int = 2_000_000
+        self,
+        client: redis.asyncio.Redis,
+        prefix: str,
+        shard: str,
+        *,
+        group: str = GROUP,
+        capacity: int = 2_000_000,
+        source: str = "",
     ) -> None:
         self._redis = client
         self._group = group
         self.capacity = capacity
         self._fence = shard_key(prefix, shard, "fence")
-        self._stream = shard_key(prefix, shard, "trades")
-        self._anchors = shard_key(prefix, shard, "anchors")
+        beside = f":{source}" if source else ""
+        self._stream = shard_key(prefix, shard, f"trades{beside}")
+        self._anchors = shard_key(prefix, shard, f"anchors{beside}")
         self._append = script("append")
         self._append_name = sha1(self._append.encode()).hexdigest()  # how Redis calls it
         self._loaded = False
@@ -254,6 +262,11 @@ class TradeStream:
         with translated():
             found: Any = await self._redis.hgetall(self._anchors)
         return {Symbol.parse(name.decode()): parse_anchor(text.decode()) for name, text in found.items()}
+
+    async def forget_anchors(self) -> None:
+        """Begin anew: what comes does not follow on what was appended before."""
+        with translated():
+            await self._redis.delete(self._anchors)
 
     async def anchor(self, symbol: Symbol) -> Anchor | None:
         """How far one symbol's trades are held without a hole; None while nothing of it was appended."""

@@ -70,6 +70,8 @@ CANDLES_UNIFIED = View(
     # every row has the open time it is for, and a condition on the time reaches the tables: a window or an ASOF join
     # would read all there is of the symbol.
     #
+    # A bar that stood in is retired once the exchange's own trades of that time are there (pipeline/beside/fail_back.py).
+    #
     # `rank` orders the bars of one open time: 1 the exchange's, 2 ours, 3 a minute without trades, from 4 on Binance's;
     # from 100 on it is a neighbour that lends its close. One plain argMin a column: over a tuple it is five times slower.
     """
@@ -105,6 +107,7 @@ FROM
             toUInt8(multiIf(source = 'binance_agg', 6, startsWith(source, 'binance'), 7, 2)) AS rank,
             first, high, low, last, base_volume, quote_volume, trades
         FROM {db}.candles_live_final
+        WHERE NOT retired
         UNION ALL
         SELECT
             market, symbol, '1m' AS resolution, minute AS open_time, source, toUInt8(3) AS rank,

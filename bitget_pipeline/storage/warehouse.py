@@ -3,8 +3,9 @@ The warehouse: everything the pipeline asks of ClickHouse, in our own terms.
 
 Input: values of market/, from pipeline/; output: rows in the tables of tables.py, and values read from the views of
 views.py. What it can do is written by subject in connection.py, reference_rows.py, venue_rows.py, candle_rows.py,
-derived_rows.py, derivative_rows.py, trade_rows.py, live_candle_rows.py, reconciliation_rows.py, book_rows.py,
-coverage_rows.py, incident_rows.py and scorecard_rows.py.
+derived_rows.py, derivative_rows.py, trade_rows.py, live_candle_rows.py, substituted_rows.py, reconciliation_rows.py,
+book_rows.py, coverage_rows.py, incident_rows.py, retention_rows.py and
+scorecard_rows.py.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from .incident_rows import IncidentRows
 from .live_candle_rows import LiveCandleRows
 from .reconciliation_rows import Agreement, Reconciled, ReconciliationRows
 from .reference_rows import Member, ReferenceRows
+from .retention_rows import RetentionRows
 from .scorecard_rows import ScorecardRows
+from .substituted_rows import SubstitutedRows
 from .trade_rows import TradeRows
 from .venue_rows import VenueRows
 
@@ -35,9 +38,11 @@ class Warehouse(
     DerivativeRows,
     TradeRows,
     LiveCandleRows,
+    SubstitutedRows,
     ReconciliationRows,
     BookRows,
     CoverageRows,
+    RetentionRows,
     IncidentRows,
     ScorecardRows,
 ):

@@ -55,7 +55,7 @@ def test_two_instances_run_side_by_side(demos: tuple[Demo, Demo]) -> None:
         with urlopen(f"http://127.0.0.1:{run['ports']['warehouse']}/ping", timeout=10) as page:
             assert page.read() == b"Ok.\n"
 
-    assert len(set(ports)) == len(ports) == 10
+    assert len(set(ports)) == len(ports) == 14
 
 
 def test_a_start_is_quiet(demos: tuple[Demo, Demo]) -> None:

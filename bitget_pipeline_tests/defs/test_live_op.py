@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import dagster as dg
 
@@ -18,6 +19,11 @@ from .test_history_assets import placed  # noqa: F401
 def logged(instance: dg.DagsterInstance, run_id: str) -> list[str]:
     """What the run wrote into its log."""
     return [entry.user_message for entry in instance.all_logs(run_id)]
+
+
+def helped(overview: Overview) -> dict[str, Any]:
+    """What remediation says of itself."""
+    return overview.published().overall["attention"]["remediation"]
 
 
 async def test_the_live_op_starts_in_stages_collects_and_stops_when_asked(
@@ -39,6 +45,9 @@ async def test_the_live_op_starts_in_stages_collects_and_stops_when_asked(
     running = asyncio.create_task(asyncio.to_thread(live.execute_in_process, instance=instance))
     await until(lambda: (p := overview.published()) is not None and p.overall["stored"] > 0, within=60, what="trades")
     assert warehouse.query("SELECT count() FROM trades")[0][0] > 0
+    await until(lambda: helped(overview).get("checked_s") is not None, what="remediation to have looked")
+    assert helped(overview)["mode"] == "on"
+    assert {rule["state"] for rule in helped(overview)["rules"]} == {"calm"}
     overview.ask_to_stop(overview.published().overall["run_id"], "the test is over")
     done = await asyncio.wait_for(running, 60)
     assert done.success

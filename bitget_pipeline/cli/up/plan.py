@@ -14,7 +14,7 @@ from typing import Any
 
 from ...local.redis import RedisConfig
 from ...local.redis import command as redis_command
-from ...settings import Boot, Operational, exchange_address
+from ...settings import Boot, Operational, exchange_address, substitute_addresses
 from . import dagster_home, folder, ports, probes
 from .leftovers import MARK, SYSTEM_VARIABLES
 from .program import Program
@@ -22,6 +22,7 @@ from .stores import prepare as prepare_stores
 from .supervisor import Step
 
 PREFERRED = {"warehouse": 18123, "redis": 16379, "exchange": 18080, "code_server": 14266}
+PREFERRED |= {"binance_spot": 18081, "binance_futures": 18082}
 """Ports tried first; the choice of the first start is remembered, so that notebooks keep their address."""
 
 DAGSTER_VARIABLES = {
@@ -70,7 +71,9 @@ def make_plan(
     bare |= {"BITGET_PIPELINE_LOG_LEVEL": boot.log_level}
     programs = []
     if "exchange" in chosen:
-        command = _ours("exchange", "--port", chosen["exchange"])
+        command = _ours("exchange", "--port", chosen["exchange"], "--binance")
+        for name in ("binance_spot", "binance_futures"):
+            command += [f"--{name.replace('_', '-')}-port", str(chosen[name])]
         programs.append(
             Program(
                 name="exchange",
@@ -101,7 +104,7 @@ def _servers(boot: Boot) -> list[str]:
     if boot.embedded_redis:
         names.append("redis")
     if boot.exchange == "local" and boot.bitget_rest_url is None:
-        names.append("exchange")
+        names += ["exchange", "binance_spot", "binance_futures"]
     return names
 
 
@@ -123,8 +126,14 @@ def _addresses(boot: Boot, chosen: Mapping[str, int]) -> dict[str, Any]:
     if "exchange" in chosen:
         base = f"{ports.HOST}:{chosen['exchange']}"
         addresses["exchange"] = {"rest_url": f"http://{base}", "ws_url": f"ws://{base}/v2/ws/public"}
+        spot, futures = f"{ports.HOST}:{chosen['binance_spot']}", f"{ports.HOST}:{chosen['binance_futures']}"
+        addresses["binance"] = {
+            "spot": {"rest_url": f"http://{spot}", "ws_url": f"ws://{spot}/ws"},
+            "usdtm": {"rest_url": f"http://{futures}", "ws_url": f"ws://{futures}/market/ws"},
+        }
     else:
         addresses["exchange"] = exchange_address(boot)._asdict()
+        addresses["binance"] = {market.value: of._asdict() for market, of in substitute_addresses(boot).items()}
     return addresses
 
 
@@ -216,6 +225,10 @@ def _child_environment(
         "PYTHONUNBUFFERED": "1",
         MARK: mark,
     }
+    for market, name in (("spot", "SPOT"), ("usdtm", "FUTURES")):
+        binance = addresses["binance"].get(market, {})
+        spelt_out |= {f"BINANCE_{name}_REST_URL": binance.get("rest_url", "")}
+        spelt_out |= {f"BINANCE_{name}_WS_URL": binance.get("ws_url", "")}
     if boot.embedded_warehouse:
         spelt_out |= {"CLICKHOUSE_SECURE": "false", "CLICKHOUSE_PROFILE": "single", "CLICKHOUSE_CLUSTER": ""}
     if boot.embedded_redis:

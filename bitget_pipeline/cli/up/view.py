@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..facts import Facts, Gatherer
+from .remedies import remedies_line
 from .supervisor import Happened
 
 EVERY = 2.0  # seconds between two looks
@@ -100,9 +101,12 @@ def rows(facts: Facts, trades_per_second: float | None) -> list[tuple[str, str]]
         ("live run", live),
         ("sockets", _sockets(facts)),
         *([("repairs", _repairs(facts))] if facts.gaps_open else []),
+        *([("failover", _failover(facts))] if facts.failover else []),
         ("lease", f"{lease['owner']}, renewed {lease['age']:.1f} s ago" if lease else "nobody holds it"),
         ("health", ": ".join(filter(None, [facts.health or "unknown", "; ".join(facts.health_reasons[:2])]))),
     ]
+    if "mode" in facts.remediation:
+        shown.insert(-1, ("remedies", remedies_line(facts.remediation)))
     if facts.starting is not None:
         shown.insert(-2, ("live start", _start(facts.starting)))
     if facts.set_aside:
@@ -233,6 +237,18 @@ def headlines(home: Path, addresses: Mapping[str, Any]) -> list[tuple[str, str]]
         ("exchange", str(addresses["exchange"]["rest_url"])),
         ("data", str(home)),
     ]
+
+
+def _failover(facts: Facts) -> str:
+    """Who delivers each market."""
+
+    def who(one: dict[str, Any]) -> str:
+        state = str(one.get("state"))
+        names = {"ours": "Bitget", "none": "Bitget alone", "returning": f"{one.get('substitute')}, Bitget is back"}
+        wanted = f" (wanted {one['mode']})" if one.get("mode") in ("on", "off") else ""
+        return names.get(state, f"{one.get('substitute')}: {one.get('reason')}") + wanted
+
+    return "; ".join(f"{market} {who(one)}" for market, one in sorted(facts.failover.items()))
 
 
 def _repairs(facts: Facts) -> str:

@@ -5,6 +5,7 @@ from .derivatives import derivative_assets
 from .derived import derived_assets
 from .health import coverage
 from .history import candles_assets
+from .housekeeping import retention
 from .live import live_assets
 from .reference import instruments, tables, tickers, universe
 from .scorecard import scorecard_asset
@@ -19,6 +20,7 @@ __all__ = [
     "derived_assets",
     "instruments",
     "live_assets",
+    "retention",
     "scorecard_asset",
     "tables",
     "tickers",

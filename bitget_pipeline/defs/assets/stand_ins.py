@@ -10,6 +10,8 @@ import dagster as dg
 from ...market.instrument import Market
 from ...market.stand_in import Verdict
 from ...pipeline.universe.venue_map import VenueMapReport, decide_venue_map
+from ..failover import substituted
+from ..live import SHARD
 from ..metadata import KINDS, OWNERS, as_table, described
 from ..resources import PipelineResource
 from .reference import instruments, universe
@@ -36,7 +38,12 @@ def venue_map(context: dg.AssetExecutionContext, pipeline: PipelineResource) -> 
                 return None
             async with pipeline.history(warehouse) as history:
                 return await decide_venue_map(
-                    history.client, substitutes, warehouse, run_id=context.run.run_id, now_ms=_now_ms
+                    history.client,
+                    substitutes,
+                    warehouse,
+                    run_id=context.run.run_id,
+                    now_ms=_now_ms,
+                    frozen=await asyncio.to_thread(substituted, SHARD),
                 )
 
     with pipeline.warehouse() as warehouse:

@@ -150,6 +150,8 @@ async def _one_key(walkers: _Walkers, symbol: Symbol, day: date, tally: Tally) -
         rows = await asyncio.to_thread(_count, walkers, symbol, whole)
         differing = sum(one.state is CoverageState.UNEXPLAINED for one in standing)
         return DayOfTrades(symbol, day, CoverageState.COMPLETE, rows, differing)
+    if not walkers.refresh and any(one.state is CoverageState.EXPIRED and one.interval == whole for one in standing):
+        return DayOfTrades(symbol, day, CoverageState.EXPIRED, await asyncio.to_thread(_count, walkers, symbol, whole))
     if whole.end_ms <= oldest_served:
         if not complete:
             await _note(walkers, symbol, whole, CoverageState.UNAVAILABLE, "older than the exchange's trade history")

@@ -125,6 +125,10 @@ class Appender:
                 await self._put_away()
                 raise
 
+    def unproven(self, symbol: Symbol) -> bool:
+        """Whether the symbol's next trades have to prove that nothing is missing before them."""
+        return symbol in self._continuity.broken
+
     async def check_store(self) -> None:
         """
         Notice a Redis that was restarted, and what others left on disk; acted upon before the next append.

@@ -26,6 +26,10 @@ class Writing:
     `trades_through` says up to when (market time, Unix ms) the trades of a symbol can be queried; 0 while a break is not
     bridged.
 
+    `heard_at` says when the trades of a symbol brought something new last (time.monotonic(), to within a second), None when
+    they did not on the connections that are open. `broke` says that what these symbols bring next has to prove that
+    nothing is missing before it, and `unproven` whether one still has to.
+
     `state` is what the run counts, and `told` what it says of itself: of the whole, and of each symbol, as it is published.
     """
 
@@ -35,6 +39,9 @@ class Writing:
     clock: Callable[[], int]
     again: Callable[[Subscription], bool] = lambda _: False
     trades_through: Callable[[Symbol], int] = lambda _: 0
+    heard_at: Callable[[Symbol], float | None] = lambda _: None
+    broke: Callable[[Sequence[Symbol]], None] = lambda _: None
+    unproven: Callable[[Symbol], bool] = lambda _: False
     state: LiveState = field(default_factory=lambda: LiveState(()))
     told: Callable[[], tuple[dict[str, Any], dict[Symbol, dict[str, Any]]]] = lambda: ({}, {})
 

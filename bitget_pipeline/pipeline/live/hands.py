@@ -122,8 +122,9 @@ class Hands:
         return f"a successor of {target} is opened, which takes over {len(keeper.subscriptions)} subscriptions"
 
     async def _reconnect(self, target: str, because: str) -> str:
-        self._keeper(target).reconnect()
-        return f"{target} is opened again"
+        for keeper in [self._keeper(target)] if target else self._keepers():
+            keeper.reconnect()
+        return f"{target or 'every connection'} is opened again"
 
     def _keeper(self, name: str) -> Keeper:
         keeper = next((one for one in self._keepers() if one.name == name), None)

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from ...errors import DiskFull, LeaseHeld, LeaseLost, PipelineError, StoreUnavailable
-from ...exchange.contract import Exchange, Subscription
+from ...exchange.contract import Channel, Exchange, Subscription
 from ...feed.keeper import Keeper
 from ...feed.pace import Pace
 from ...feed.session import SessionRules
@@ -150,13 +150,20 @@ class _LiveRun:
     # ------------------------------------------------------------ the stages
 
     async def _connect(self) -> None:
-        """Open the sockets; what they bring is buffered until the lease is ours. One that opens is enough to go on."""
+        """
+        Open the sockets; what they bring is buffered until the lease is ours. One that opens is enough to go on, or the
+        plan's patience: where another venue can stand in, somebody has to be there who decides it.
+        """
         wanted = wanted_of(self.plan.symbols, self.companions)
         async with self._during(Stage.SOCKETS, where=self.plan.socket.url) as progress:
             for subscriptions in plan_connections(wanted, rules=self.plan.shard_rules):
                 self.sockets.open(subscriptions)
             self._spawn(self.sockets.watch(), "sockets")
+            patience = self.plan.sockets_within
             while not self.state.connected:
+                if patience is not None and time.monotonic() - self.started > patience:
+                    log.warning("live.begins_unconnected", problem=progress.problem)
+                    return
                 progress.problem = next((keeper.problem for keeper in self.sockets.keepers if keeper.problem), "")
                 await self._watched_sleep(0.05)
 
@@ -214,6 +221,9 @@ class _LiveRun:
             self.clock,
             self.sockets.again,
             lambda symbol: self.state.stored_through(symbol, now_ms=self.clock()),
+            heard_at=self._heard_at,
+            broke=lambda symbols: self.intake.lost([Subscription(symbol, Channel.TRADE) for symbol in symbols]),
+            unproven=self._writers.appender.unproven,
             state=self.state,
             told=self._herald.told,
         )
@@ -321,6 +331,10 @@ class _LiveRun:
         )
         for task in done:
             task.result()
+
+    def _heard_at(self, symbol: Symbol) -> float | None:
+        trades = Subscription(symbol, Channel.TRADE)
+        return max((at for keeper in self.sockets.keepers if (at := keeper.heard_at(trades)) is not None), default=None)
 
     async def _permit(self) -> None:
         """Wait for the address's allowance of new connections; while Redis cannot tell, for our own."""

@@ -112,12 +112,12 @@ class Shedding:
 
 
 def by_importance(companions: Sequence[Companion]) -> list[str]:
-    """The companions' names, the least important first."""
+    """The names of the companions that subscribe to something, the least important first."""
 
     def importance(one: Companion) -> int:
         return max((_IMPORTANCE.get(channel.value.split("_")[0], -1) for channel in one.channels), default=-1)
 
-    return [one.name for one in sorted(companions, key=importance)]
+    return [one.name for one in sorted(companions, key=importance) if one.channels]
 
 
 class Shedder:

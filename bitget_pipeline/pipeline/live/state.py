@@ -22,8 +22,10 @@ from ...storage.stream import Place, place_of
 LAGS_KEPT = 2048
 RATE_OVER = 180.0
 """Seconds over which a rate is averaged."""
-SILENCE = SilenceRules(least=30.0)
+SILENCE = SilenceRules(least=30.0, most=3 * 86_400.0)
 """When a symbol's silence is unusual for people; the connection doubts it earlier (feed/session.py)."""
+ANSWER_WITHIN = 12.0
+"""Seconds for the exchange to answer such a doubt before anybody is told."""
 MARK_MS = 1_000
 MARKS_KEPT = 64
 """How fine and how far it is remembered which entry of the stream ended where."""
@@ -47,7 +49,7 @@ class SymbolState:
     second, smoothed over a few minutes.
     `paced` is how often something arrives: trades come in clusters, so silence is judged by arrivals; what comes within a
     second is one. Snapshots do not count: they are history. They do end a silence (`heard_at`, of a steady clock), and each one
-    without a live trade since the last (`proofs`) says that the market is quiet: twice the time may pass after it.
+    that holds nothing new (`proofs`) says that the market is quiet: twice the time may pass after it.
     """
 
     trades: int = 0
@@ -71,7 +73,8 @@ class SymbolState:
         """How many seconds it may be silent, None until its pace is known."""
         if not self.paced.known:
             return None
-        return min(self.paced.silence_within(SILENCE) * 2 ** min(self.proofs, 16), SILENCE.most)
+        doubled: float = self.paced.silence_within(SILENCE) * (1 << min(self.proofs, 16))
+        return min(doubled, SILENCE.most) + ANSWER_WITHIN
 
     @property
     def pace(self) -> float:
@@ -143,7 +146,9 @@ class LiveState:
             state.trades += len(batch.trades)
             self.appended += len(batch.trades)
             state.silent = ""
-            if not batch.snapshot:
+            if batch.snapshot:
+                state.proofs = 0  # it holds what is new: the market is not quiet
+            else:
                 state.note_arrival(batch, now=now)
             state.heard_at = now
             state.last_data_ms = max(state.last_data_ms, batch.received_ms)

@@ -47,15 +47,18 @@ async def decide_venue_map(
     *,
     run_id: str,
     now_ms: Callable[[], int],
+    frozen: Mapping[Market, str] | None = None,
 ) -> VenueMapReport:
     """
     Decide anew for every market that has a substitute, and store what changed. `client` asks our exchange; `now_ms` is
     market time.
 
+    Of `frozen` markets (somebody stands in, and why) what was decided before holds.
+
     Our instruments are those that discovery stored; prices of both sides are asked for now. Never raises for one market
     alone.
     """
-    report = VenueMapReport()
+    report = VenueMapReport(frozen={market: why for market, why in (frozen or {}).items() if market in substitutes})
     ours = await asyncio.to_thread(warehouse.instruments, retired=False)
     before = {one.symbol: one for one in await asyncio.to_thread(warehouse.stand_ins, venue=_name(substitutes))}
     theirs: dict[Market, list[Instrument]] = {}
@@ -77,6 +80,8 @@ async def decide_venue_map(
 
     async with asyncio.TaskGroup() as group:
         for market, substitute in substitutes.items():
+            if market in report.frozen:
+                continue
             group.create_task(one(market, substitute))
     at_ms = now_ms()
     report.decided = decide(ours, theirs, prices, their_prices, before, now_ms=at_ms)

@@ -122,6 +122,29 @@ class FailoverWatch:
         self._went_over: deque[float] = deque()  # when it happened, within the last hour
         self._told = False
 
+    def resume(self, state: State, *, silent_since: float, went_over: Collection[float], now: float) -> None:
+        """
+        Go on where another process stood: one that stood in or was returning stands in, and a steady time begins anew.
+        """
+        self.state = State.OURS if state is State.OURS else State.SUBSTITUTED
+        self._silent_since = silent_since
+        self._back_since = now
+        self._went_over.extend(sorted(at for at in went_over if at > now - self.rules.remembered_for))
+
+    @property
+    def majors(self) -> tuple[Symbol, ...]:
+        """The symbols that are listened for."""
+        return tuple(self._heard)
+
+    def follow(self, majors: Collection[Symbol]) -> None:
+        """Listen for these from now on; one that is new has been heard with the others."""
+        newest = max(self._heard.values())
+        self._heard = {one: self._heard.get(one, newest) for one in majors}
+
+    def heard_at(self, symbol: Symbol) -> float:
+        """When a major was heard last, or this began."""
+        return self._heard[symbol]
+
     # ------------------------------------------------------------ what happened
 
     def heard(self, symbol: Symbol, *, now: float) -> None:
@@ -147,6 +170,10 @@ class FailoverWatch:
         """The first signal: all majors, for long enough."""
         return self.silence(now=now) >= self.rules.silent_after
 
+    def is_dark(self, *, now: float) -> bool:
+        """Both signals at once."""
+        return self.is_silent(now=now) and self.is_unreachable(now=now)
+
     def is_unreachable(self, *, now: float) -> bool:
         """The second signal: two of three probes."""
         return self.failing(now=now) >= self.rules.failing
@@ -168,11 +195,11 @@ class FailoverWatch:
         actions: list[Action] = []
         event = self._event(substitute_answers, now)
         following = NEXT.get((self.state, event), self.state) if event is not None else self.state
-        if self._is_dark(now) and self.state is State.OURS and following is State.OURS and self.mode is Mode.AUTO:
+        if self.is_dark(now=now) and self.state is State.OURS and following is State.OURS and self.mode is Mode.AUTO:
             if not self._told:
                 actions.append(NobodyStandsIn(self._reason(now)))
             self._told = True
-        elif not self._is_dark(now):
+        elif not self.is_dark(now=now):
             self._told = False
         if following is not self.state:
             actions += self._changed(following, event, now)
@@ -183,7 +210,7 @@ class FailoverWatch:
         if self.mode is not Mode.AUTO:
             return Event.FORCED_ON if self.mode is Mode.ON else Event.FORCED_OFF
         if self.state is State.OURS:
-            return Event.DARK if self._is_dark(now) and substitute_answers else None
+            return Event.DARK if self.is_dark(now=now) and substitute_answers else None
         if self.is_silent(now=now) or self.is_unreachable(now=now) or not self._answers(now):
             return Event.RELAPSED
         if self.state is State.SUBSTITUTED:
@@ -210,9 +237,6 @@ class FailoverWatch:
         self._heard = dict.fromkeys(self._heard, now)
         self._probes.clear()
         self._back_since = now
-
-    def _is_dark(self, now: float) -> bool:
-        return self.is_silent(now=now) and self.is_unreachable(now=now)
 
     def _answers(self, now: float) -> bool:
         """Whether the newest probe succeeded, lately."""

@@ -13,12 +13,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from enum import StrEnum
 from typing import Any
 
 from ...errors import PipelineError
 from ...guard.remedy import Remedies
-from ...guard.remedy_rules import Deed, GaveUp, Judged, Over, Rule
+from ...guard.remedy_rules import Deed, GaveUp, Judged, Mode, Over, Rule
 from ...guard.vitals import Vital
 from ...storage.remedy_memory import RemedyMemory
 from ...telemetry import count, get_logger
@@ -31,14 +30,6 @@ DEED_WITHIN = 10.0
 SUSTAIN_EVERY = 10.0
 """Seconds."""
 SHOWN = 20
-
-
-class Mode(StrEnum):
-    """Whether it acts, says what it would do, or does neither."""
-
-    ON = "on"
-    DRY_RUN = "dry_run"
-    OFF = "off"
 
 
 class Remediation:

@@ -32,11 +32,19 @@ KIND, GAVE_UP = "remediation", "remediation_gave_up"
 
 
 class RemedyIncidents:
-    """The incidents of one live run. `clock` is market time (Unix ms)."""
+    """
+    The incidents of one live run, or of its supervisor. `clock` is market time (Unix ms). The stores may be given later.
+    """
 
-    def __init__(self, warehouse: Warehouse, versions: Versions, *, run_id: str, clock: Callable[[], int]) -> None:
-        self._warehouse = warehouse
-        self._versions = versions
+    def __init__(
+        self,
+        warehouse: Warehouse | None = None,
+        versions: Versions | None = None,
+        *,
+        run_id: str,
+        clock: Callable[[], int],
+    ) -> None:
+        self.stores = None if warehouse is None or versions is None else (warehouse, versions)
         self._run_id = run_id
         self._clock = clock
         self.waiting: deque[Incident] = deque(maxlen=MOST_WAITING)
@@ -93,11 +101,11 @@ class RemedyIncidents:
 
     async def write(self) -> None:
         """Write what waits, as far as the warehouse takes it."""
-        while self.waiting:
+        while self.waiting and self.stores is not None:
             incident = self.waiting[0]
             try:
                 async with asyncio.timeout(TELL_WITHIN):
-                    await report_incident(self._warehouse, self._versions, incident, run_id=self._run_id)
+                    await report_incident(*self.stores, incident, run_id=self._run_id)
             except (PipelineError, TimeoutError) as error:
                 log.warning("remediation.not_told", problem=str(error) or "no answer", waiting=len(self.waiting))
                 await asyncio.sleep(1.0)
@@ -107,14 +115,17 @@ class RemedyIncidents:
 
     async def close_leftovers(self) -> None:
         """What a run before this one left open has ended with it."""
+        if self.stores is None:
+            return
+        warehouse, versions = self.stores
         try:
             async with asyncio.timeout(TELL_WITHIN):
                 for kind in (KIND, GAVE_UP):
-                    for found in await asyncio.to_thread(self._warehouse.open_incidents, kind):
+                    for found in await asyncio.to_thread(warehouse.open_incidents, kind):
                         if f":{self._run_id}:" not in found.incident_id:
                             await close_incident(
-                                self._warehouse,
-                                self._versions,
+                                warehouse,
+                                versions,
                                 found,
                                 because="the live run it was about has ended",
                                 at_ms=max(self._clock(), found.opened_ms),

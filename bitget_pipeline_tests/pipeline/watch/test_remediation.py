@@ -15,13 +15,13 @@ import pytest
 from bitget_pipeline.exchange.contract import Channel, Frame, Subscription
 from bitget_pipeline.feed.pace import SilenceRules
 from bitget_pipeline.feed.session import SessionRules
-from bitget_pipeline.guard.remedy_rules import Rule
+from bitget_pipeline.guard.remedy_rules import Mode, Rule
 from bitget_pipeline.guard.vitals import Status, Vital
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.pipeline.live.companion import Writing
 from bitget_pipeline.pipeline.live.hands import Hands
-from bitget_pipeline.pipeline.watch.remediation import Mode, Remediation
+from bitget_pipeline.pipeline.watch.remediation import Remediation
 from bitget_pipeline.pipeline.watch.remedy_incidents import GAVE_UP, KIND, RemedyIncidents
 from bitget_pipeline.storage.remedy_memory import RemedyMemory
 from bitget_pipeline.storage.versions import Versions

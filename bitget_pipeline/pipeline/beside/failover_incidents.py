@@ -1,0 +1,60 @@
+"""
+What a failover leaves in the table `incidents`: one row for each that happened, and for each time when nobody could stand in.
+
+Written by market_failover.py as it begins and by fail_back.py with its figures.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+
+from ...market.instrument import Market
+from ...storage.substitution import Episode
+from ..incidents import Incident, Severity, report_incident
+from ..live.plan import LiveStores
+
+KIND = "failover"
+NOBODY = "failover_nobody"
+
+
+async def tell(incident: Incident, stores: LiveStores, *, run_id: str) -> None:
+    """Write an incident down."""
+    await report_incident(stores.warehouse, stores.versions, incident, run_id=run_id)
+
+
+def begun(episode: Episode) -> Incident:
+    """The incident of an episode as it begins."""
+    return Incident(
+        episode.incident_id,
+        KIND,
+        Severity.NOTE if episode.forced else Severity.DEGRADED,
+        f"{episode.source} stands in for {episode.market.value}: {episode.reason}",
+        episode.detected_ms,
+        market=episode.market,
+        details={
+            "source": episode.source,
+            "reason": episode.reason,
+            "forced": episode.forced,
+            "symbols": len(episode.symbols),
+            "detected_after_seconds": seconds(episode.silent_ms, episode.detected_ms),
+            "switched_after_seconds": seconds(episode.silent_ms, episode.switched_ms),
+        },
+    )
+
+
+def nobody(market: Market, what: str, *, at_ms: int) -> Incident:
+    """Our exchange is dark, and the other venue cannot stand in."""
+    name = f"{NOBODY}:{market.value}:{uuid.uuid4().hex[:12]}"
+    return Incident(name, NOBODY, Severity.CRITICAL, what, at_ms, market=market)
+
+
+def over(incident: Incident, *, at_ms: int) -> Incident:
+    """It is dark no more, or somebody stands in."""
+    details = {"dark_seconds": seconds(incident.opened_ms, at_ms)}
+    return replace(incident, closed_ms=at_ms, details=details)
+
+
+def seconds(from_ms: int, to_ms: int) -> float | None:
+    """From one moment to another, None while the second has not come."""
+    return round((to_ms - from_ms) / 1000, 1) if to_ms else None
