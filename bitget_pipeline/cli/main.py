@@ -34,6 +34,7 @@ COMMANDS = {
     "quarantine": "quarantine",
     "housekeeping": "housekeeping",
     "alerts": "alerts",
+    "metrics": "metrics",
     "settings": "settings",
     "credentials": "credentials",
     "exchange": "servers",

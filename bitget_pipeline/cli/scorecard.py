@@ -18,6 +18,9 @@ from ..market.scorecard import Figure, metric_of, ordered
 from ..settings import warehouse_address
 from .output import as_json, boot_for, console, print_json, where
 
+WIDE = 160
+"""Columns where there is no terminal: a file or a pipe bears long lines."""
+
 
 @click.command("scorecard")
 @click.option("--day", type=click.DateTime(formats=["%Y-%m-%d"]), help="The UTC day [default: yesterday].")
@@ -54,7 +57,8 @@ def scorecard_command(day: datetime | None, anew: bool, demo: bool, home: Path |
             {"home": str(boot.home), "day": wanted, "stored": stored, "figures": [_line(one) for one in figures]}
         )
     else:
-        console().print(as_table(figures))
+        out = console()
+        out.print(as_table(figures), width=None if out.is_terminal else WIDE)
         said = "as stored by the asset scorecard" if stored else "as it stands now; the asset scorecard stores a day"
         console().print(f"{wanted}: {said}; the data lies in {boot.home}", markup=False)
     return 1 if any(metric_of(one.metric).met(one.value) is False for one in figures) else 0

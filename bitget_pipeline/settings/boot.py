@@ -256,6 +256,18 @@ class Boot(BaseModel):
         gt=0,
         le=168,
     )
+    metrics_host: str = setting(
+        "127.0.0.1",
+        "Where the metrics for Prometheus are served. They have no password: open them to others behind a proxy that has one.",
+        write="an address of this machine",
+    )
+    metrics_port: int = setting(
+        19464,
+        "The port of the metrics. `up` takes another one when it is in use, and remembers it; `status` names it.",
+        write="a port from 1 to 65535",
+        ge=1,
+        le=65535,
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting(
         "INFO", "How much is logged.", variable="BITGET_PIPELINE_LOG_LEVEL", write="DEBUG, INFO, WARNING or ERROR"
     )
@@ -310,7 +322,7 @@ class Boot(BaseModel):
     def _addresses(cls, value: str | None) -> str | None:
         return value and ", ".join(mail.addresses(value))
 
-    @field_validator("clickhouse_host", "redis_host", "smtp_host")
+    @field_validator("clickhouse_host", "redis_host", "smtp_host", "metrics_host")
     @classmethod
     def _host(cls, value: str | None) -> str | None:
         if value is not None and ("/" in value or " " in value or "@" in value):

@@ -55,7 +55,7 @@ def test_two_instances_run_side_by_side(demos: tuple[Demo, Demo]) -> None:
         with urlopen(f"http://127.0.0.1:{run['ports']['warehouse']}/ping", timeout=10) as page:
             assert page.read() == b"Ok.\n"
 
-    assert len(set(ports)) == len(ports) == 14
+    assert len(set(ports)) == len(ports) == 16
 
 
 def test_a_start_is_quiet(demos: tuple[Demo, Demo]) -> None:
@@ -82,6 +82,7 @@ def test_every_child_is_in_a_session_of_its_own_with_bare_secrets(demos: tuple[D
         "code-server",
         "dagster-webserver",
         "dagster-daemon",
+        "metrics",
     }
     assert not [name for name in psutil.Process(sessions["exchange"]).environ() if "KEY" in name or "REDIS" in name]
 

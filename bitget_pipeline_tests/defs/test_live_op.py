@@ -9,6 +9,8 @@ import dagster as dg
 
 from bitget_pipeline.defs.live import SHARD, run_live_shard
 from bitget_pipeline.defs.resources import PipelineResource
+from bitget_pipeline.guard.remedy_table import FROM_OUTSIDE, RULES
+from bitget_pipeline.pipeline.watch.of_the_run import SILENCE
 from bitget_pipeline.storage.overview import Overview
 from bitget_pipeline.storage.redis_connection import connect_sync
 
@@ -48,6 +50,9 @@ async def test_the_live_op_starts_in_stages_collects_and_stops_when_asked(
     await until(lambda: helped(overview).get("checked_s") is not None, what="remediation to have looked")
     assert helped(overview)["mode"] == "on"
     assert {rule["state"] for rule in helped(overview)["rules"]} == {"calm"}
+    seen = {vital["name"] for vital in overview.published().overall["vitals"]} | {SILENCE, "connection.open"}
+    asked_for = {name for rule in RULES if rule.name not in FROM_OUTSIDE for name in (rule.vital, *rule.unless)}
+    assert asked_for <= seen  # a rule about what nobody looks at would never act
     overview.ask_to_stop(overview.published().overall["run_id"], "the test is over")
     done = await asyncio.wait_for(running, 60)
     assert done.success

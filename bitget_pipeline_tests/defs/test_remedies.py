@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from datetime import date
 
+import dagster as dg
 import pytest
 import redis.asyncio
 
 from bitget_pipeline.defs.remedies import Outside
+from bitget_pipeline.defs.resources import PipelineResource
+from bitget_pipeline.defs.sensors import history_launchers
 from bitget_pipeline.guard.remedy_rules import Mode
 from bitget_pipeline.guard.remedy_table import FROM_OUTSIDE, RULES
+from bitget_pipeline.market.instrument import Market
+from bitget_pipeline.storage.budget import Budget
 from bitget_pipeline.storage.control import LiveControl
 from bitget_pipeline.storage.keys import shard_key
 from bitget_pipeline.storage.lease import Lease
 from bitget_pipeline.storage.overview import Overview
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect_sync
+
+from .test_history_assets import placed  # noqa: F401
 
 MINE = tuple(rule for rule in RULES if rule.name in FROM_OUTSIDE)
 
@@ -99,3 +108,19 @@ async def test_a_dry_run_and_one_that_is_off_do_nothing(mode, redis_client, redi
     assert overview.stop_request() is None
     assert not supervisor.outside.backfills_stopped
     assert not supervisor.outside.incidents.waiting
+
+
+async def test_no_backfill_is_launched_while_history_is_barred(placed, redis_client, redis_prefix):  # noqa: F811
+    """The launcher says why; a history that is merely slowed goes on, and so does one that is let go again."""
+    (launcher,) = history_launchers([Market.USDTM], grid_starts=date(2026, 1, 1))
+    budget = Budget(redis_client, redis_prefix)
+
+    def tick() -> str:
+        with dg.DagsterInstance.ephemeral() as instance:
+            told = launcher(dg.build_sensor_context(instance), pipeline=PipelineResource())
+        return told.skip_message if isinstance(told, dg.SkipReason) else "launched"
+
+    await budget.restrain(0.0, 60.0)
+    assert "stopped by remediation" in await asyncio.to_thread(tick)
+    await budget.restrain(2.0, 60.0)
+    assert "remediation" not in await asyncio.to_thread(tick)

@@ -48,7 +48,7 @@ def choose_ports(boot: Boot, claims: ports.Claims, *, dagster_port: int) -> dict
     remembered = folder.read_run(boot.home).get("ports", {})
     chosen = {"dagster": dagster_port}
     for name in _servers(boot):
-        wish = remembered.get(name, PREFERRED[name])
+        wish = remembered.get(name, boot.metrics_port if name == "metrics" else PREFERRED[name])
         chosen[name] = claims.choose(int(wish))
     return chosen
 
@@ -90,6 +90,7 @@ def make_plan(
     stores = frozenset(program.name for program in programs)
     environment = _child_environment(boot, environ, addresses, mark)
     programs += _dagster(boot, chosen, environment, stores)
+    programs.append(_metrics(boot, chosen["metrics"], environment, stores))
     steps = (
         Step(dagster_home.RECORDS, lambda: dagster_home.make_records(boot.home, environment), frozenset()),
         Step("tables", lambda: prepare_stores(boot), stores - {"exchange"}),
@@ -98,7 +99,7 @@ def make_plan(
 
 
 def _servers(boot: Boot) -> list[str]:
-    names = ["code_server"]
+    names = ["code_server", "metrics"]
     if boot.embedded_warehouse:
         names.append("warehouse")
     if boot.embedded_redis:
@@ -122,6 +123,12 @@ def _addresses(boot: Boot, chosen: Mapping[str, int]) -> dict[str, Any]:
             "host": ports.HOST if boot.embedded_redis else boot.redis_host,
             "port": chosen.get("redis", boot.redis_port),
         },
+    }
+    host = boot.metrics_host
+    addresses["metrics"] = {
+        "host": host,
+        "port": chosen["metrics"],
+        "url": f"http://{host}:{chosen['metrics']}/metrics",
     }
     if "exchange" in chosen:
         base = f"{ports.HOST}:{chosen['exchange']}"
@@ -205,6 +212,17 @@ def _dagster(
             needs=stores | {"tables", "code-server", "dagster-webserver"},
         ),
     ]
+
+
+def _metrics(boot: Boot, port: int, environment: Mapping[str, str], stores: frozenset[str]) -> Program:
+    return Program(
+        name="metrics",
+        command=_ours("metrics", "--host", boot.metrics_host, "--port", port),
+        environment=environment,
+        ready=probes.http_answers(port, "/-/healthy", host=boot.metrics_host),
+        phase="dagster",
+        needs=stores | {"tables", "dagster-webserver"},  # nobody scrapes before there is something to see
+    )
 
 
 def _child_environment(

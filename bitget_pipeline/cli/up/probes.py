@@ -16,11 +16,12 @@ WITHIN = 0.5
 """Seconds; the loop that asks must stay awake for signals and for the other programs."""
 
 
-def http_answers(port: int, path: str) -> Callable[[], bool]:
-    """Whether a GET is answered with 200."""
+def http_answers(port: int, path: str, *, host: str = HOST) -> Callable[[], bool]:
+    """Whether a GET is answered with 200; `0.0.0.0` is asked on this machine."""
+    host = HOST if host in ("0.0.0.0", "::", "") else host
 
     def ready() -> bool:
-        connection = HTTPConnection(HOST, port, timeout=WITHIN)
+        connection = HTTPConnection(host, port, timeout=WITHIN)
         try:
             connection.request("GET", path)
             return connection.getresponse().status == 200

@@ -235,6 +235,7 @@ def headlines(home: Path, addresses: Mapping[str, Any]) -> list[tuple[str, str]]
         ("ClickHouse", f"http://{warehouse['host']}:{warehouse['port']}/?database={warehouse['database']}"),
         ("Redis", f"{redis['host']}:{redis['port']}"),
         ("exchange", str(addresses["exchange"]["rest_url"])),
+        *([("metrics", str(addresses["metrics"]["url"]))] if "metrics" in addresses else []),
         ("data", str(home)),
     ]
 

@@ -52,7 +52,7 @@ def scorecard_asset(*, grid_starts: date) -> dg.AssetsDefinition:
 
             warehouse.store_scorecard(day, figures, version=asyncio.run(version()), run_id=context.run.run_id)
             lately = warehouse.scorecard(day - timedelta(days=DAYS - 1), day, metrics=SHOWN)
-        return dg.MaterializeResult(metadata=_in_figures(figures) | _in_a_picture(lately, day) | _in_full(figures))
+        return dg.MaterializeResult(metadata=_in_a_picture(lately, day) | _in_full(figures) | _in_figures(figures))
 
     return scorecard
 

@@ -1,0 +1,1 @@
+"""Tests of bitget_pipeline.pipeline.metrics."""
