@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo up down smoke test chaos bench lint types lock clean setup setup-dev
+.PHONY: help demo up down smoke test chaos drill bench lint types lock clean setup setup-dev
 
 help:
 	@echo "make demo    the whole pipeline on a local exchange; nothing else is needed (Ctrl-C stops it)"
@@ -14,6 +14,7 @@ help:
 	@echo "make smoke   the demo, bounded and headless, compared row by row with what the exchange sent"
 	@echo "make test    every test, the smoke run included"
 	@echo "make chaos   processes are killed for half an hour, and everything is compared"
+	@echo "make drill   the exchange, the stores and the machine fail by name; what was noticed, done and lost, in a table"
 	@echo "make bench   what is promised in figures, measured on this machine (about forty minutes)"
 	@echo "make lint    style, types and the layers of the house"
 	@echo "make lock    resolve the dependencies again into the lock files (needs uv)"
@@ -60,6 +61,9 @@ chaos: $(VENV)/.dev
 	$(BIN)/python -m bitget_pipeline_tests.chaos.live_through_dagster --rounds 20
 	CHAOS_KILLS=60 $(BIN)/python -m pytest -k killed $(ARGS)
 	$(BIN)/python -m bitget_pipeline_tests.chaos.history_through_dagster
+
+drill: $(VENV)/.dev
+	@$(BIN)/python -m bitget_pipeline_tests.drill $(ARGS)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench.budget

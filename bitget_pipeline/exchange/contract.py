@@ -239,10 +239,14 @@ class CandlePage(Candles):
 
 @dataclass(slots=True)
 class InstrumentPage:
-    """All instruments of a market, and in a line each the rows that were left out because they made no sense."""
+    """
+    All instruments of a market, and in a line each the rows that were left out because they made no sense. `unknown` are those
+    of them whose status is a word that nobody knows.
+    """
 
     instruments: list[Instrument]
     rejected: list[str] = field(default_factory=list)
+    unknown: list[Instrument] = field(default_factory=list)
 
 
 class Family(StrEnum):

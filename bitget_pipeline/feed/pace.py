@@ -32,8 +32,9 @@ any trade come in spells; a busy one that once paused must still be noticed with
 @dataclass(frozen=True, slots=True)
 class SilenceRules:
     """
-    With nothing but chance between arrivals, a silence longer than `-ln(chance) / pace` has that chance only. What a symbol did
-    within the last week is usual for it, within bounds. `least` and `most` bound it all, in seconds.
+    With nothing but chance between arrivals, a silence longer than `-ln(chance) / pace` has that chance only; while the pace is
+    guessed from a few arrivals, a longer one. What a symbol did within the last week is usual for it, within bounds. `least` and
+    `most` bound it all, in seconds.
     """
 
     chance: float = 1e-6
@@ -90,14 +91,16 @@ class Pace:
         self.heard_at = now
 
     def silence_within(self, rules: SilenceRules) -> float:
-        """How many seconds it may be silent; the most there is until its pace is known."""
-        if not self.known:
+        """How many seconds it may be silent: the fewer arrivals its pace is known from, the longer."""
+        few = self._arrivals
+        if not few:
             return rules.most
+        # The mean of n exponential gaps is itself left to chance: what follows it exceeds t with (1 + t / (n mean)) ** -n.
+        unlikely = -log(rules.chance) if self.known else few * (rules.chance ** (-1 / few) - 1)
         gap = max(self._fast_gap, self._slow_gap, 1e-3)
-        likely = -log(rules.chance) * gap
         longest = max((pause for _, pause in self._pauses), default=0.0)
         usual = min(BEYOND_LONGEST * longest, RARE_PAUSE * max(gap / 2, 1.0) * max(gap / 2, 1.0))
-        return min(rules.most, max(rules.least, likely, usual))
+        return min(rules.most, max(rules.least, unlikely * gap, usual))
 
     def _remember(self, gap: float, day: int) -> None:
         pauses = self._pauses

@@ -16,7 +16,7 @@ from bitget_pipeline.market.rollup import rollup
 from bitget_pipeline.storage.warehouse import CoverageState, Warehouse
 
 from ..pipeline.conftest import true_trades
-from .scene import MINUTE, SYMBOLS, Scene
+from .scene import MINUTE, Scene
 
 
 @dataclass
@@ -60,7 +60,7 @@ async def compare(scene: Scene, within: Interval, *, last: bool = False) -> Comp
     """
     found = Comparison()
     with await asyncio.to_thread(scene.open_warehouse) as warehouse:
-        for symbol in SYMBOLS:
+        for symbol in scene.symbols:
             await _compare_symbol(scene, warehouse, symbol, within, found, last=last)
         if last:
             await asyncio.to_thread(_compare_breaks, scene, warehouse, found)
@@ -107,7 +107,7 @@ def _live_bars(warehouse: Warehouse, symbol: Symbol, within: Interval) -> dict[i
     rows = warehouse.query(
         "SELECT toUnixTimestamp64Milli(open_time) AS ms, first, high, low, last, trades, base_volume "
         "FROM candles_live_final WHERE market = {market:String} AND symbol = {symbol:String} AND resolution = '1m' "
-        "AND ms >= {start:Int64} AND ms < {end:Int64}",
+        "AND source = 'local' AND ms >= {start:Int64} AND ms < {end:Int64}",
         {"market": symbol.market.value, "symbol": symbol.name, "start": within.start_ms, "end": within.end_ms},
     )
     return {row[0]: tuple(row[1:]) for row in rows}
@@ -117,7 +117,7 @@ def _compare_breaks(scene: Scene, warehouse: Warehouse, found: Comparison) -> No
     """Every break that was logged, after the scene's start, has to stand in the ledger as repaired."""
     time_of = get("bitget").trade_time_ms
     complete: dict[Symbol, list[Interval]] = {}
-    for symbol in SYMBOLS:
+    for symbol in scene.symbols:
         standing = warehouse.coverage("trades", symbol=symbol)
         complete[symbol] = sorted(one.interval for one in standing if one.state is CoverageState.COMPLETE)
     for line in scene.worker_log.read_text(errors="replace").splitlines():

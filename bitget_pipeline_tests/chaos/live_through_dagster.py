@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -47,11 +47,12 @@ MINUTE = 60_000
 
 
 class Instance:
-    """One instance in a folder, and what may be done to it."""
+    """One instance in a folder, and what may be done to it; `settings` are variables of the environment beside the usual."""
 
-    def __init__(self, home: Path, exchange: dict[str, str]) -> None:
+    def __init__(self, home: Path, exchange: dict[str, str], settings: Mapping[str, str] | None = None) -> None:
         self.home = home
         self.exchange = exchange
+        self.settings = dict(settings or {})
         self.port = free_port()
         self.began = time.monotonic()
         self.up: subprocess.Popen[bytes] | None = None
@@ -69,6 +70,7 @@ class Instance:
             "BITGET_PIPELINE_SYMBOLS_PER_MARKET": str(SYMBOLS_PER_MARKET),
             "BITGET_PIPELINE_HISTORY_DAYS": "1",
             "BITGET_PIPELINE_HISTORY_TARGETS": "none",
+            **self.settings,
         }
         command = [sys.executable, "-m", "bitget_pipeline.cli.main", "up", "--headless"]
         with (self.home.parent / "up.log").open("ab") as log:

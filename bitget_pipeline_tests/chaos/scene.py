@@ -1,7 +1,8 @@
 """
-The scene of the kill suite: a local exchange, a real Redis, the embedded ClickHouse, a live worker, each kept alive.
+The scene of the kill suite and of the drills: a local exchange, a real Redis, the embedded ClickHouse, a live worker, each
+kept alive.
 
-Made by `scene`, played on by kinds.py, looked at by compare.py.
+Made by `scene`, played on by kinds.py and by drill/, looked at by compare.py.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from ..pipeline.live_runner import Where, stores_at
 from .processes import Supervised
 
 Answer = TypeVar("Answer")
+SceneMade = TypeVar("SceneMade", bound="Scene")
 
 SYMBOLS = tuple(
     Symbol(market, name) for market in (Market.SPOT, Market.USDTM) for name in ("BTCUSDT", "ETHUSDT", "SOLUSDT")
@@ -51,6 +53,8 @@ EXCHANGE = ExchangeConfig(
     spot_instruments=40, usdtm_instruments=20, coinm=2, usdcm=2, active_per_market=4, trades_per_second=120.0
 )
 PREFIX = "chaos:"
+OURS = ("BITGET_", "BINANCE_", "REDIS_", "CLICKHOUSE_", "SSL_", "DAGSTER_")
+"""Beginnings of variables that a developer may have set for an instance of his own."""
 MINUTE = 60_000
 MOST_FLUSHERS = 2
 _ENTRIES = re.compile(r"entries\W*?[=:]\s*(\d+)")
@@ -80,6 +84,10 @@ class Scene:
     """Minutes in which single frames were lost, Unix ms; reconciliation has to find them."""
     left_alone: list[Process] = field(default_factory=list)
     """Workers that were replaced while they stood still."""
+    symbols: tuple[Symbol, ...] = SYMBOLS
+    """What is collected and compared."""
+    prefix: str = PREFIX
+    database: str = "chaos"
 
     def __post_init__(self) -> None:
         self.redis = Supervised("redis", self._start_redis)
@@ -115,7 +123,7 @@ class Scene:
 
     async def _start_worker(self, number: int) -> Process:
         module = "bitget_pipeline_tests.chaos.worker"
-        said = msgspec.json.encode(self.where(f"run-{number}")).decode()
+        said = msgspec.json.encode(self.where(self.run_id(number))).decode()
         return await self._spawn([sys.executable, "-u", "-m", module, said], "worker.log")
 
     async def _start_flusher(self, _: int) -> Process:
@@ -124,15 +132,32 @@ class Scene:
         redis_at, warehouse_at = str(self.redis_config.port), str(self.warehouse_port)
         environment = {
             "BITGET_PIPELINE_EXCHANGE": "local",
-            "BITGET_PIPELINE_REDIS_PREFIX": PREFIX,
+            "BITGET_PIPELINE_REDIS_PREFIX": self.prefix,
             "REDIS_HOST": "127.0.0.1",
             "REDIS_PORT": redis_at,
             "CLICKHOUSE_HOST": "127.0.0.1",
             "CLICKHOUSE_PORT": warehouse_at,
-            "CLICKHOUSE_DATABASE": "chaos",
+            "CLICKHOUSE_DATABASE": self.database,
             "BITGET_PIPELINE_FLUSH_MAX_SECONDS": "0.3",
         }
         return await self._spawn(command, "flushers.log", environment)
+
+    def run_id(self, number: int) -> str:
+        """The run of the worker's so manieth start."""
+        return f"run-{number}"
+
+    async def prepare(self) -> None:
+        """What has to be there before the live run: the instruments."""
+        async with stores_at(self.where("discovery")) as stores:
+            await discover(
+                stores.client,
+                get("bitget"),
+                stores.warehouse,
+                stores.versions,
+                markets=(Market.SPOT, Market.USDTM),
+                run_id="discovery",
+                now_ms=self.exchange.now_ms,
+            )
 
     def where(self, run_id: str) -> Where:
         """What a live run has to know of its surroundings."""
@@ -140,17 +165,18 @@ class Scene:
             rest_url=self.exchange.rest_url,
             ws_url=self.exchange.ws_url,
             redis_port=self.redis_config.port,
-            prefix=PREFIX,
+            prefix=self.prefix,
             warehouse_port=self.warehouse_port,
-            database="chaos",
-            symbols=tuple(str(symbol) for symbol in SYMBOLS),
+            database=self.database,
+            symbols=tuple(str(symbol) for symbol in self.symbols),
             run_id=run_id,
             spill=str(self.folder / "spill"),
             capacity=STREAM_ENTRIES,
         )
 
     async def _spawn(self, command: list[str], log: str, more: Mapping[str, str] | None = None) -> Process:
-        environment = {name: value for name, value in os.environ.items() if name != "CLICKHOUSE_PASSWORD"}
+        """`more` variables are added to the environment; those that belong to an instance of a developer's own go."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         environment |= more or {}
         with (self.folder / log).open("ab") as output:
             return await asyncio.create_subprocess_exec(
@@ -161,24 +187,25 @@ class Scene:
         """As the live supervisor does: the lease of a run that is dead is taken from it."""
         if code != 0:
             with contextlib.suppress(PipelineError):
-                await asyncio.to_thread(self._overview().break_lease, f"run-{number}")
+                await asyncio.to_thread(self.overview().break_lease, self.run_id(number))
 
     # ------------------------------------------------------------ looking
 
-    def _overview(self) -> Overview:
-        return Overview(connect_sync(RedisAddress("127.0.0.1", self.redis_config.port)), PREFIX, "0")
+    def overview(self) -> Overview:
+        """The live shard, seen from outside."""
+        return Overview(connect_sync(RedisAddress("127.0.0.1", self.redis_config.port)), self.prefix, "0")
 
     async def taken_over(self, number: int) -> bool:
         """Whether another live run than that of this number holds the lease."""
-        lease = await self.asked(self._overview().lease)
-        return lease is not None and lease.owner != f"run-{number}"
+        lease = await self.asked(self.overview().lease)
+        return lease is not None and lease.owner != self.run_id(number)
 
     def consumers(self) -> dict[str, int]:
         """Who ever read from the stream, with the entries they hold. Raises what Redis says, as ours."""
         client: Any = connect_sync(RedisAddress("127.0.0.1", self.redis_config.port))
         with translated(), contextlib.closing(client):
             try:
-                found = client.xinfo_consumers(shard_key(PREFIX, "0", "trades"), GROUP)
+                found = client.xinfo_consumers(shard_key(self.prefix, "0", "trades"), GROUP)
             except redis.exceptions.ResponseError:  # there is no stream yet
                 return {}
         return {one["name"].decode(): one["pending"] for one in found}
@@ -187,7 +214,7 @@ class Scene:
         """Wait until no entry is in the hands of somebody who is dead."""
 
         async def claimed() -> bool:
-            living = {f"run-{self.worker.starts}"}
+            living = {self.run_id(self.worker.starts)}
             pids = [one.process.pid for one in self.flushers if one.process is not None]
             held = await self.asked(self.consumers)
             return held is not None and not any(
@@ -205,7 +232,7 @@ class Scene:
 
     def open_warehouse(self) -> Warehouse:
         """A connection of our own to the ClickHouse that runs."""
-        return Warehouse.open(WarehouseAddress("127.0.0.1", self.warehouse_port, database="chaos"))
+        return Warehouse.open(WarehouseAddress("127.0.0.1", self.warehouse_port, database=self.database))
 
     async def asked(self, question: Callable[[], Answer]) -> Answer | None:
         """The answer of a store, None while it cannot be reached."""
@@ -215,12 +242,13 @@ class Scene:
             return None
 
     async def stored_through(self) -> dict[str, int]:
-        """The newest stored trade of each symbol, Unix ms; empty while nobody answers."""
+        """The newest stored trade of each symbol, Unix ms, whoever stood in left out; empty while nobody answers."""
 
         def ask() -> dict[str, int]:
             with self.open_warehouse() as warehouse:
                 rows = warehouse.query(
-                    "SELECT market, symbol, toUnixTimestamp64Milli(max(ts)) FROM trades GROUP BY market, symbol"
+                    "SELECT market, symbol, toUnixTimestamp64Milli(max(ts)) FROM trades "
+                    "WHERE source = 'local' GROUP BY market, symbol"
                 )
             return {f"{row[0]}:{row[1]}": row[2] for row in rows}
 
@@ -243,18 +271,17 @@ class Scene:
 
         async def complete() -> bool:
             through = await self.stored_through()
-            if len(through) < len(SYMBOLS) or min(through.values()) <= end:
+            if any(through.get(f"{symbol.market}:{symbol.name}", 0) <= end for symbol in self.symbols):
                 return False
-            overview = self._overview()
-            anchors = await self.asked(overview.anchors)
-            return anchors is not None and len(anchors) == len(SYMBOLS) and not any(a.gaps for a in anchors.values())
+            anchors = await self.asked(self.overview().anchors)
+            return anchors is not None and all(s in anchors and not anchors[s].gaps for s in self.symbols)
 
         await self.until(complete, within=within, what="every gap is repaired and every symbol stored")
         return end
 
     async def reconciled(self, *, within: float = 240.0) -> None:
         """Wait until the minutes in which single frames were lost are over and have been looked into."""
-        wanted = {(symbol, minute) for symbol in SYMBOLS for minute in self.lossy}
+        wanted = {(symbol, minute) for symbol in self.symbols for minute in self.lossy}
 
         def settled() -> bool:
             with self.open_warehouse() as warehouse:
@@ -300,15 +327,17 @@ def free_port() -> int:
 
 
 @contextlib.asynccontextmanager
-async def scene(folder: Path, *, flushers: int = 1) -> AsyncIterator[Scene]:
+async def scene(
+    folder: Path, *, flushers: int = 1, config: ExchangeConfig = EXCHANGE, made_of: type[SceneMade] = Scene
+) -> AsyncIterator[SceneMade]:
     """
     A scene whose live worker has stored the first trades, with so many flushers beside it; every process of it has ended
     after the block.
     """
     (folder / "clickhouse").mkdir(parents=True)
-    config = local_redis.with_port(local_redis.RedisConfig(data=folder / "redis"))
-    async with running(EXCHANGE) as exchange, contextlib.AsyncExitStack() as stack:
-        made = Scene(folder, exchange, config, free_port())
+    redis_config = local_redis.with_port(local_redis.RedisConfig(data=folder / "redis"))
+    async with running(config) as exchange, contextlib.AsyncExitStack() as stack:
+        made = made_of(folder, exchange, redis_config, free_port())
         stack.push_async_callback(_end, made)
         await stack.enter_async_context(made.redis.kept())
         await stack.enter_async_context(made.warehouse.kept())
@@ -322,17 +351,7 @@ async def scene(folder: Path, *, flushers: int = 1) -> AsyncIterator[Scene]:
             return await made.asked(tables) or False
 
         await made.until(has_tables, within=60, what="ClickHouse has its tables")
-        async with stores_at(made.where("discovery")) as stores:
-            markets = (Market.SPOT, Market.USDTM)
-            await discover(
-                stores.client,
-                get("bitget"),
-                stores.warehouse,
-                stores.versions,
-                markets=markets,
-                run_id="discovery",
-                now_ms=exchange.now_ms,
-            )
+        await made.prepare()
         await stack.enter_async_context(made.worker.kept())
         for number, flusher in enumerate(made.flushers):
             if number >= flushers:
@@ -340,7 +359,7 @@ async def scene(folder: Path, *, flushers: int = 1) -> AsyncIterator[Scene]:
             await stack.enter_async_context(flusher.kept())
 
         async def first_trades() -> bool:
-            return len(await made.stored_through()) == len(SYMBOLS)
+            return len(await made.stored_through()) >= len(made.symbols)
 
         await made.until(first_trades, within=60, what="the first trades of every symbol")
         made.start_ms = exchange.now_ms()

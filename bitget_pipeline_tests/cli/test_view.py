@@ -140,3 +140,16 @@ def test_what_is_not_well_is_shown_worst_first_with_its_reason():
         ["healthy", "1"],
     ]
     assert "8.0 s after they arrived" in shown.getvalue()
+
+
+def test_settings_that_are_not_in_force_and_a_change_under_way_are_told():
+    """
+    What is wrong with the settings file, and what the live run is just becoming.
+    """
+    problem = "there is no setting symbols_per_markt (settings.toml line 2) — did you mean symbols_per_market?"
+    change = {"generation": "abc", "seconds": 4.2, "waiting": 12}
+    facts = Facts(at=0.0, settings_problems=[problem], reconfiguration={"changing": change})
+    told = dict(rows(facts, None))
+    assert told["settings"] == f"not in force: {problem}"
+    assert told["changing"] == "to generation abc for 4 s, 12 subscriptions to come"
+    assert not {"settings", "changing"} & dict(rows(Facts(at=0.0), None)).keys()

@@ -22,13 +22,16 @@ def test_the_slower_the_pace_the_longer_the_silence(every: float, within: float)
     assert arriving(every=every, times=50).silence_within(SilenceRules()) == pytest.approx(within, rel=0.01)
 
 
-def test_a_pace_is_not_known_from_a_few_arrivals() -> None:
+@pytest.mark.parametrize(
+    ("times", "within"), [(0, 21_600.0), (1, 21_600.0), (3, 1998.0), (5, 122.5), (8, 43.4), (9, 15.0)]
+)
+def test_a_pace_guessed_from_a_few_arrivals_allows_a_longer_silence(times: int, within: float) -> None:
     """
-    Until then only the longest silence is called one.
+    A symbol that spoke every second for some seconds only and fell silent then is doubted within minutes, not hours.
     """
-    young = arriving(every=1.0, times=5)
-    assert not young.known
-    assert young.silence_within(SilenceRules()) == SilenceRules().most
+    young = arriving(every=1.0, times=times)
+    assert young.known is (times > 8)
+    assert young.silence_within(SilenceRules()) == pytest.approx(within, rel=0.01)
 
 
 def test_the_next_connection_goes_on_with_the_pace_and_learns_nothing_from_the_break() -> None:

@@ -158,7 +158,9 @@ class Bitget:
             contracts, rejected = answers.rows(_contracts, raw, where=where)
             found = each(contracts, lambda row: normalise.contract(row, market), rejected)
         settled(found, rejected, where=where)
-        return InstrumentPage(list({one.symbol: one for one in found}.values()), rejected)
+        known = normalise.SPOT_STATUS if market is Market.SPOT else normalise.CONTRACT_STATUS
+        unknown = [one for one in found if one.exchange_status not in known]
+        return InstrumentPage(list({one.symbol: one for one in found}.values()), rejected, unknown)
 
     def read_tickers(self, market: Market, status: int, body: bytes) -> Page[Ticker]:
         where = f"bitget tickers of {market.value}"

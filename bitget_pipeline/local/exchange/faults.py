@@ -18,6 +18,7 @@ from typing import Any
 KINDS: dict[str, str] = {
     "dark": "nothing answers: REST requests are cut off, sockets are cut and new ones too",
     "rate_limit_storm": "REST answers 429 although the limit is not reached",
+    "lower_limit": "REST endpoints allow only `per_second` requests (default 2), as their header of what remains says",
     "bad_json": "REST bodies are cut in the middle",
     "html_502": "REST answers 502 with an HTML page",
     "slow": "REST answers after `delay` seconds (default 5)",
@@ -37,6 +38,7 @@ KINDS: dict[str, str] = {
     "refuse_connections": "new sockets are refused",
     "half_open": "sockets stay open, but nothing is read or sent any more (those open now; with `seconds` new ones too)",
     "mute": "sockets answer pings and acknowledge, but carry no data",
+    "deaf": "subscriptions open now carry no data any more until they are begun again; `stubborn` true: until another socket",
     "lose_trades": "single trade frames are lost while the socket stays up",
     "duplicate": "trade frames are sent twice",
     "reorder": "trade frames change places with the next",

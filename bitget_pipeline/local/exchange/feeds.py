@@ -45,6 +45,8 @@ class Reader(Protocol):
     """A connection, as the feeds see it."""
 
     channels: set[Channel]
+    deaf: dict[Channel, bool]
+    """Subscriptions that carry no data, and whether that outlasts a new beginning."""
 
     def send(self, frame: str) -> None:
         """Queue a frame."""
@@ -109,8 +111,10 @@ class Feeds:
         reader.channels.add(channel)
         readers = feed.readers.setdefault(channel.name, {})
         readers[reader] = None
+        if not reader.deaf.get(channel, True):
+            del reader.deaf[channel]
         rows = self._snapshot(feed, channel.name)
-        if rows and not self._muted(feed, channel.name):
+        if rows and channel not in reader.deaf and not self._muted(feed, channel.name):
             frame = self._frame(feed, channel.name, "snapshot", rows)
             reader.send(frame)
             if channel.name == "trade":
@@ -258,10 +262,12 @@ class Feeds:
             frames = self._bent(feed, frames)
         if self._venue.faults.strikes("bad_frame", **self._place(feed, name)):
             frames = [frame[: len(frame) // 2] for frame in frames]
-        for reader in list(readers):
+        channel = Channel(feed.instrument.market, feed.instrument.symbol, name)
+        hearing = [reader for reader in readers if channel not in reader.deaf]
+        for reader in hearing:
             for frame in frames:
                 reader.send(frame)
-        return len(readers)
+        return len(hearing)
 
     def _bent(self, feed: Feed, frames: list[str]) -> list[str]:
         """Trade frames doubled or out of order, when a lever says so."""

@@ -23,7 +23,7 @@ class Levers:
         self, kind: str, *, target: str = "*", seconds: float | None = None, probability: float = 1.0, **params: Any
     ) -> dict[str, Any]:
         """
-        Start a fault and describe it. `drop` and `half_open` without `seconds` act once, on what is open now.
+        Start a fault and describe it. `drop` and `half_open` without `seconds`, and `deaf`, act once, on what is open now.
 
         :raises ValueError: an unknown kind, or a target the kind cannot act on.
         """
@@ -32,6 +32,9 @@ class Levers:
         if kind in ("drop", "half_open") and seconds is None:
             struck = self._sockets.strike_once(kind, Target.parse(target))
             return {"kind": kind, "target": target, "connections": struck}
+        if kind == "deaf":
+            deaf = self._sockets.deafen(Target.parse(target), stubborn=bool(params.get("stubborn")))
+            return {"kind": kind, "target": target, "subscriptions": deaf}
         fault = self._venue.faults.add(kind, target=target, seconds=seconds, probability=probability, **params)
         if kind == "release_window":
             self._sockets.strike_once("drop", Target())

@@ -82,6 +82,7 @@ class RateLimiter:
         if allowance is None:
             allowance = Allowance(most=per_second, seconds=1.0, window=self._window)
             self._endpoints[address, endpoint] = allowance
+        allowance.most = per_second  # the exchange may change its mind
         if not allowance.take(now):
             return False, 0
         return True, allowance.left(now)

@@ -75,8 +75,11 @@ class Router:
         if venue.faults.strikes("rate_limit_storm", **place):
             venue.counters.answered_429 += 1
             return self._answer(request, arrived, error=ApiError("429", "Too Many Requests", status=429))
-        if venue.config.limits:
+        lowered = venue.faults.strikes("lower_limit", **place)
+        if venue.config.limits or lowered:
             per_second = endpoint.per_second if endpoint else 20
+            if lowered:
+                per_second = min(per_second, int(lowered.params.get("per_second", 2)))
             allowed, remaining = venue.limiter.allow(address, path, per_second=per_second, now=time.monotonic())
             if not allowed:
                 venue.counters.answered_429 += 1

@@ -53,6 +53,7 @@ class Connection:
         self._last_ping = time.monotonic()
         self.opened = time.monotonic()
         self.channels: set[Channel] = set()
+        self.deaf: dict[Channel, bool] = {}
         self.half_open = False
         self.closed = False
 
@@ -291,6 +292,16 @@ class Sockets:
             else:
                 connection.half_open = True
         return len(struck)
+
+    def deafen(self, target: Target, *, stubborn: bool) -> int:
+        """The subscriptions aimed at carry no data any more, though their sockets are well; how many."""
+        struck = 0
+        for connection in self.open:
+            for c in connection.channels:
+                if target.covers(market=c.market, symbol=c.symbol, channel=c.name):
+                    connection.deaf[c] = stubborn
+                    struck += 1
+        return struck
 
     def _struck(self, kind: str, connection: Connection) -> bool:
         """Does a fault aim at all connections, or at a channel of this one?"""

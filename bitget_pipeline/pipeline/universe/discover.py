@@ -25,6 +25,7 @@ from ...storage.versions import Versions
 from ...storage.warehouse import Warehouse
 from ...telemetry import count, get_logger
 from .shrunken import whole_again, why_not_believed
+from .unknown_words import tell_unknown_words
 
 log = get_logger(__name__)
 
@@ -154,6 +155,7 @@ async def _discover_market(
     found.new = sum(symbol not in known for symbol in listed)
     found.missing = sorted(gone.since.keys() - gone.retired, key=str)
     found.retired = sorted(gone.retired, key=str)
+    await tell_unknown_words(warehouse, versions, market, page.unknown, at_ms=at_ms, run_id=run_id)
     stored = await asyncio.to_thread(warehouse.store_instruments, rows, run_id=run_id, version_at=from_ms(at_ms))
     found.changed = stored - found.new
 

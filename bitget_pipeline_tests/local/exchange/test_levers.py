@@ -254,6 +254,46 @@ async def test_a_release_window(client: Client):
     assert await client.data("/api/v2/public/time")
 
 
+async def test_a_deaf_subscription_hears_again_when_it_is_begun_again(client: Client):
+    """The socket and its other subscriptions go on; a stubborn one needs another socket."""
+    async with client.socket() as socket:
+        await _flowing(socket, BTC, ETH)
+        for stubborn in (False, True):
+            since = client.exchange.now_ms()
+            assert client.exchange.fault("deaf", "spot:BTCUSDT:trade", stubborn=stubborn)["subscriptions"] == 1
+            await socket.until(lambda frames, t=since: _count("ETHUSDT", frames, t) >= 3)
+            assert _count("BTCUSDT", socket.frames, since) == 0
+            await socket.send(
+                {"op": "unsubscribe", "args": [{"instType": "SPOT", "channel": "trade", "instId": "BTCUSDT"}]}
+            )
+            await socket.subscribe(BTC)
+            if stubborn:
+                await socket.until(lambda frames, t=since: _count("ETHUSDT", frames, t) >= 9)
+                assert _count("BTCUSDT", socket.frames, since) == 0
+            else:
+                await socket.until(lambda frames, t=since: _count("BTCUSDT", frames, t) >= 2)
+    async with client.socket() as socket:
+        await _flowing(socket, BTC)
+
+
+def _count(symbol: str, frames: list[Any], since_ms: int) -> int:
+    """How many frames with data of a symbol were made after a moment."""
+    data = (frame for frame in frames if isinstance(frame, dict) and "action" in frame and frame["ts"] > since_ms)
+    return sum(frame["arg"]["instId"] == symbol for frame in data)
+
+
+async def test_a_limit_that_falls_is_told_and_enforced(client: Client):
+    """Two a second instead of twenty on one path, and the header counts down from there."""
+    with client.exchange.faulty("lower_limit", f"{SPOT}/fills-history", per_second=2):
+        url = f"{client.exchange.rest_url}{SPOT}/fills-history"
+        left = []
+        for _ in range(3):
+            async with client.session.get(url, params={"symbol": "BTCUSDT", "limit": 1}) as response:
+                left.append((response.status, response.headers["x-mbx-used-remain-limit"]))
+        assert left == [(200, "1"), (200, "0"), (429, "0")]
+        assert await client.code(f"{SPOT}/fills", symbol="BTCUSDT") == (200, "00000")
+
+
 @pytest.mark.parametrize(
     ("text", "place", "covered"),
     [

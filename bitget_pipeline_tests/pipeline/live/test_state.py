@@ -164,3 +164,14 @@ def test_snapshot_with_something_new_is_no_proof_of_a_quiet_market(state):
     state.note_appended([batch(86_000, snapshot=True)], ["86-0"])
 
     assert (state.of(BTC).proofs, state.published()[BTC]["within"]) == (0, 42.0)
+
+
+def test_a_symbol_that_left_is_not_told_of_and_was_not_silent_when_it_comes_back(state):
+    """What is known of its storing stays; its silence begins with the first trades after its return."""
+    end = arrivals(state, start_ms=0, every_ms=1_000, count=60)
+    state.selected([])
+    assert state.published() == {}
+    state.clock.now = end / 1000 + 3_600
+    state.selected([BTC])
+    told = state.published()[BTC]
+    assert (told["silent_for"], told["trades"], told["pace"] > 0) == (None, 60, True)

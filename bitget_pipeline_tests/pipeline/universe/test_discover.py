@@ -156,6 +156,27 @@ async def test_a_list_that_a_person_accepted_is_believed_at_once(discovery, loca
     assert len(report.markets[Market.SPOT].missing) == len(incident.details["missing"])
 
 
+async def test_a_status_that_nobody_knows_is_told_once_and_collected_on(discovery, local_exchange):
+    """
+    The exchange renames a status: an incident names the word and the symbol, which counts as restricted, until it is back.
+    """
+    await discovery()
+    symbol = Symbol(Market.SPOT, "SOLUSDT")
+    local_exchange.fault("status", str(symbol), status="trading_2")
+    assert not (await discovery()).failed
+    (incident,) = discovery.warehouse.open_incidents("unknown_status")
+    assert (incident.market, incident.details["words"]) == (Market.SPOT, {"trading_2": ["SOLUSDT"]})
+    assert "'trading_2' of SOLUSDT" in incident.what
+    assert status_of(discovery.warehouse, symbol) is Status.RESTRICTED
+    await discovery()
+    assert discovery.warehouse.query("SELECT count() FROM incidents WHERE kind = 'unknown_status'") == [(1,)]
+
+    local_exchange.fault("status", str(symbol), status="online")
+    await discovery()
+    assert discovery.warehouse.open_incidents("unknown_status") == []
+    assert status_of(discovery.warehouse, symbol) is Status.TRADING
+
+
 async def test_one_market_in_trouble_does_not_lose_the_others(discovery, local_exchange):
     """
     Spot answers with an error for good: futures are stored, spot says what is wrong.

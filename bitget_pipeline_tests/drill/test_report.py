@@ -1,0 +1,67 @@
+"""The table says what was not as promised, and only facts decide about that."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from ..chaos.compare import Comparison
+from .attempt import Outcome
+from .report import as_json, table
+from .signs import Sign
+
+GOOD = Outcome(
+    "a drill", detected=12.0, seen_as="symbol.silent", recovered=3.0, promised="seen ≤ 60 s", compared=Comparison(9)
+)
+
+
+def test_a_drill_that_was_noticed_and_lost_nothing_is_kept_however_long_it_took() -> None:
+    """
+    Seconds beyond the promise are shown beside it; they depend on the machine and decide nothing.
+    """
+    slow = replace(GOOD, detected=100.0)
+    assert GOOD.kept
+    assert slow.kept
+    assert "100.0 s" in table([slow])
+    assert "NOT AS PROMISED" not in table([slow])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"detected": None}, "nobody noticed"),
+        ({"recovered": None}, "it did not come back"),
+        ({"problem": "the live run ended with code 1"}, "the live run ended with code 1"),
+        ({"false_alarms": ["symbol.silent spot:ETHUSDT"]}, "false alarm: symbol.silent spot:ETHUSDT"),
+        ({"compared": Comparison(9, lost=1, examples=["spot:BTCUSDT 7: lost"])}, "spot:BTCUSDT 7: lost"),
+        ({"compared": Comparison(9, candles_wrong=1, examples=["spot:BTCUSDT minute 0"])}, "spot:BTCUSDT minute 0"),
+    ],
+)
+def test_what_is_not_as_promised_is_named_below_the_table(wrong: dict[str, object], told: str) -> None:
+    """
+    Not noticed, not back, a live run that failed, somebody blamed who was well, a trade lost, a candle wrong.
+    """
+    bad = replace(GOOD, **wrong)  # type: ignore[arg-type]
+    assert not bad.kept
+    assert f"NOT AS PROMISED: a drill: {told}" in table([GOOD, bad])
+    assert [json.loads(line)["kept"] for line in as_json([GOOD, bad]).splitlines()] == [True, False]
+
+
+def test_a_drill_in_which_nothing_is_to_be_noticed_needs_no_sign() -> None:
+    """
+    A minute in which all is well, for one.
+    """
+    assert replace(GOOD, detected=None, to_notice=False).kept
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matches"),
+    [("symbol.*", True), ("symbol.silent spot:*", True), ("symbol.silent usdtm:*", False), ("symbol.gap*", False)],
+)
+def test_signs_are_named_by_what_and_whose(pattern: str, matches: bool) -> None:
+    """
+    A drill names the signs of its fault by patterns of both.
+    """
+    assert Sign("symbol.silent", "spot:BTCUSDT", "for 20 s").matches((pattern,)) is matches
