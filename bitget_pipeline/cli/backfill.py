@@ -23,7 +23,7 @@ from ..market.instrument import Market, Symbol
 from ..market.interval import days_of_month
 from ..settings import EARLIEST_DAY, Boot, Operational, load_operational, warehouse_address
 from .dagster_backfills import Backfills, Standing, few_ranges
-from .facts import DagsterSilent
+from .graphql import DagsterSilent
 from .output import as_json, boot_for, console, meant_environment, print_json, where
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from ..errors import StoreUnavailable
 from ..market.instrument import Market
 from ..pipeline.history.rectangles import Rectangle, month_rectangles, rectangles
 from ..settings import Boot
-from .facts import DagsterSilent, ask_graphql
+from .graphql import DagsterSilent, ask_graphql
 from .up import folder
 
 REPOSITORY = {"repositoryLocationName": "bitget_pipeline", "repositoryName": "__repository__"}

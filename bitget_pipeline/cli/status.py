@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..settings import Boot, boot_in_force, operational_in_force
-from .facts import Gatherer
+from .facts import WITHIN, Facts, Gatherer
 from .output import as_json, console, meant_environment, print_json, where
 from .up import folder, leftovers
 from .up.remedies import remedies_table
@@ -26,37 +26,49 @@ WORST_FIRST = ("critical", "degraded", "unknown", "healthy")
 COLOURS = {"critical": "bold red", "degraded": "yellow", "unknown": "magenta", "healthy": "green"}
 NOT_RUNNING = 3
 """Exit code when nothing runs; 1 when health is critical."""
+UNSEEN = 75
+"""Exit code when it runs, but somebody who was asked did not answer: try again later."""
 
 
 @click.command("status")
 @where
 @as_json
-def status_command(demo: bool, home: Path | None, json_wanted: bool) -> int:
+@click.option(
+    "--within",
+    type=click.FloatRange(min=0.1, max=300),
+    default=WITHIN,
+    show_default=True,
+    help="Seconds for ClickHouse, Redis and Dagster to answer, side by side; of who does not, all is unknown.",
+)
+def status_command(demo: bool, home: Path | None, json_wanted: bool, within: float) -> int:
     """
     What runs, where, and how it goes.
 
-    Exit code 0: it runs; 1: its health is critical; 3: it does not run.
+    Exit code 0: it runs; 1: its health is critical; 3: it does not run; 75: it runs, but who was asked did not answer.
     """
     environ = meant_environment(home=home, demo=demo)
     boot = boot_in_force(environ, looking=True)
-    status = collect(boot, environ=environ)
+    status = collect(boot, environ=environ, within=within)
     if json_wanted:
         print_json(status)
     else:
         _print(boot, status)
     if not status["running"]:
         return NOT_RUNNING
-    return 1 if status["facts"]["health"] == "critical" else 0
+    facts = status["facts"]
+    if facts["health"] == "critical":
+        return 1
+    return UNSEEN if facts["late"] or {"clickhouse", "redis"} & facts["unreachable"].keys() else 0
 
 
-def collect(boot: Boot, *, environ: dict[str, str]) -> dict[str, Any]:
-    """Everything `status` knows, for programs."""
+def collect(boot: Boot, *, environ: dict[str, str], within: float = WITHIN) -> dict[str, Any]:
+    """Everything `status` knows, for programs; who was asked is waited for `within` seconds."""
     run = folder.read_run(boot.home)
     pid = folder.owner(boot.home)
     status: dict[str, Any] = {"home": str(boot.home), "exchange": boot.exchange, "running": pid is not None, "pid": pid}
     if pid is None and boot.embedded_warehouse and boot.embedded_redis:
         return status
-    gatherer = Gatherer(boot, operational_in_force(boot, environ, looking=True).settings, environ)
+    gatherer = Gatherer(boot, operational_in_force(boot, environ, looking=True).settings, environ, within=within)
     try:
         facts = gatherer.gather()
     finally:
@@ -84,8 +96,6 @@ def _print(boot: Boot, status: dict[str, Any]) -> None:
     if "facts" not in status:
         out.print(f"nothing runs in {boot.home}; start it with `bitget-pipeline up`", markup=False)
         return
-    from .facts import Facts
-
     facts = Facts(**status["facts"])
     table = Table.grid(padding=(0, 2))
     if status["addresses"]:

@@ -23,6 +23,7 @@ from ..market.candle import Candle, Candles, Resolution
 from ..market.derivatives import FundingRate, OpenInterest, PriceKind
 from ..market.instrument import Instrument, Market, Symbol, Ticker
 from ..market.trade import Trade, TradeBatch
+from .credentials import Credentials as Credentials
 
 Row = TypeVar("Row")
 
@@ -254,15 +255,6 @@ class Family(StrEnum):
 
     CLASSIC = "classic"
     UNIFIED = "unified"
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """What the exchange knows us by. Its text form shows none of it."""
-
-    key: str = field(repr=False)
-    secret: str = field(repr=False)
-    passphrase: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

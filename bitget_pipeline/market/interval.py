@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -58,6 +60,8 @@ def gaps_between(opens: Iterable[int] | NDArray[np.int64], *, every_ms: int, wit
 
     A bar that opens at t covers [t, t + every_ms). Opens outside `within` are ignored.
     """
+    import numpy as np  # here, because settings and commands use intervals and no columns
+
     known = opens if isinstance(opens, np.ndarray) else np.fromiter(opens, np.int64)
     known = np.unique(known[(known >= within.start_ms) & (known < within.end_ms)])
     covered_until = np.concatenate(([within.start_ms], known + every_ms))

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, SecretStr, field_validator, model_validator
 
-from ..exchange.contract import Credentials
+from ..exchange.credentials import Credentials
 from . import mail, reading
 from .reading import Given, setting
 from .stored_key import KeyStore, default_key_file

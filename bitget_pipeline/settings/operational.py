@@ -18,11 +18,11 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, computed_field, field_validator, model_validator
 
 from ..errors import SettingsInvalid, UnknownInstrument
-from ..exchange.contract import Credentials
+from ..exchange.credentials import Credentials
 from ..guard.remedy_rules import Mode
 from ..guard.remedy_table import RULES, changed, parse_changes
-from ..market.candle import Resolution
 from ..market.instrument import Market, Symbol
+from ..market.resolution import Resolution
 from ..market.retention import FOR_EVER, LONGEST, Retention, days_kept
 from ..market.target import HistoryTarget
 from . import reading

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from ..errors import DiskFull
-from ..exchange.contract import Credentials
+from ..exchange.credentials import Credentials
 
 FILE = "key-refused.json"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DiskFull, SettingsInvalid
-from ..exchange.contract import Credentials
+from ..exchange.credentials import Credentials
 
 if TYPE_CHECKING:
     from cryptography.fernet import Fernet

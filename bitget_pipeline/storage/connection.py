@@ -11,15 +11,17 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import clickhouse_connect
-import pyarrow as pa
 from clickhouse_connect.driver.client import Client
 
 from .clickhouse_errors import translated
 from .schema import Place, Profile
 from .tables import BY_NAME
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # a tenth of a second that not every process needs
 
 CLUSTER_SETTINGS: dict[str, Any] = {
     # A step that reads what it just wrote must find it, on whatever replica it reads (ClickHouse documentation; not run by us).

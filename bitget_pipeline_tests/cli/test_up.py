@@ -137,7 +137,7 @@ def test_status_tells_addresses_processes_and_figures(demos: tuple[Demo, Demo]) 
     For programs as JSON, for people as lines; both say where the data lies.
     """
     demo = demos[0]
-    answer = command("status", "--demo", "--json", "--home", demo.home)
+    answer = command("status", "--demo", "--json", "--within", 30, "--home", demo.home)
     status = json.loads(answer.stdout)
 
     assert answer.returncode in (0, 1), answer.stderr  # 1: health is critical, which a minute-old instance may be

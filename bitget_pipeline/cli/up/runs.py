@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 
-from ..facts import DagsterSilent, ask_graphql
+from ..graphql import DagsterSilent, ask_graphql
 
 AT_WORK = "{ runsOrError(filter: {statuses: [STARTING, STARTED]}) { ... on Runs { results { runId } } } }"
 

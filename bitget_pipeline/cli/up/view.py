@@ -29,6 +29,13 @@ LINE_EVERY = 15.0  # seconds between two lines where there is no terminal
 KEPT_EVENTS = 5
 LONGEST_REASON = 160  # characters
 
+KNOWN_BY = {
+    **dict.fromkeys(("instruments", "selected", "history", "candles", "trades"), "clickhouse"),
+    **dict.fromkeys(("requests", "sockets", "lease"), "redis"),
+    "runs": "dagster",
+}
+"""Whose word a figure is; without an answer it is unknown, and neither none nor nought."""
+
 
 class Shown(Protocol):
     """What the run loop tells a view."""
@@ -86,7 +93,8 @@ def rows(facts: Facts, trades_per_second: float | None) -> list[tuple[str, str]]
     runs = ", ".join(f"{count} {status}" for status, count in facts.runs.items() if count) or "none"
     rate = "" if trades_per_second is None else f", {trades_per_second:,.0f}/s"
     lease = facts.lease
-    live = f"{facts.live_run or 'none'}{f', {facts.stage}' if facts.stage else ''}{f': {facts.trouble}' if facts.trouble else ''}"
+    run = facts.live_run or ("unknown" if "dagster" in facts.unreachable else "none")
+    live = f"{run}{f', {facts.stage}' if facts.stage else ''}{f': {facts.trouble}' if facts.trouble else ''}"
     shown = [
         ("instruments", _number(facts.instruments)),
         ("selected", selected),
@@ -118,6 +126,7 @@ def rows(facts: Facts, trades_per_second: float | None) -> list[tuple[str, str]]
     if facts.spill_bytes:
         shown.insert(-2, ("on disk", f"{facts.spill_bytes / 2**20:,.1f} MiB of trades that Redis did not take"))
     shown[-2:-2] = [(name, f"not collected: {why}") for name, why in facts.shed.items()]
+    shown = [(name, "unknown" if KNOWN_BY.get(name) in facts.unreachable else value) for name, value in shown]
     return shown + [(source, reason[:LONGEST_REASON]) for source, reason in facts.unreachable.items()]
 
 
@@ -270,6 +279,8 @@ def _repairs(facts: Facts) -> str:
 
 def _lag(facts: Facts) -> str:
     newest = "no trade in ten minutes" if facts.age_seconds is None else f"newest trade {facts.age_seconds:.1f} s old"
+    if "clickhouse" in facts.unreachable:
+        newest = "the newest trade is unknown"
     if facts.lag_p99_ms is None:
         return newest
     return f"{facts.lag_p50_ms:,.0f} ms half, {facts.lag_p99_ms:,.0f} ms 99 % of them; {newest}; {_number(facts.backlog)} waiting"

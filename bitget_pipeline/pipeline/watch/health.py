@@ -11,20 +11,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ...errors import PipelineError, StoreUnavailable
+from ...errors import StoreUnavailable
 from ...guard.vitals import WORST_FIRST, Status, Vital, from_plain, unknown, worst
 from ...market.instrument import Symbol
 from ...storage.control import Published
 from ...storage.lease import LeaseState
 from ...storage.overview import Backlog, Overview
 from ...storage.redis_state import RedisState
-from ...storage.warehouse import Warehouse
-from ...storage.warehouse_state import WarehouseState, warehouse_state
+from ...storage.warehouse_state import WarehouseState
 from .health_rules import HealthRules
 from .of_the_run import SILENCE, run_vitals, symbol_vitals, together
 from .of_the_stores import answers, backlog_vitals, budget_vitals, redis_vitals, warehouse_vitals
+
+if TYPE_CHECKING:
+    from ...storage.warehouse import Warehouse
 
 ONLY_THE_RUN = (
     *("exchange.rest", "exchange.latency", "exchange.errors", "exchange.clock"),
@@ -76,8 +78,9 @@ class Health:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """
-    What was found, None for what could not be asked; `redis_error` and `warehouse_error` say why. `beside` is what somebody else
-    has judged: Dagster's own part.
+    What was found, None for what could not be asked; `redis_error` and `warehouse_error` say why. Of a store in `late`
+    ("redis", "clickhouse") nothing is known but that it did not answer whoever could not wait for it. `beside` is what somebody
+    else has judged: Dagster's own part.
     """
 
     lease: LeaseState | None = None
@@ -87,21 +90,8 @@ class Facts:
     warehouse: WarehouseState | None = None
     redis_error: str = ""
     warehouse_error: str = ""
+    late: frozenset[str] = frozenset()
     beside: tuple[Vital, ...] = ()
-
-
-def watch(warehouse: Warehouse, overview: Overview, *, now_ms: int, rules: HealthRules | None = None) -> Health:
-    """Ask both stores and judge. Blocks; never raises for a store that is down. `now_ms` is market time."""
-    found: dict[str, Any] = {}
-    try:
-        found |= ask_redis(overview)
-    except PipelineError as error:
-        found["redis_error"] = str(error)
-    try:
-        found["warehouse"] = warehouse_state(warehouse)
-    except PipelineError as error:
-        found["warehouse_error"] = str(error)
-    return judge(Facts(**found), now_ms=now_ms, rules=rules)
 
 
 def ask_redis(overview: Overview) -> dict[str, Any]:
@@ -142,8 +132,14 @@ def _speaks(facts: Facts, rules: HealthRules) -> bool:
 
 def _outside(facts: Facts, rules: HealthRules) -> Iterable[Vital]:
     """What can be seen without the live run."""
-    yield answers("redis.answers", "Redis", problem=facts.redis_error, owed_for=0.0, rules=rules)
-    yield answers("clickhouse.answers", "ClickHouse", problem=facts.warehouse_error, owed_for=0.0, rules=rules)
+    for name, store, problem in (
+        ("redis", "Redis", facts.redis_error),
+        ("clickhouse", "ClickHouse", facts.warehouse_error),
+    ):
+        if name in facts.late:
+            yield unknown(f"{name}.answers", f"{store}: {problem}")
+        else:
+            yield answers(f"{name}.answers", store, problem=problem, owed_for=0.0, rules=rules)
     yield from _lease(facts, rules)
     yield from redis_vitals(facts.redis, rules=rules)
     yield from warehouse_vitals(facts.warehouse, rules=rules)
