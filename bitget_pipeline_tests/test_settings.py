@@ -354,12 +354,23 @@ def test_a_wrong_variable_is_one_line_with_a_remedy(environ: dict[str, str], lin
 
 
 FILES = [
-    ("history_days = many", "is not TOML"),
-    ('history_days = "many"', "line 1) — write a number of days from 1 to 3660"),
+    (
+        "# mine\nhistory_days = many",
+        "not TOML at history_days: Invalid value ({file} line 2) — write one `key = value` a line",
+    ),
+    ("history_days = 3\nmarkets = ['spot',", "is not TOML at markets: "),
+    (
+        "history_days = 3\nsymbols_per_m",
+        "not TOML at symbols_per_m: Expected '=' after a key in a key/value pair ({file} line 2)",
+    ),
+    ('history_days = "many"', "history_days is 'many': Input should be a valid integer"),
+    ('\nhistory_days = "many"', "({file} line 2) — write a number of days from 1 to 3660"),
+    ("history_days = 3\nsymbols_per_market = 31", "31, over the maximum of 30 of the public tier ({file} line 2)"),
+    ("[history]\ndays = 3", "there is no setting history ({file} line 1)"),
     ("# mine\n\nhistory_day = 3", "there is no setting history_day ({file} line 3) — did you mean history_days?"),
     ('exchange = "local"', "exchange cannot stand in the settings file ({file} line 1) — set BITGET_PIPELINE_EXCHANGE"),
     ('tier = "credentialed"', "there is no setting tier"),
-    ("clickhouse_port = 0", "CLICKHOUSE_PORT is 0: Input should be greater than or equal to 1 ({file} line 1)"),
+    ("clickhouse_port = 0", "clickhouse_port is 0: Input should be greater than or equal to 1 ({file} line 1)"),
 ]
 
 

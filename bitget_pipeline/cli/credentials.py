@@ -19,7 +19,7 @@ from dotenv import dotenv_values
 
 from ..errors import PipelineError, SettingsInvalid
 from ..exchange.contract import KeyVerdict
-from ..settings import load_boot, load_operational, require_private
+from ..settings import forget_refusal, load_boot, load_operational, require_private
 from .output import as_json, console, meant_environment, print_json, where
 from .up import folder
 
@@ -72,6 +72,7 @@ def set_command(path: str | None, arguments: tuple[str, ...], demo: bool, home: 
     load_operational(boot, given, with_stored_key=False)
     before = store.snapshot()
     store.write(boot.credentials)
+    forget_refusal(boot.home)  # should the exchange have refused this one before
     try:
         holds = load_boot(environ)
         tier = load_operational(holds, environ).tier
@@ -138,7 +139,7 @@ def clear_command(yes: bool, force: bool, demo: bool, home: Path | None, json_wa
     if boot.has_credentials:
         _say(f"the key of {boot.credentials_from} stays")
     elif removed:
-        _say("tier public; the live run of a running instance is replaced")
+        _say("tier public; what runs follows within a minute")
 
 
 @credentials_command.command("limits")

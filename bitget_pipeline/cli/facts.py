@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PipelineError
-from ..settings import Boot, Operational, redis_address, warehouse_address
+from ..settings import Boot, Operational, key_now, operational_in_force, redis_address, refused, warehouse_address
 from .up import folder
 
 if TYPE_CHECKING:
@@ -68,6 +68,12 @@ class Facts:
     runs: dict[str, int] = field(default_factory=dict)  # by status, lower case
     live_run: str | None = None
     backfills: int | None = None  # asset backfills in progress
+    tier: str | None = None
+    settings_generation: str | None = None  # of the settings that are in force
+    settings_problems: list[str] = field(default_factory=list)  # a wrong file, a key that is refused: not in force
+    reconfiguration: dict[str, Any] = field(
+        default_factory=dict
+    )  # of the live run: what it is changing, and changed last
     unreachable: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -78,8 +84,16 @@ class Facts:
 class Gatherer:
     """Asks again and again; keeps its connection to ClickHouse between questions."""
 
-    def __init__(self, boot: Boot, operational: Operational, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        boot: Boot,
+        operational: Operational,
+        environ: Mapping[str, str] | None = None,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._boot = boot
+        self._environ = environ
         self._operational = operational
         self._now = now
         self._warehouse: Warehouse | None = None
@@ -94,6 +108,7 @@ class Gatherer:
             ("health", self._judge),
             ("dagster", self._ask_dagster),
             ("disk", self._look_at_disk),
+            ("settings", self._look_at_settings),
         ):
             try:
                 ask(facts)
@@ -165,6 +180,7 @@ class Gatherer:
             facts.set_aside = int(said.get("set_aside") or 0)
             facts.spill_bytes, facts.shed = int(said.get("spill_bytes") or 0), dict(said.get("shed") or {})
             facts.gaps_open, facts.repair_seconds_left = said.get("gaps_open"), said.get("repair_seconds_left")
+            facts.reconfiguration = dict(said.get("reconfiguration") or {})
             facts.agreement = dict(said.get("reconcile") or {})
             facts.beside = {
                 name: of for name, of in said.items() if isinstance(of, dict) and {"stored", "waiting"} <= of.keys()
@@ -208,6 +224,14 @@ class Gatherer:
             if any(tag["key"] == LIVE_TAG for tag in run["tags"]):
                 facts.live_run = f"{run['runId']} {run['status'].lower()}"
         facts.backfills = len((data.get("backfills") or {}).get("results") or [])
+
+    def _look_at_settings(self, facts: Facts) -> None:
+        """What is wrong with the settings file, or with the key; what was good before is in force then."""
+        in_force = operational_in_force(self._boot, self._environ, looking=True)
+        facts.tier, facts.settings_generation = in_force.settings.tier.value, in_force.settings.generation
+        credentials = key_now(self._boot)
+        refusal = refused(self._boot.home, credentials) if credentials is not None else ""
+        facts.settings_problems = [str(one) for one in (in_force.problem, refusal) if one]
 
     def _look_at_disk(self, facts: Facts) -> None:
         folder.require_room(self._boot.home)

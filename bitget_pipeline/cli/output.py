@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from ..settings import Boot, load_boot
+from ..settings import Boot, boot_in_force
 from ..settings.reading import environment
 from .up import folder
 
@@ -91,8 +91,11 @@ def meant_environment(*, home: Path | None, demo: bool) -> dict[str, str]:
 
 
 def boot_for(*, home: Path | None, demo: bool) -> Boot:
-    """The boot settings of the instance that is meant. Raises SettingsInvalid."""
-    return load_boot(meant_environment(home=home, demo=demo))
+    """
+    The boot settings of the instance that is meant, while its settings file is wrong those it was started with. Raises
+    SettingsInvalid.
+    """
+    return boot_in_force(meant_environment(home=home, demo=demo), looking=True)
 
 
 def console() -> Console:

@@ -11,39 +11,19 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-import aiohttp
-import stamina
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
-from yarl import URL
 
 from ..errors import CredentialsRefused, ExchangeUnavailable, Malformed, RegionBlocked, Transient
 from ..exchange import registry
-from ..exchange.contract import Credentials, Family, KeyVerdict
-from ..guard.rate_limit import Priority
-from ..history.client import HistoryClient, HttpAddress, Patience, opened
+from ..exchange.contract import Credentials, KeyVerdict
+from ..history.client import HttpAddress, Patience, opened
+from ..pipeline.watch.key_check import Alone, ask_account, require_read_only, server_time
 from ..settings import Boot, exchange_address, ssl_context
 
 SOCKET_WITHIN = 8.0
 """Seconds for opening a websocket and one answer."""
 PATIENCE = Patience(attempts=3, deadline=15.0, first_wait=0.3, longest_wait=2.0)
-
-
-class Alone:
-    """A budget for a single request at a time that nobody else is to be asked about."""
-
-    async def reserve(self, endpoint: str, per_second: float, priority: Priority) -> float:
-        """At once."""
-        return 0.0
-
-    async def penalise(self, endpoint: str, per_second: float, seconds: float) -> None:
-        """We do not come back."""
-
-    async def succeeded(self, endpoint: str, per_second: float) -> None:
-        """We do not come back."""
-
-    async def remaining(self, endpoint: str, per_second: float, left: int) -> None:
-        """We do not come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +96,7 @@ def check_credentials(boot: Boot, *, where: str = "") -> KeyVerdict:
         refusal = CredentialsRefused(error.what, where=where, remedy=error.remedy)
         refusal.code = error.code
         raise refusal from None
-    if not verdict.read_only and not boot.allow_trading_key:
-        rights = f"may do more than read ({', '.join(verdict.rights)})"
-        raise CredentialsRefused(
-            f"the Bitget key {rights if verdict.rights else 'may do nobody knows what: the exchange names no rights'}",
-            where=where,
-            remedy="make a read-only key, or allow this one with BITGET_PIPELINE_ALLOW_TRADING_KEY=true",
-        )
+    require_read_only(verdict, allowed=boot.allow_trading_key, where=where)
     return verdict
 
 
@@ -130,9 +104,9 @@ async def _reach(boot: Boot) -> Reached:
     exchange = registry.get(boot.exchange)
     address = http_address(boot)
     async with opened(exchange, address, Alone(), patience=PATIENCE) as client:
-        await _time(client)  # opens the connection: what it takes says nothing about the clock
+        await server_time(client)  # opens the connection: what it takes says nothing about the clock
         sent, started = time.time(), time.monotonic()
-        theirs_ms = await _time(client)
+        theirs_ms = await server_time(client)
         took_ms = (time.monotonic() - started) * 1000
     return Reached(address.url, round(took_ms, 1), round(sent * 1000 + took_ms / 2 - theirs_ms, 1))
 
@@ -156,43 +130,6 @@ async def _reach_socket(boot: Boot) -> float:
     return round((time.monotonic() - started) * 1000, 1)
 
 
-async def _time(client: HistoryClient) -> int:
-    exchange = client.exchange
-    return await client.fetch(exchange.server_time(), exchange.read_server_time, priority=Priority.HEALTH)
-
-
 async def _ask_account(boot: Boot, credentials: Credentials) -> KeyVerdict:
-    """The verdict of the family of calls that the account answers to."""
-    exchange = registry.get(boot.exchange)
-    async with opened(exchange, http_address(boot), Alone(), patience=PATIENCE) as client:
-        verdict = await _ask_family(client, credentials, Family.CLASSIC)
-        if verdict.family is Family.UNIFIED and not verdict.rights:
-            verdict = await _ask_family(client, credentials, Family.UNIFIED)
-    return verdict
-
-
-def _worth_repeating(error: Exception) -> bool:
-    """One such call a second is allowed, and a key that "does not exist" was once seen to exist (reference 8.4)."""
-    return isinstance(error, Transient) or (isinstance(error, CredentialsRefused) and error.code == "40037")
-
-
-@stamina.retry(on=_worth_repeating, attempts=3, wait_initial=1.1, wait_jitter=0.2)
-async def _ask_family(client: HistoryClient, credentials: Credentials, family: Family) -> KeyVerdict:
-    exchange = client.exchange
-    request = exchange.account_info(family)
-    headers = exchange.signed_headers(request, credentials, now_ms=await _time(client))
-    proxy = client.address.proxy
-    try:
-        async with client.session.get(
-            URL(request.url(client.address.url), encoded=True),
-            headers=headers,
-            proxy=proxy if proxy and proxy.startswith("http") else None,  # SOCKS is the connector's business
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=client.address.answer_within),
-        ) as response:
-            status, body = response.status, await response.read()
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise ExchangeUnavailable(
-            f"the key could not be checked: {error or type(error).__name__}", where=client.address.url
-        ) from error
-    return exchange.read_account_info(status, body)
+    async with opened(registry.get(boot.exchange), http_address(boot), Alone(), patience=PATIENCE) as client:
+        return await ask_account(client, credentials)

@@ -58,7 +58,9 @@ def scorecard_command(day: datetime | None, anew: bool, demo: bool, home: Path |
         )
     else:
         out = console()
-        out.print(as_table(figures), width=None if out.is_terminal else WIDE)
+        if not out.is_terminal:
+            out.width = max(out.width, WIDE)
+        out.print(as_table(figures))
         said = "as stored by the asset scorecard" if stored else "as it stands now; the asset scorecard stores a day"
         console().print(f"{wanted}: {said}; the data lies in {boot.home}", markup=False)
     return 1 if any(metric_of(one.metric).met(one.value) is False for one in figures) else 0
@@ -78,7 +80,7 @@ def as_table(figures: Sequence[Figure]) -> Table:
         metric, whole = metric_of(name), found.get((name, None))
         cells = [_cell(found.get((name, market))) for market in markets]
         why = (whole.reason if whole is not None else "") or metric.about
-        table.add_row(name.replace("_", " "), *cells, metric.promise, why)
+        table.add_row(metric.label, *cells, metric.promise, why)
     return table
 
 

@@ -12,9 +12,9 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from ..settings import Boot, load_operational
+from ..settings import Boot, boot_in_force, operational_in_force
 from .facts import Gatherer
-from .output import as_json, boot_for, console, meant_environment, print_json, where
+from .output import as_json, console, meant_environment, print_json, where
 from .up import folder, leftovers
 from .up.remedies import remedies_table
 from .up.view import headlines, rows
@@ -33,8 +33,9 @@ def status_command(demo: bool, home: Path | None, json_wanted: bool) -> int:
 
     Exit code 0: it runs; 1: its health is critical; 3: it does not run.
     """
-    boot = boot_for(home=home, demo=demo)
-    status = collect(boot, environ=meant_environment(home=home, demo=demo))
+    environ = meant_environment(home=home, demo=demo)
+    boot = boot_in_force(environ, looking=True)
+    status = collect(boot, environ=environ)
     if json_wanted:
         print_json(status)
     else:
@@ -51,7 +52,7 @@ def collect(boot: Boot, *, environ: dict[str, str]) -> dict[str, Any]:
     status: dict[str, Any] = {"home": str(boot.home), "exchange": boot.exchange, "running": pid is not None, "pid": pid}
     if pid is None and boot.embedded_warehouse and boot.embedded_redis:
         return status
-    gatherer = Gatherer(boot, load_operational(boot, environ))
+    gatherer = Gatherer(boot, operational_in_force(boot, environ, looking=True).settings, environ)
     try:
         facts = gatherer.gather()
     finally:

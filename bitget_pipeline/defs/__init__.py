@@ -34,6 +34,7 @@ from .jobs import (
     live,
     scorecard_of_a_day,
 )
+from .reconfiguration import reconfiguration
 from .resources import PipelineResource
 from .schedules import (
     daily_housekeeping,
@@ -97,6 +98,7 @@ def build() -> dg.Definitions:
         sensors=[
             first_discovery,
             live_supervisor,
+            reconfiguration,
             health,
             run_failures,
             alerts,

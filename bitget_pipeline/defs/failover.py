@@ -19,9 +19,6 @@ from ..storage.stream import TradeStream
 from ..storage.substitution import Substitutions, Wishes
 from .resources import History, PipelineResource, boot
 
-SOCKETS_WITHIN = 10.0
-"""Seconds after which a live run begins without a socket to Bitget: it has to be there to see that Bitget is dark."""
-
 
 @asynccontextmanager
 async def failover_of(

@@ -16,7 +16,7 @@ from ..pipeline.live.hands import Hands
 from ..pipeline.live.run import LivePlan, LiveReport, run_live
 from ..pipeline.live.stages import Stage, Stages, require_schema, require_universe, until_it_answers
 from ..pipeline.watch.probe import time_prober
-from .failover import SOCKETS_WITHIN, failover_of
+from .failover import failover_of
 from .resources import PipelineResource
 
 SHARD = "0"
@@ -60,6 +60,8 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
             settings = pipeline.operational()
             generation = config.generation or pipeline.live_generation(symbols, settings)
             context.log.info(f"live run of generation {generation}: {len(symbols)} symbols")
+            prober = time_prober(history.client)
+            failover = await opened.enter_async_context(failover_of(pipeline, history, stores, SHARD, ours=prober))
             plan = LivePlan(
                 symbols=symbols,
                 source=pipeline.source,
@@ -70,10 +72,8 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                 shard_rules=pipeline.shard_rules(settings),
                 flush_rules=pipeline.flush_rules(),
                 repair_share=settings.request_share / 2,
-                sockets_within=SOCKETS_WITHIN,
+                sockets_within=await failover.sockets_within(),
             )
-            prober = time_prober(history.client)
-            failover = await opened.enter_async_context(failover_of(pipeline, history, stores, SHARD, ours=prober))
             steps = await asyncio.to_thread(size_steps, warehouse, symbols)
             looked_at = await asyncio.to_thread(opened.enter_context, pipeline.warehouse(answer_within=LOOK_WITHIN))
             attention = pipeline.attention(looked_at, history, prober, SHARD)

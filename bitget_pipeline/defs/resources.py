@@ -37,11 +37,12 @@ from ..pipeline.watch.remediation import Remediation
 from ..pipeline.watch.remedy_incidents import RemedyIncidents
 from ..settings import (
     Boot,
+    InForce,
     Operational,
     Tier,
+    boot_in_force,
     exchange_address,
-    load_boot,
-    load_operational,
+    operational_in_force,
     redis_address,
     ssl_context,
     substitute_addresses,
@@ -73,7 +74,7 @@ SHORT_PATIENCE = Patience(attempts=3, deadline=45.0)
 @cache
 def boot() -> Boot:
     """Where everything is, as this process found it when it first asked."""
-    return load_boot()
+    return boot_in_force()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,11 @@ class PipelineResource(dg.ConfigurableResource):
 
     def operational(self) -> Operational:
         """What is collected and how: the generation that holds now."""
-        return load_operational(boot())
+        return self.in_force().settings
+
+    def in_force(self) -> InForce:
+        """The generation that holds now, and what is wrong with the settings, if they are."""
+        return operational_in_force(boot())
 
     @property
     def source(self) -> str:

@@ -226,7 +226,7 @@ class Remedies:
         elif self._in_last_hour(self._acts.get((rule.name, target)), now) >= rule.per_hour:
             self._fail(rule, episode, target, f"its limit of {rule.per_hour} an hour is reached")
         elif self._in_last_hour(self._all[action.scope], now) >= MOST_PER_HOUR[action.scope]:
-            self._tell(rule, episode, target, f"the limit of all that touches a {action.scope} is reached")
+            self._tell(rule, episode, "", f"the limit of all that touches a {action.scope} is reached")
         elif now - self._last(rule, target) >= rule.cool_down:
             yield self._deed(rule, key, episode, action, target, now)
 

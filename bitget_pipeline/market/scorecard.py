@@ -49,6 +49,11 @@ class Metric:
         bare = self.at_least or not self.target  # "100 %" and "0" need no sign
         return self.shown(self.target) if bare else f"≤ {self.shown(self.target)}"
 
+    @property
+    def label(self) -> str:
+        """The name as a person reads it beside a value with its unit."""
+        return self.name.replace("_seconds", "").replace("_", " ")
+
     def shown(self, value: float | None) -> str:
         """The value as a person reads it: shares in per cent, never rounded up to the whole; `?` where it is not known."""
         if value is None:

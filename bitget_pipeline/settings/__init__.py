@@ -17,8 +17,10 @@ from .addresses import (
     warehouse_address,
 )
 from .boot import NOT_IN_FILE, Boot, is_loopback, load_boot
-from .operational import EARLIEST_DAY, TIERS, Operational, Tier, TierRules, load_operational
+from .in_force import InForce, boot_in_force, keep, operational_in_force
+from .operational import EARLIEST_DAY, TIERS, Operational, Tier, TierRules, key_now, load_operational
 from .reading import Documented, documented, variable_of
+from .refused_key import forget_refusal, refused, remember_refusal
 from .stored_key import KeyStore, require_private
 
 DERIVED = frozenset({"tier"})
@@ -33,18 +35,26 @@ __all__ = [
     "Boot",
     "Documented",
     "ExchangeAddress",
+    "InForce",
     "KeyStore",
     "Operational",
     "Tier",
     "TierRules",
     "all_settings",
+    "boot_in_force",
     "exchange_address",
+    "forget_refusal",
     "is_loopback",
+    "keep",
+    "key_now",
     "known_keys",
     "known_variables",
     "load_boot",
     "load_operational",
+    "operational_in_force",
     "redis_address",
+    "refused",
+    "remember_refusal",
     "require_private",
     "run_file",
     "ssl_context",

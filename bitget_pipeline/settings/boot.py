@@ -444,9 +444,22 @@ class Boot(BaseModel):
         return self.home / "dagster"
 
 
-def load_boot(environ: Mapping[str, str] | None = None, *, with_stored_key: bool = True) -> Boot:
+def settings_path(environ: Mapping[str, str] | None = None) -> tuple[Path, Path, bool]:
+    """The instance's folder, its settings file, and whether that was named (then it has to be there)."""
+    given = reading.from_environment(Boot, reading.environment() if environ is None else environ)
+    exchange = given.get("exchange")
+    home = given.get("home") or Given(Path("data") / (exchange.value if exchange else "bitget"), "")
+    named = given.get("settings_file")
+    path = Path(named.value if named else Path(home.value) / "settings.toml").expanduser().absolute()
+    return Path(home.value).expanduser().absolute(), path, named is not None
+
+
+def load_boot(
+    environ: Mapping[str, str] | None = None, *, with_stored_key: bool = True, read_instead: Path | None = None
+) -> Boot:
     """
-    Read the boot settings: the environment (the process's own and `.env` when none is given) over the settings file.
+    Read the boot settings: the environment (the process's own and `.env` when none is given) over the settings file, or
+    over the file to `read_instead` of it.
 
     Credentials that stand in neither are the stored ones, if there are any; whoever mends those reads without them.
     Raises SettingsInvalid, one line that names the variable or the line of the file.
@@ -456,15 +469,12 @@ def load_boot(environ: Mapping[str, str] | None = None, *, with_stored_key: bool
     environ = reading.environment() if environ is None else environ
     reading.refuse_unknown_variables(environ, known_variables())
     given = reading.from_environment(Boot, environ)
-    exchange = given.get("exchange")
-    home = given.get("home") or Given(Path("data") / (exchange.value if exchange else "bitget"), "")
-    named = given.get("settings_file")
-    path = Path(named.value if named else Path(home.value) / "settings.toml").expanduser().absolute()
-    in_file = reading.read_file(path, required=named is not None)
+    home, path, named = settings_path(environ)
+    in_file = reading.read_file(read_instead or path, required=named)
     only_environment = {name: reading.variable_of(name, Boot.model_fields[name]) for name in NOT_IN_FILE}
     reading.refuse_unknown_keys(in_file, known_keys(), only_environment)
     written = {**in_file, **given}
-    defaults: dict[str, object] = {"home": home.value, "settings_file": path}
+    defaults: dict[str, object] = {"home": home, "settings_file": path}
     if config_home := environ.get("XDG_CONFIG_HOME", "").strip():
         defaults["credentials_key_file"] = default_key_file(config_home)
     boot = reading.build(Boot, written, defaults)

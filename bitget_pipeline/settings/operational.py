@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, computed_field, field_validator, model_validator
 
 from ..errors import SettingsInvalid, UnknownInstrument
+from ..exchange.contract import Credentials
 from ..guard.remedy_rules import Mode
 from ..guard.remedy_table import RULES, changed, parse_changes
 from ..market.candle import Resolution
@@ -27,6 +28,7 @@ from ..market.target import HistoryTarget
 from . import reading
 from .boot import Boot
 from .reading import setting
+from .refused_key import refused
 
 MAX_CHANNELS_PER_CONNECTION = 50  # reference/bitget-api.md: more than 50 make a connection unstable
 MAX_REQUESTS_PER_SECOND = 100.0  # 6,000 a minute per address over all endpoints (reference/bitget-api.md 2.2)
@@ -51,6 +53,7 @@ IN_A_RUNNING_RUN = frozenset(
         *("tier", "markets", "symbols_per_market", "min_volume_24h", "hysteresis", "pinned"),  # which symbols: selected
         *("symbols_per_connection", "max_channels"),
         *("history_days", "history_targets", "grid_start", "historical_rps", "backfill_concurrency", "stand_ins"),
+        *("retention", "runs_kept_days", "compute_logs_kept_days"),
     }
 )
 """What the live run takes while it goes on, and what does not concern it. Any other setting is read at its start."""
@@ -544,10 +547,18 @@ def load_operational(
 
 
 def _has_key_now(boot: Boot, with_stored_key: bool) -> bool:
-    store = boot.key_store
-    if boot.has_credentials and boot.credentials_from != str(store.path):
-        return True  # given to the process: it cannot change
-    return with_stored_key and store.read() is not None
+    key = key_now(boot) if with_stored_key else _given(boot)
+    return key is not None and not refused(boot.home, key)
+
+
+def key_now(boot: Boot) -> Credentials | None:
+    """The key that holds now, whether or not the exchange accepts it. Raises SettingsInvalid when it cannot be read."""
+    return _given(boot) or boot.key_store.read()
+
+
+def _given(boot: Boot) -> Credentials | None:
+    """A key that was given to the process, in its environment or the settings file: it cannot change."""
+    return boot.credentials if boot.credentials_from != str(boot.key_store.path) else None
 
 
 def _split(value: object) -> list[Any]:

@@ -114,9 +114,7 @@ def read_file(path: Path, *, required: bool) -> dict[str, Given]:
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SettingsInvalid(
-            f"the settings file is not TOML: {error}", where=str(path), remedy="write one `key = value` a line"
-        ) from None
+        raise _not_toml(error, path, text) from None
     return {key: Given(value, f"{path} line {_line_of(key, text)}") for key, value in values.items()}
 
 
@@ -161,14 +159,43 @@ def _as_one_line(model: type[BaseModel], given: Mapping[str, Given], error: Vali
     name = str(first["loc"][0]) if first["loc"] else ""
     problem = first["msg"].removeprefix("Value error, ")
     field = model.model_fields.get(name)
-    if field is None:
-        return SettingsInvalid(problem)
+    if field is None:  # two settings that do not go together: the first that stands in the file is where to look
+        what, _, remedy = problem.partition(" — ")
+        return SettingsInvalid(what, where=_named_in(what, model, given), remedy=remedy)
     entry = given.get(name)
     variable = variable_of(name, field)
     secret = "Secret" in str(field.annotation)
     shown = f" is {_short(entry.value)}" if entry and not secret else ""
     where = "" if entry is None or entry.where == variable else entry.where
-    return SettingsInvalid(f"{variable}{shown}: {problem}", where=where, remedy=f"write {_about(field)['write']}")
+    spelled = name if where else variable
+    return SettingsInvalid(f"{spelled}{shown}: {problem}", where=where, remedy=f"write {_about(field)['write']}")
+
+
+def _named_in(problem: str, model: type[BaseModel], given: Mapping[str, Given]) -> str:
+    """The place in the settings file of the setting that is named first; empty when it stands elsewhere."""
+    named = [
+        (match.start(), given[name].where)
+        for name, field in model.model_fields.items()
+        if name in given
+        and given[name].where != (variable := variable_of(name, field))
+        and (match := re.search(rf"\b{re.escape(variable)}\b", problem))
+    ]
+    return min(named)[1] if named else ""
+
+
+def _not_toml(error: tomllib.TOMLDecodeError, path: Path, text: str) -> SettingsInvalid:
+    """Where the file stops being TOML, by its line and the key that stands there."""
+    at = re.search(r" \(at line (\d+), column \d+\)$", str(error))
+    lines = text.splitlines() or [""]
+    number = int(at[1]) if at else len(lines)
+    what = str(error).removesuffix(at[0] if at else " (at end of document)")
+    key = re.match(r"""\s*["']?([\w-]+)["']?\s*(=|$)""", lines[min(number, len(lines)) - 1])
+    about = f" at {key[1]}" if key else ""
+    return SettingsInvalid(
+        f"the settings file is not TOML{about}: {what}",
+        where=f"{path} line {number}",
+        remedy="write one `key = value` a line: texts in quotes, numbers without, lists in brackets",
+    )
 
 
 def _about(field: FieldInfo) -> dict[str, Any]:

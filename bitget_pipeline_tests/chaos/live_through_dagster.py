@@ -1,12 +1,13 @@
 """
 The live run under Dagster, killed with everything around it, brought back by the supervisor sensor alone.
 
-    python -m bitget_pipeline_tests.chaos.live_through_dagster [--rounds 20] [--seed 5]
+    python -m bitget_pipeline_tests.chaos.live_through_dagster [--rounds 20] [--seed 5] [--only sockets]
 
 An instance of its own, as `bitget-pipeline up` makes it, in a temporary folder; the local exchange stands outside of it. In
 each round something is killed at a seeded random moment: the live run's worker, the code server, the daemon, Redis,
-ClickHouse, sockets, or the whole host (kill -9 of every process, then `up` again). At the end the stored trades and
-candles are compared with what was traded, row by row. Exit code 0 only if nothing differs.
+ClickHouse, sockets, or the whole host (kill -9 of every process, then `up` again); or the sockets stay open and say nothing,
+or lose single frames, which only the exchange's own bars tell. At the end the stored trades and candles are compared with
+what was traded, row by row. Exit code 0 only if nothing differs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -56,6 +57,8 @@ class Instance:
         self.port = free_port()
         self.began = time.monotonic()
         self.up: subprocess.Popen[bytes] | None = None
+        self.lossy: set[int] = set()
+        """Minutes in which single frames were lost, Unix ms; reconciliation has to find them."""
 
     def note(self, text: str) -> None:
         """Tell a person where we are."""
@@ -138,6 +141,14 @@ class Instance:
             raise RuntimeError("there are no anchors")
         return sum(len(anchor.gaps) for anchor in anchors.values())
 
+    def reconciled(self, symbols: int) -> bool:
+        """Whether each symbol's minutes with lost frames were looked into, to an end."""
+        (found,) = self.warehouse().rows(
+            "SELECT count() FROM reconciliation_final WHERE state != 'differs' "
+            f"AND toUnixTimestamp64Milli(minute) IN ({', '.join(map(str, sorted(self.lossy)))})"
+        )
+        return int(found[0]) >= symbols * len(self.lossy)
+
     def worker(self) -> int:
         """The process of the live run's worker, 0 if it does not run."""
         run = self.dagster.live_run()
@@ -192,6 +203,20 @@ def host_killed(instance: Instance, rng: random.Random) -> None:
     instance.start()
 
 
+def half_open(instance: Instance, rng: random.Random) -> None:
+    """The sockets stay open, and nothing is read or sent on them any more."""
+    instance.fault(kind="half_open")
+
+
+def frames_lost(instance: Instance, rng: random.Random) -> None:
+    """Every fifth frame of trades is lost for a while, on sockets that are healthy."""
+    seconds = rng.uniform(0.5, 2.0)
+    began = round(time.time() * 1000)
+    instance.fault(kind="lose_trades", probability=0.2, seconds=seconds)
+    time.sleep(seconds)
+    instance.lossy.update(range(began // MINUTE * MINUTE, round(time.time() * 1000) + 1, MINUTE))
+
+
 def _killed(program: str) -> Callable[[Instance, random.Random], None]:
     return lambda instance, rng: instance.kill(program)
 
@@ -204,13 +229,18 @@ KINDS: dict[str, tuple[int, bool, Callable[[Instance, random.Random], None]]] = 
     "redis killed": (3, False, _killed("redis")),
     "clickhouse killed": (3, False, _killed("warehouse")),
     "sockets dropped": (2, False, lambda instance, rng: instance.fault(kind="drop")),
+    "sockets half open": (2, False, half_open),
+    "single frames lost": (2, False, frames_lost),
 }
 """Name: how often it is drawn, whether the live run dies of it, and what is done."""
 
 
-def play(instance: Instance, *, rounds: int, seed: int) -> tuple[Comparison, dict[str, list[float]]]:
+def play(
+    instance: Instance, *, rounds: int, seed: int, only: Sequence[str] = ()
+) -> tuple[Comparison, dict[str, list[float]]]:
     """The rounds, then the comparison; with the seconds that each recovery took."""
     rng, recoveries = random.Random(seed), dict[str, list[float]]()
+    kinds = {name: kind for name, kind in KINDS.items() if not only or any(word in name for word in only)}
     instance.start()
     instance.wait("ClickHouse has its first trades of every market", lambda: len(instance.stored_through()) >= 6)
     symbols = instance.selected()
@@ -219,7 +249,7 @@ def play(instance: Instance, *, rounds: int, seed: int) -> tuple[Comparison, dic
     instance.wait("the next minute", lambda: time.time() * 1000 > first)
     live_since = time.monotonic()
     for number in range(1, rounds + 1):
-        name = rng.choices(list(KINDS), weights=[kind[0] for kind in KINDS.values()])[0]
+        name = rng.choices(list(kinds), weights=[kind[0] for kind in kinds.values()])[0]
         _, deadly, act = KINDS[name]
         moment = rng.uniform(0.5, 4.0)
         if deadly:
@@ -238,6 +268,8 @@ def play(instance: Instance, *, rounds: int, seed: int) -> tuple[Comparison, dic
         instance.note(f"round {number}: {name}; recovered in {took:.1f} s")
     end = (round(time.time() * 1000) // MINUTE + 1) * MINUTE
     instance.wait("every symbol is stored", lambda: min(instance.stored_through()[one] for one in symbols) > end)
+    if instance.lossy:
+        instance.wait("minutes with lost frames are reconciled", lambda: instance.reconciled(len(symbols)), within=300)
     instance.wait("every break is repaired", lambda: instance.gaps_open() == 0)
     trades, candles = compare_trades(Exchange(instance.exchange["rest_url"]), instance.warehouse(), symbols, first, end)
     trades.duplicates += candles.duplicates
@@ -266,7 +298,8 @@ def exchange_running(log: Path) -> Iterator[dict[str, str]]:
 @click.command()
 @click.option("--rounds", default=20, show_default=True)
 @click.option("--seed", default=5, show_default=True)
-def main(rounds: int, seed: int) -> None:
+@click.option("--only", multiple=True, help="A word of the kinds to draw from; may be given again.")
+def main(rounds: int, seed: int, only: tuple[str, ...]) -> None:
     """Kill an instance's processes again and again, and compare what is stored with what was traded."""
     logging.disable(logging.CRITICAL)  # the ClickHouse client's, of each question to a server that is away
     place = Path(tempfile.mkdtemp(prefix="bitget-chaos-"))
@@ -275,7 +308,7 @@ def main(rounds: int, seed: int) -> None:
         with exchange_running(place / "exchange.log") as exchange:
             instance = Instance(place / "home", exchange)
             try:
-                result, recoveries = play(instance, rounds=rounds, seed=seed)
+                result, recoveries = play(instance, rounds=rounds, seed=seed, only=only)
                 code = instance.end()
             finally:
                 if instance.up is not None and instance.up.poll() is None:

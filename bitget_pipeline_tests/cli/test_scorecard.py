@@ -30,7 +30,6 @@ def ask(
     monkeypatch.setenv("CLICKHOUSE_HOST", warehouse.address.host)
     monkeypatch.setenv("CLICKHOUSE_PORT", str(warehouse.address.port))
     monkeypatch.setenv("CLICKHOUSE_DATABASE", warehouse.address.database)
-    monkeypatch.setenv("COLUMNS", "160")
 
     def ask(*arguments: str) -> tuple[int, str]:
         with pytest.raises(SystemExit) as ended:
@@ -58,6 +57,7 @@ def test_a_stored_day_is_shown_by_market_with_its_promises(warehouse: Warehouse,
     assert "100 %" in printed
     assert "no trades of the day are stored" in printed
     assert "as stored" in printed
+    assert max(map(len, printed.splitlines())) > 80, "a pipe bears long lines"
 
 
 def test_a_day_that_was_not_computed_is_shown_as_it_stands_now(warehouse: Warehouse, ask: Asked) -> None:

@@ -116,3 +116,16 @@ def test_the_agreement_with_the_exchange_is_one_line():
     shown = dict(rows(Facts(at=0.0, agreement=said), None))
     assert shown["agreement"] == "1,198 of 1,200 minutes are the exchange's own, 8 repaired, 2 unexplained"
     assert "agreement" not in dict(rows(Facts(at=0.0), None))
+
+
+def test_settings_that_are_not_in_force_and_a_change_under_way_are_told():
+    """
+    What is wrong with the settings file, and what the live run is just becoming.
+    """
+    problem = "there is no setting symbols_per_markt (settings.toml line 2) — did you mean symbols_per_market?"
+    change = {"generation": "abc", "seconds": 4.2, "waiting": 12}
+    facts = Facts(at=0.0, settings_problems=[problem], reconfiguration={"changing": change})
+    told = dict(rows(facts, None))
+    assert told["settings"] == f"not in force: {problem}"
+    assert told["changing"] == "to generation abc for 4 s, 12 subscriptions to come"
+    assert not {"settings", "changing"} & dict(rows(Facts(at=0.0), None)).keys()

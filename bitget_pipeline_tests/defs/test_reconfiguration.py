@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import os
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+import pytest
 
 from bitget_pipeline.defs.jobs import LIVE_GENERATION
 from bitget_pipeline.defs.live import SHARD, run_live_shard
-from bitget_pipeline.defs.resources import PipelineResource
+from bitget_pipeline.defs.reconfiguration import reconfiguration
+from bitget_pipeline.defs.resources import PipelineResource, boot
 from bitget_pipeline.defs.sensors import live_supervisor
+from bitget_pipeline.local.exchange import Credential
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.universe import Chosen, Reason
+from bitget_pipeline.settings import Tier
 from bitget_pipeline.storage.overview import Overview
 from bitget_pipeline.storage.redis_connection import connect_sync
 
@@ -53,6 +61,12 @@ async def running_op(instance: dg.DagsterInstance, overview: Overview) -> AsyncI
 def select(warehouse, *symbols: Symbol) -> None:
     chosen = [Chosen(symbol, rank, 1e9, Reason.VOLUME) for rank, symbol in enumerate(symbols, 1)]
     warehouse.store_universe(chosen, selected_at=datetime.now(UTC), run_id="test")
+
+
+def write(file: Path, text: str) -> None:
+    """Change the settings file, a while ago."""
+    file.write_text(text, encoding="utf-8")
+    os.utime(file, (time.time() - 60, time.time() - 60))
 
 
 async def test_another_selection_is_taken_by_the_run_that_is_there(
@@ -96,10 +110,103 @@ async def test_what_a_run_reads_at_its_start_alone_takes_another_run(
     with dg.DagsterInstance.ephemeral() as instance:
         async with running_op(instance, overview):
             before = overview.published().overall["generation"]
-            settings.write_text("symbols_per_connection = 3\n", encoding="utf-8")
+            write(settings, "symbols_per_connection = 3\n")
             (said,) = await asyncio.to_thread(tick, instance)
             assert "asked to change" in said
             await until(lambda: overview.published().overall["generation"] != before, what="the new generation")
-            settings.write_text("flush_max_seconds = 0.5\n", encoding="utf-8")
+            write(settings, "flush_max_seconds = 0.5\n")
             (said,) = await asyncio.to_thread(tick, instance)
             assert "asked to stop" in said
+
+
+def looked(instance: dg.DagsterInstance, cursor: str | None = None) -> tuple[str, str]:
+    """One tick of the sensor: what it says, and its cursor."""
+    context = dg.build_sensor_context(instance=instance, resources={"pipeline": PipelineResource()}, cursor=cursor)
+    data = reconfiguration.evaluate_tick(context)
+    return str(data.skip_message), str(data.cursor)
+
+
+def incidents(warehouse, kind: str) -> list[tuple[str, bool]]:
+    """What the incidents of a kind say, and whether they are over."""
+    rows = warehouse.query(
+        "SELECT what, closed_at IS NOT NULL FROM incidents_final WHERE kind = {kind:String} ORDER BY opened_at",
+        {"kind": kind},
+    )
+    return [(what, bool(over)) for what, over in rows]
+
+
+async def test_a_settings_file_with_a_mistake_is_told_and_changes_nothing(
+    placed,  # noqa: F811
+    warehouse,
+    tmp_path: Path,
+):
+    """
+    The tick says the line and what would be right, one incident is open as long as it is so, and the supervisor wants what
+    it wanted before.
+    """
+    settings = tmp_path / "settings.toml"
+    with dg.DagsterInstance.ephemeral() as instance:
+        said, cursor = await asyncio.to_thread(looked, instance)
+        assert said.endswith("is in force")
+        pipeline = PipelineResource()
+        before = pipeline.live_generation([BTC], pipeline.operational())
+        write(settings, "\nsymbols_per_markt = 5\n")
+        for _ in range(2):
+            said, cursor = await asyncio.to_thread(looked, instance, cursor)
+            assert (
+                said == f"there is no setting symbols_per_markt ({settings} line 2) — did you mean symbols_per_market?"
+            )
+        assert incidents(warehouse, "settings_invalid") == [(said, False)]
+        assert pipeline.live_generation([BTC], pipeline.operational()) == before
+        write(settings, "symbols_per_market = 'many'\n")
+        said, cursor = await asyncio.to_thread(looked, instance, cursor)
+        assert "symbols_per_market is 'many'" in said
+        assert incidents(warehouse, "settings_invalid") == [(said, False)]
+        write(settings, "symbols_per_market = 5\n")
+        said, cursor = await asyncio.to_thread(looked, instance, cursor)
+        assert said.endswith("is in force")
+        assert [over for _, over in incidents(warehouse, "settings_invalid")] == [True]
+        assert pipeline.live_generation([BTC], pipeline.operational()) != before
+
+
+async def test_a_key_that_is_withdrawn_at_the_exchange_lowers_the_tier(
+    placed,  # noqa: F811
+    warehouse,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """
+    Refused twice, half a minute apart, it is believed: the public tier, and an incident; good again, it counts again. An
+    exchange that does not answer, or a wrong clock, says nothing of the key.
+    """
+    key = Credential("bg_reader", "secret_of_reader", "phrase of reader")
+    placed.venue.config = replace(placed.venue.config, credentials=(key,))
+    for name, value in zip(("API_KEY", "SECRET_KEY", "PASSPHRASE"), (key.key, key.secret, key.passphrase), strict=True):
+        monkeypatch.setenv(f"BITGET_{name}", value)
+    boot.cache_clear()
+    pipeline = PipelineResource()
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        async def look(cursor: str | None = None) -> tuple[str, str]:
+            """When the key is asked for again."""
+            known = json.loads(cursor) if cursor else {}
+            return await asyncio.to_thread(looked, instance, json.dumps(known | {"ask_key_at": 0.0}))
+
+        said, cursor = await look()
+        assert said.endswith("is in force")
+        for fault, wrong in (("html_502", {}), ("error_code", {"code": "40008"})):
+            with placed.faulty(fault, "/account/info", **wrong):
+                said, cursor = await look(cursor)
+                said, cursor = await look(cursor)
+            assert said.endswith("is in force")
+        with placed.faulty("error_code", "/account/info", code="40037"):
+            said, cursor = await look(cursor)
+            assert said.endswith("is in force")
+            assert 0 < json.loads(cursor)["ask_key_at"] - time.time() <= 30
+            said, cursor = await look(cursor)
+        assert "the key does not exist" in said
+        assert pipeline.operational().tier is Tier.PUBLIC
+        assert incidents(warehouse, "key_refused") == [(said, False)]
+        said, cursor = await look(cursor)
+        assert pipeline.operational().tier is Tier.CREDENTIALED
+        assert [over for _, over in incidents(warehouse, "key_refused")] == [True]
+        assert not any(secret in said + cursor for secret in (key.key, key.secret, key.passphrase))

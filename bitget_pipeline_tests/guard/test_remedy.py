@@ -122,6 +122,18 @@ def test_one_connection_is_moved_once_for_all_who_are_silent_on_it() -> None:
     assert sum(isinstance(one, GaveUp) for one in play.news) == 1
 
 
+def test_when_everything_is_silent_the_common_limit_is_told_once() -> None:
+    """Sixty symbols at once: forty restarts within the hour, and one sentence about the others; closed when it is over."""
+    play = Play(RESTART)
+    everybody = [silence(subject=str(number)) for number in range(60)]
+    play.go(20, *everybody)
+    assert len(play.deeds) == MOST_PER_HOUR[Scope.SUBSCRIPTION] == 40
+    (told,) = [one for one in play.news if isinstance(one, GaveUp) and not one.target]
+    assert "limit of all that touches a subscription" in told.because
+    play.go(20, *(replace(one, status=Status.HEALTHY) for one in everybody))
+    assert sum(isinstance(one, Over) and not one.target for one in play.news) == 1
+
+
 def test_what_lasts_is_undone_when_the_last_reason_for_it_is_over() -> None:
     """Two rules widen the batches: it is done once, and undone when neither needs it any more."""
     play = Play(WIDEN, replace(WIDEN, name="also", vital="backlog"))

@@ -127,7 +127,7 @@ async def running_pair(pair: Pair, clock: Callable[[], int], *, rules: FailoverR
     where = pair.where
     async with stores_at(where) as stores, failover_of(pair, stores, rules) as failover:
         walk = run_live(
-            replace(plan_for(where), sockets_within=1.0),
+            replace(plan_for(where), sockets_within=await failover.sockets_within()),
             stores,
             get("bitget"),
             clock=clock,
@@ -149,7 +149,7 @@ async def main(pair: Pair) -> None:
     """Run until killed."""
     async with stores_at(pair.where) as stores, failover_of(pair, stores, QUICK) as failover:
         await run_live(
-            replace(plan_for(pair.where), sockets_within=1.0),
+            replace(plan_for(pair.where), sockets_within=await failover.sockets_within()),
             stores,
             get("bitget"),
             clock=lambda: round(time.time() * 1000) + pair.where.ahead_ms,

@@ -35,6 +35,9 @@ CONTENTS = (
     "logs",
     "workspace.yaml",
     "run.json",
+    "settings.in-force.json",
+    "settings.in-force.toml",
+    "key-refused.json",
     STAMP,
     LOCK,
 )

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from ...errors import PipelineError, StoreUnavailable
 from ...local.redis import find_redis_server
-from ...settings import Boot, load_boot, load_operational
+from ...settings import Boot, keep, load_boot, load_operational
 from .. import output
 from ..facts import Gatherer
 from . import folder, leftovers, plan, ports, runs, stores
@@ -57,12 +57,13 @@ def run(options: Options) -> int:
         _require_what_it_needs(boot, options)
     began = time.monotonic()
     with folder.taken(boot.home, boot.exchange), _told_to_stop() as told, ports.Claims() as claims:
+        keep(boot, operational)
         left = leftovers.end_recorded(boot.home)
         mark = uuid.uuid4().hex
         planned = plan.make_plan(
             boot, operational, claims, environ=environ, dagster_port=options.port, mark=mark, seed=options.seed
         )
-        with Watcher(Gatherer(boot, operational)) as watcher:
+        with Watcher(Gatherer(boot, operational, environ)) as watcher:
             view = _view(options, watcher)
             with _supervised(boot, planned, mark) as (supervisor, keep_watchdog):
                 view.opened(home=boot.home, addresses=planned.addresses)

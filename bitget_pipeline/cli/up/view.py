@@ -105,6 +105,10 @@ def rows(facts: Facts, trades_per_second: float | None) -> list[tuple[str, str]]
         ("lease", f"{lease['owner']}, renewed {lease['age']:.1f} s ago" if lease else "nobody holds it"),
         ("health", ": ".join(filter(None, [facts.health or "unknown", "; ".join(facts.health_reasons[:2])]))),
     ]
+    if change := facts.reconfiguration.get("changing"):
+        told = f"to generation {change['generation']} for {change['seconds']:.0f} s, {change['waiting']} subscriptions to come"
+        shown.insert(-2, ("changing", told))
+    shown[-2:-2] = [("settings", f"not in force: {problem}") for problem in facts.settings_problems]
     if "mode" in facts.remediation:
         shown.insert(-1, ("remedies", remedies_line(facts.remediation)))
     if facts.starting is not None:

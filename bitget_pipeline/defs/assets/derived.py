@@ -101,11 +101,11 @@ def _derive(
     context: dg.AssetExecutionContext, config: DerivedConfig, pipeline: PipelineResource, keys: Sequence[Key]
 ) -> tuple[list[DerivedDay], Comparison]:
     """Make the bars of these symbol-days, and hold samples of them against the exchange's."""
-    place = {"source": pipeline.source, "run_id": context.run.run_id}
+    source, run_id = pipeline.source, context.run.run_id
 
     async def run() -> tuple[list[DerivedDay], Comparison]:
         async with pipeline.history(warehouse) as history:
-            made = await derive_candles(warehouse, history.versions, keys, **place)
+            made = await derive_candles(warehouse, history.versions, keys, source=source, run_id=run_id)
             sampled = await compare_derived(
                 history.client,
                 history.client.exchange,
@@ -115,7 +115,8 @@ def _derive(
                 now_ms=lambda: time.time_ns() // 1_000_000,
                 samples_per_day=config.samples_per_day,
                 seed=config.seed,
-                **place,
+                source=source,
+                run_id=run_id,
             )
         return made, sampled
 

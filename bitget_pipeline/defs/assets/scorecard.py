@@ -9,7 +9,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
@@ -43,6 +43,10 @@ def scorecard_asset(*, grid_starts: date) -> dg.AssetsDefinition:
     def scorecard(context: dg.AssetExecutionContext, pipeline: PipelineResource) -> dg.MaterializeResult:
         """Assess, store, draw."""
         day = date.fromisoformat(context.partition_key)
+        if day >= datetime.now(UTC).date():
+            raise dg.Failure(
+                f"{day} is not over; `bitget-pipeline scorecard --day {day}` shows how it stands", allow_retries=False
+            )
         with pipeline.warehouse() as warehouse:
             figures = assess(warehouse, day, source=pipeline.source, now_ms=time.time_ns() // 1_000_000)
 
@@ -90,7 +94,8 @@ def _in_full(figures: Sequence[Figure]) -> dict[str, dg.MetadataValue]:
     columns = ("figure", *(str(market or "all") for market in markets), "promised", "")
     rows = []
     for name in ordered(figures):
-        metric, row = metric_of(name), {"figure": name.replace("_", " ")}
+        metric = metric_of(name)
+        row = {"figure": metric.label}
         for market in markets:
             one = found.get((name, market))
             row[str(market or "all")] = "" if one is None else _cell(one)

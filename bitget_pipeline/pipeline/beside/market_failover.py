@@ -180,6 +180,7 @@ class MarketFailover:
             "detected_after_seconds": episode and incidents.seconds(episode.silent_ms, episode.detected_ms),
             "switched_after_seconds": episode and incidents.seconds(episode.silent_ms, episode.switched_ms),
             "repairing": len(self._ending),
+            "nobody": self._nobody is not None,
             "trouble": self._trouble,
             **({"feed": self._feed.published()} if self._feed is not None else {}),
         }

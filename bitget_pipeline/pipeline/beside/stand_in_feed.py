@@ -222,7 +222,7 @@ class StandInFeed:
             await self._stream.trust()
             self._newest = {symbol: anchor.highest_id for symbol, anchor in (await self._stream.anchors()).items()}
         part = list(self._waiting)
-        batches, gaps, newest = _connected(part, self._newest)
+        batches, gaps, newest = what_is_new(part, self._newest)
         await self._stream.append(batches, fence=self._fence, gaps=gaps)
         self._newest = newest
         for batch in part:
@@ -260,7 +260,7 @@ class StandInFeed:
         return lambda failures: RETRIES.delay(failures, self._rng)
 
 
-def _connected(
+def what_is_new(
     part: Iterable[TradeBatch], newest: dict[Symbol, int]
 ) -> tuple[list[TradeBatch], list[tuple[Symbol, int, int]], dict[Symbol, int]]:
     """

@@ -33,6 +33,9 @@ log = get_logger(__name__)
 EVERY = 1.0
 """Seconds between two steps."""
 WISHES_WITHIN = 0.5
+SOCKETS_WITHIN = 10.0
+AT_ONCE = 0.5
+"""Seconds that the start of a run waits for its first socket before it goes on without one."""
 
 
 class Failover:
@@ -121,6 +124,14 @@ class Failover:
                 group.create_task(self._steps())
         except BaseExceptionGroup as failed:  # whoever waits for us knows single errors
             raise failed.exceptions[0] from None
+
+    async def sockets_within(self) -> float:
+        """
+        How long a start should wait for a socket of ours: somebody has to be there to see that it is dark, and where that is
+        known already, at once. Raises what Redis says.
+        """
+        known = await self._kept.load()
+        return AT_ONCE if any(one.episode is not None for one in known.values()) else SOCKETS_WITHIN
 
     async def drain(self) -> None:
         """Append and store what the substitute sent; who stands in stays as it is, for the run that follows."""

@@ -8,7 +8,6 @@ minutes, so that a later change of them is noticed. Samples are held against the
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from ...storage.derived_rows import DERIVED, DayOfBars
 from ...storage.versions import Versions
 from ...storage.warehouse import CoverageState, Evidence, Warehouse
 from ...telemetry import count
+from .patience import PatientStores, StorePatience
 
 RESOLUTIONS = (Resolution.M5, Resolution.M15, Resolution.H1, Resolution.H4, Resolution.D1)
 """What is derived. Each divides the UTC day, so no bar needs two partitions."""
@@ -52,21 +52,29 @@ class DerivedDay:
 
 
 async def derive_candles(
-    warehouse: Warehouse, versions: Versions, keys: Sequence[Key], *, source: str, run_id: str
+    warehouse: Warehouse,
+    versions: Versions,
+    keys: Sequence[Key],
+    *,
+    source: str,
+    run_id: str,
+    patience: StorePatience | None = None,
 ) -> list[DerivedDay]:
     """
     Make the longer bars of these (symbol, UTC day) keys from the stored minutes; may be repeated.
 
     A bar that lacks a minute is not made: the day is `partial` then, and derived again when the minutes change.
+    A store that is away is waited for (`patience`).
     """
     done: list[DerivedDay] = []
+    stores = PatientStores(versions, patience or StorePatience())
     for market, chunk in _chunks(keys):
-        await asyncio.to_thread(warehouse.derive_candles, market, chunk, RESOLUTIONS, source=source, run_id=run_id)
-        stored = await asyncio.to_thread(warehouse.days_of_bars, market, chunk, RESOLUTIONS, source=source)
+        await stores.ask(warehouse.derive_candles, market, chunk, RESOLUTIONS, source=source, run_id=run_id)
+        stored = await stores.ask(warehouse.days_of_bars, market, chunk, RESOLUTIONS, source=source)
         days = [_derived(symbol, day, stored[symbol, day]) for symbol, day in chunk]
         evidence = [_evidence(one, stored[one.symbol, one.day].digest) for one in days]
-        version = await versions.next()
-        await asyncio.to_thread(warehouse.store_evidence, evidence, version=version, run_id=run_id)
+        version = await stores.next_version()
+        await stores.ask(warehouse.store_evidence, evidence, version=version, run_id=run_id)
         count("derive.bars", sum(one.rows for one in days))
         done += days
     return done

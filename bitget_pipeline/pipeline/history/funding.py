@@ -25,6 +25,7 @@ from ...storage.versions import Versions
 from ...storage.warehouse import CoverageState, Evidence, Warehouse
 from ...telemetry import count, get_logger
 from ..repair_ledger import by_month
+from .patience import PatientStores, StorePatience
 
 log = get_logger(__name__)
 
@@ -59,13 +60,15 @@ async def collect_funding(
     run_id: str,
     now_ms: Callable[[], int],
     concurrency: int = 4,
+    patience: StorePatience | None = None,
 ) -> FundingReport:
     """
     Bring the settlements of these perpetual contracts since `since_ms` (Unix ms UTC), as far as they are not stored.
 
-    A symbol that fails is named and costs the others nothing; it is walked again from the newest next time.
+    A symbol that fails is named and costs the others nothing; it is walked again from the newest next time. A
+    store that is away is waited for (`patience`).
     """
-    report = FundingReport()
+    report, stores = FundingReport(), PatientStores(versions, patience or StorePatience())
     tally = Tally()
     queue = iter(dict.fromkeys(symbols))
 
@@ -73,7 +76,7 @@ async def collect_funding(
         for symbol in queue:
             try:
                 report.new[symbol] = await _one(
-                    client, exchange, warehouse, versions, symbol, since_ms, source, run_id, now_ms, tally
+                    client, exchange, warehouse, stores, symbol, since_ms, source, run_id, now_ms, tally
                 )
             except PipelineError as error:
                 report.failed[symbol] = str(error)
@@ -90,7 +93,7 @@ async def _one(
     client: HistoryClient,
     exchange: Exchange,
     warehouse: Warehouse,
-    versions: Versions,
+    stores: PatientStores,
     symbol: Symbol,
     since_ms: int,
     source: str,
@@ -98,7 +101,7 @@ async def _one(
     now_ms: Callable[[], int],
     tally: Tally,
 ) -> int:
-    stored = await asyncio.to_thread(warehouse.funding, symbol, source=source)
+    stored = await stores.ask(warehouse.funding, symbol, source=source)
     known = {rate.settled_ms for rate in stored}
     reaches_back = bool(stored) and stored[0].settled_ms < since_ms + LONGEST_PERIOD_MS
     found: dict[int, float] = {}
@@ -122,23 +125,23 @@ async def _one(
     fresh = [FundingRate(ms, rate) for ms, rate in sorted(found.items()) if since_ms <= ms <= now_ms()]
     fresh = [rate for rate in fresh if rate.settled_ms not in known]
     if fresh:
-        version = await versions.next()
-        await asyncio.to_thread(warehouse.store_funding, symbol, fresh, version=version, run_id=run_id, source=source)
-        await _note(warehouse, versions, symbol, fresh, source, run_id)
+        version = await stores.next_version()
+        await stores.ask(warehouse.store_funding, symbol, fresh, version=version, run_id=run_id, source=source)
+        await _note(warehouse, stores, symbol, fresh, source, run_id)
     count("funding.stored", len(fresh))
     return len(fresh)
 
 
 async def _note(
-    warehouse: Warehouse, versions: Versions, symbol: Symbol, fresh: Sequence[FundingRate], source: str, run_id: str
+    warehouse: Warehouse, stores: PatientStores, symbol: Symbol, fresh: Sequence[FundingRate], source: str, run_id: str
 ) -> None:
     """Evidence from the first new settlement to the last, as the table holds it now; a month each."""
     span = Interval(fresh[0].settled_ms, fresh[-1].settled_ms + 1)
-    stored = await asyncio.to_thread(warehouse.funding, symbol, source=source, since_ms=span.start_ms)
+    stored = await stores.ask(warehouse.funding, symbol, source=source, since_ms=span.start_ms)
     evidence = []
     for part in by_month(span):
         rows = sum(rate.settled_ms in part for rate in stored)
         reason = "every settlement that the exchange lists, from pages that meet"
         evidence.append(Evidence(symbol, STREAM, part, CoverageState.COMPLETE, rows=rows, expected=rows, reason=reason))
-    version = await versions.next()
-    await asyncio.to_thread(warehouse.store_evidence, evidence, version=version, run_id=run_id)
+    version = await stores.next_version()
+    await stores.ask(warehouse.store_evidence, evidence, version=version, run_id=run_id)

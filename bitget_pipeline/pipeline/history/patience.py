@@ -10,15 +10,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from random import Random
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from ...errors import StoreUnavailable
 from ...guard.backoff import Backoff
+from ...storage.versions import Versions
 from ...telemetry import count, get_logger
 
 log = get_logger(__name__)
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 LONGEST_ABSENCE = 120.0
@@ -81,3 +84,19 @@ class StorePatience:
         since = self._away_since.pop(store, None)
         if since is not None:
             log.info("store.back", store=store, seconds=round(self._clock() - since, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class PatientStores:
+    """ClickHouse and the counter of versions, asked with patience."""
+
+    versions: Versions
+    patience: StorePatience = field(default_factory=StorePatience)
+
+    async def ask(self, what: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
+        """Ask ClickHouse, in a thread; a short absence is waited out."""
+        return await self.patience.answered("ClickHouse", lambda: asyncio.to_thread(what, *args, **more))
+
+    async def next_version(self) -> int:
+        """The version of what is stored next; a short absence of Redis is waited out."""
+        return await self.patience.answered("Redis", self.versions.next)

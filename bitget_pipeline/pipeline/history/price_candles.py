@@ -27,6 +27,7 @@ from ...market.interval import Interval, from_ms, gaps_between
 from ...storage.versions import Versions
 from ...storage.warehouse import CoverageState, Evidence, Warehouse
 from ...telemetry import count, get_logger
+from .patience import PatientStores, StorePatience
 from .report import BackfillReport, Key, KeyReport, KeyState
 
 log = get_logger(__name__)
@@ -41,7 +42,7 @@ class _Walkers:
     client: HistoryClient
     exchange: Exchange
     warehouse: Warehouse
-    versions: Versions
+    stores: PatientStores
     kind: PriceKind
     refresh: bool
     run_id: str
@@ -62,14 +63,17 @@ async def backfill_prices(
     now_ms: Callable[[], int],
     concurrency: int = 6,
     refresh: bool = False,
+    patience: StorePatience | None = None,
 ) -> BackfillReport:
     """
     Bring the bars of the mark or index price of these (symbol, UTC day) keys, several at once.
 
-    A key that fails is reported and loses nothing of the others. `now_ms` is market time.
+    A key that fails is reported and loses nothing of the others; a store that is away is waited for (`patience`). `now_ms` is
+    market time.
     """
     started = time.monotonic()
-    walkers = _Walkers(client, exchange, warehouse, versions, kind, refresh, run_id, source, now_ms)
+    stores = PatientStores(versions, patience or StorePatience())
+    walkers = _Walkers(client, exchange, warehouse, stores, kind, refresh, run_id, source, now_ms)
     report = BackfillReport()
     queue = iter(dict.fromkeys(keys))
 
@@ -124,7 +128,7 @@ def _holes(stored: Sequence[Candle], within: Interval) -> list[Interval]:
 
 
 async def _stored(walkers: _Walkers, symbol: Symbol, within: Interval) -> list[Candle]:
-    return await asyncio.to_thread(
+    return await walkers.stores.ask(
         walkers.warehouse.price_candles, symbol, walkers.kind, MINUTE, within, source=walkers.source
     )
 
@@ -150,8 +154,8 @@ async def _fetch(walkers: _Walkers, symbol: Symbol, hole: Interval, tally: Tally
 
 
 async def _store(walkers: _Walkers, symbol: Symbol, bars: Sequence[Candle]) -> None:
-    version = await walkers.versions.next()
-    stored = await asyncio.to_thread(
+    version = await walkers.stores.next_version()
+    stored = await walkers.stores.ask(
         walkers.warehouse.store_price_candles,
         symbol,
         walkers.kind,
@@ -193,9 +197,9 @@ async def _note(
         )
         for hole in holes
     ]
-    standing = await asyncio.to_thread(walkers.warehouse.coverage, stream, symbol=symbol, interval=stretch)
+    standing = await walkers.stores.ask(walkers.warehouse.coverage, stream, symbol=symbol, interval=stretch)
     if whole in standing and not missing:
         return
     for evidence in filter(None, ([whole], missing)):  # the holes are said after the whole, with a greater version
-        version = await walkers.versions.next()
-        await asyncio.to_thread(walkers.warehouse.store_evidence, evidence, version=version, run_id=walkers.run_id)
+        version = await walkers.stores.next_version()
+        await walkers.stores.ask(walkers.warehouse.store_evidence, evidence, version=version, run_id=walkers.run_id)

@@ -30,6 +30,7 @@ from ...storage.versions import Versions
 from ...storage.warehouse import CoverageState, Evidence, Warehouse
 from ...telemetry import count, get_logger
 from ..live.repair import STREAM, TRADE_HISTORY
+from .patience import PatientStores, StorePatience
 
 log = get_logger(__name__)
 
@@ -77,7 +78,7 @@ class _Walkers:
     client: HistoryClient
     exchange: Exchange
     warehouse: Warehouse
-    versions: Versions
+    stores: PatientStores
     instruments: Mapping[Symbol, Instrument]
     refresh: bool
     run_id: str
@@ -100,20 +101,21 @@ async def backfill_trades(
     concurrency: int = 4,
     refresh: bool = False,
     resolutions: Sequence[Resolution] = (Resolution.M1,),
+    patience: StorePatience | None = None,
 ) -> TradesReport:
     """
     Bring all trades of these (symbol, UTC day) keys into the warehouse, several at once.
 
     A day that is complete is not asked for again unless `refresh`; one beyond the exchange's 90 days is `unavailable`
-    without a question. `resolutions` are those of the live candles. A key that fails is reported and loses nothing.
+    without a question. `resolutions` are those of the live candles. A key that fails is reported and loses nothing; a
+    store that is away is waited for (`patience`).
     """
+    stores = PatientStores(versions, patience or StorePatience())
     known: dict[Symbol, Instrument] = {}
     for market in sorted({symbol.market for symbol, _ in keys}):
-        listed = await asyncio.to_thread(warehouse.instruments, market)
+        listed = await stores.ask(warehouse.instruments, market)
         known.update((instrument.symbol, instrument) for instrument in listed)
-    walkers = _Walkers(
-        client, exchange, warehouse, versions, known, refresh, run_id, source, now_ms, tuple(resolutions)
-    )
+    walkers = _Walkers(client, exchange, warehouse, stores, known, refresh, run_id, source, now_ms, tuple(resolutions))
     report = TradesReport()
     queue = iter(dict.fromkeys(keys))
 
@@ -144,19 +146,19 @@ async def _one_key(walkers: _Walkers, symbol: Symbol, day: date, tally: Tally) -
             remedy="materialize `instruments` first, and check the spelling",
         )
     oldest_served = now - TRADE_HISTORY // timedelta(milliseconds=1)
-    standing = await asyncio.to_thread(walkers.warehouse.coverage, STREAM, symbol=symbol, interval=whole)
+    standing = await walkers.stores.ask(walkers.warehouse.coverage, STREAM, symbol=symbol, interval=whole)
     complete = [one.interval for one in standing if one.state is CoverageState.COMPLETE]
     if whole in complete and not walkers.refresh:
-        rows = await asyncio.to_thread(_count, walkers, symbol, whole)
+        rows = await walkers.stores.ask(_count, walkers, symbol, whole)
         differing = sum(one.state is CoverageState.UNEXPLAINED for one in standing)
         return DayOfTrades(symbol, day, CoverageState.COMPLETE, rows, differing)
     if not walkers.refresh and any(one.state is CoverageState.EXPIRED and one.interval == whole for one in standing):
-        return DayOfTrades(symbol, day, CoverageState.EXPIRED, await asyncio.to_thread(_count, walkers, symbol, whole))
+        return DayOfTrades(symbol, day, CoverageState.EXPIRED, await walkers.stores.ask(_count, walkers, symbol, whole))
     if whole.end_ms <= oldest_served:
         if not complete:
             await _note(walkers, symbol, whole, CoverageState.UNAVAILABLE, "older than the exchange's trade history")
         return DayOfTrades(
-            symbol, day, CoverageState.UNAVAILABLE, await asyncio.to_thread(_count, walkers, symbol, whole)
+            symbol, day, CoverageState.UNAVAILABLE, await walkers.stores.ask(_count, walkers, symbol, whole)
         )
     await _reaches(walkers, symbol, whole.end_ms, tally)
     goes_on = [one for one in complete if one.end_ms == whole.end_ms and not walkers.refresh]
@@ -187,7 +189,7 @@ async def _walk(walkers: _Walkers, symbol: Symbol, whole: Interval, done: Interv
     exchange = walkers.exchange
     start_id, cursor = exchange.id_at(whole.start_ms), exchange.id_at(whole.end_ms)
     if done is not None:
-        held = await asyncio.to_thread(walkers.warehouse.oldest_trade, symbol, done, source=walkers.source)
+        held = await walkers.stores.ask(walkers.warehouse.oldest_trade, symbol, done, source=walkers.source)
         cursor = held + 1 if held is not None else exchange.id_at(done.start_ms)
     page = await _ask(walkers, symbol, exchange.trade_page(symbol, before_id=cursor), tally)
     newest = max((trade.trade_id for trade in page), default=0)
@@ -199,7 +201,7 @@ async def _walk(walkers: _Walkers, symbol: Symbol, whole: Interval, done: Interv
         fresh = walk.take(page)
         if fresh:
             batch = TradeBatch(symbol, fresh, walkers.now_ms(), snapshot=True)
-            await asyncio.to_thread(
+            await walkers.stores.ask(
                 walkers.warehouse.store_trades, [batch], source=walkers.source, run_id=walkers.run_id
             )
             count("trades_history.stored", len(fresh))
@@ -207,7 +209,7 @@ async def _walk(walkers: _Walkers, symbol: Symbol, whole: Interval, done: Interv
         pages += 1
         ask = walk.ask
         if pages % PAGES_BETWEEN_NOTES == 0 or ask is None:
-            await asyncio.to_thread(
+            await walkers.stores.ask(
                 walkers.warehouse.recompute_candles, touched, walkers.resolutions, run_id=walkers.run_id
             )
             touched.clear()
@@ -248,7 +250,7 @@ async def _account(
         missing = CoverageState.UNAVAILABLE if gone else CoverageState.UNKNOWN
         reason = "older than the exchange's trade history" if gone else "the answers bring nothing older"
         await _note(walkers, symbol, Interval(whole.start_ms, served.start_ms), missing, reason)
-    minutes = await asyncio.to_thread(
+    minutes = await walkers.stores.ask(
         walkers.warehouse.minutes_that_differ,
         symbol,
         served,
@@ -258,7 +260,7 @@ async def _account(
     for first, last in _runs(minutes):
         reason = "the trades of these minutes do not add up to the exchange's bars"
         await _note(walkers, symbol, Interval(first, last + MINUTE_MS), CoverageState.UNEXPLAINED, reason)
-    rows = await asyncio.to_thread(_count, walkers, symbol, whole)
+    rows = await walkers.stores.ask(_count, walkers, symbol, whole)
     return DayOfTrades(symbol, day, state, rows, len(minutes))
 
 
@@ -278,9 +280,9 @@ def _count(walkers: _Walkers, symbol: Symbol, within: Interval) -> int:
 
 
 async def _note(walkers: _Walkers, symbol: Symbol, within: Interval, state: CoverageState, reason: str) -> None:
-    rows = await asyncio.to_thread(_count, walkers, symbol, within)
+    rows = await walkers.stores.ask(_count, walkers, symbol, within)
     if state is CoverageState.COMPLETE and rows == 0:
         reason = f"{reason}; there was none"
     evidence = [Evidence(symbol, STREAM, within, state, rows=rows, reason=reason)]
-    version = await walkers.versions.next()
-    await asyncio.to_thread(walkers.warehouse.store_evidence, evidence, version=version, run_id=walkers.run_id)
+    version = await walkers.stores.next_version()
+    await walkers.stores.ask(walkers.warehouse.store_evidence, evidence, version=version, run_id=walkers.run_id)

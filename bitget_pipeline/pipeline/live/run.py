@@ -29,6 +29,7 @@ from ...guard.rate_limit import Priority, RateLimit
 from ...history.client import allowed, heed_cancellation
 from ...market.instrument import Symbol
 from ...telemetry import get_logger
+from .asked import begun_or_asked
 from .companion import Companion, Writing
 from .hands import Hands
 from .intake import Intake
@@ -126,11 +127,10 @@ class _LiveRun:
     async def live(self, stop: asyncio.Event) -> LiveReport:
         because = "interrupted"
         try:
-            await self._connect()
-            await self._take_lease()
-            await self._start_writing()
-            await self._now(Stage.LIVE)
-            because = await self._until_the_end(stop)
+            stores, plan = self.stores, self.plan
+            because = await begun_or_asked(
+                self._start(), stores.control, plan.run_id, stop, every=plan.publish_every
+            ) or await self._until_the_end(stop)
         except LeaseLost:
             self._lost = True
             raise
@@ -148,6 +148,12 @@ class _LiveRun:
         )
 
     # ------------------------------------------------------------ the stages
+
+    async def _start(self) -> None:
+        await self._connect()
+        await self._take_lease()
+        await self._start_writing()
+        await self._now(Stage.LIVE)
 
     async def _connect(self) -> None:
         """

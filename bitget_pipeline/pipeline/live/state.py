@@ -121,9 +121,11 @@ class LiveState:
 
     def selected(self, symbols: Iterable[Symbol]) -> None:
         """These are told about from now on; of one that left everything stays known until what it holds is stored."""
-        self._selected = frozenset(symbols)
-        for symbol in self._selected:
-            self.of(symbol)
+        before, self._selected = self._selected, frozenset(symbols)
+        for symbol in self._selected - before:
+            state = self.of(symbol)
+            state.heard_at, state.silent = None, ""  # one that comes back was not silent: nobody listened
+            state.paced = state.paced.resumed()
 
     def note_appended(self, batches: Sequence[TradeBatch], ids: Sequence[str]) -> None:
         """Live trades are in the stream, under these ids."""

@@ -104,6 +104,7 @@ def of_redis(found: InRedis, *, now_ms: int) -> list[Metric]:
     if found.published is not None:
         overall = found.published.overall
         _of_failover(families, overall.get("failover") or {})
+        _of_remedies(families, (overall.get("attention") or {}).get("remediation") or {})
         _of_the_run(families, found.published)
         _of_companions(families, overall)
         _of_symbols(families, found.published, now_ms=now_ms)
@@ -143,6 +144,12 @@ def _of_failover(families: Families, failover: Mapping[str, Any]) -> None:
     for market, said in sorted(failover.items()):
         if isinstance(said, Mapping) and said.get("state") in states:
             families.one_of("failover_state", states, str(said["state"]), market)
+
+
+def _of_remedies(families: Families, remediation: Mapping[str, Any]) -> None:
+    for said in remediation.get("rules") or ():
+        families.put("remedy_open", said["open"], said["rule"])
+        families.put("remedy_actions_last_hour", said["acted_last_hour"], said["rule"], said["action"])
 
 
 _PLAIN = {

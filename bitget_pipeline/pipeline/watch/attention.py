@@ -31,6 +31,7 @@ from ...storage.warehouse_state import WarehouseState, warehouse_state
 from ...telemetry import get_logger
 from ..live.companion import Writing
 from .clocks import Clocks
+from .failover_vitals import failover_vitals
 from .flow import Flow
 from .health_rules import HealthRules
 from .lookers import Looker
@@ -191,6 +192,7 @@ class Attention:
             *warehouse_vitals(self._warehouse.recent(now=now, within=rules.store_silent), rules=rules),
             *budget_vitals(state, share_used=self._budget_used, breakers=self._places.client.breakers, rules=rules),
             disk_vital(self._disk.recent(now=now, within=60.0), rules=rules),
+            *failover_vitals(overall.get("failover") or {}),
             self._clocks.vital(now=now),
         ]
 

@@ -269,6 +269,21 @@ async def test_a_person_wins_over_the_evidence(pair: Pair, local_exchange: Local
     ]
 
 
+async def test_a_run_that_begins_in_the_dark_is_there_to_see_it(
+    pair: Pair, local_exchange: LocalExchange, warehouse: Warehouse
+) -> None:
+    """
+    No socket opens: it goes on without one after a while, and the other venue stands in.
+    """
+    with local_exchange.faulty("dark"):
+        async with running_pair(pair, local_exchange.now_ms) as run:
+            await all_are(run, "substituted")
+            await delivering(run)
+            local_exchange.clear("dark")
+            await settled(run)
+    assert [(market, over) for market, _, over in incidents(warehouse, "failover")] == [("spot", True), ("usdtm", True)]
+
+
 async def test_a_run_that_is_killed_meanwhile_is_gone_on_with(
     pair: Pair, local_exchange: LocalExchange, warehouse: Warehouse
 ) -> None:

@@ -156,3 +156,30 @@ def test_every_stage_of_the_start_has_a_limit_and_a_remedy():
     for stage in REMEDIES:
         assert StageLimits().of(stage) > 0
     assert set(Stage) - set(REMEDIES) == {Stage.LIVE, Stage.STOPPING, Stage.STOPPED}
+
+
+@pytest.mark.parametrize("through_redis", [True, False])
+async def test_a_run_that_is_still_starting_hears_that_it_shall_stop(
+    where: Where, local_exchange: LocalExchange, through_redis: bool
+) -> None:
+    """
+    It waits for another's lease, is asked to stop, and ends well within moments; the other keeps its lease.
+    """
+    overview = overview_of(where)
+    async with stores_at(where) as stores:
+        holder = Lease(connect(RedisAddress("127.0.0.1", where.redis_port)), where.prefix, "0")
+        await holder.take("another", ttl=60)
+        stages, stop = Stages(where.run_id, StageLimits(lease=60.0), control=stores.control), asyncio.Event()
+        walk = run_live(plan_for(where), stores, get("bitget"), clock=local_exchange.now_ms, stop=stop, stages=stages)
+        task = asyncio.create_task(walk)
+        await until(lambda: (s := overview.starting()) is not None and s.stage == "lease", what="waits for the lease")
+        if through_redis:
+            await asyncio.to_thread(overview.ask_to_stop, where.run_id, "a test")
+        else:
+            stop.set()
+        report = await asyncio.wait_for(task, 20)
+        assert report.because == f"asked to stop{' through Redis' if through_redis else ''} while it started"
+        assert (report.appended, overview.starting()) == (0, None)
+        held = overview.lease()
+        assert held is not None
+        assert held.owner == "another"

@@ -142,3 +142,14 @@ def test_while_nobody_acknowledges_the_marks_are_few_and_never_too_early(state):
     state.note_acknowledged((3_600, 0))
     assert state.stored_through(BTC, now_ms=4_000_000) == 4_000_000
     assert state.of(BTC).stored_trades == 3_600
+
+
+def test_a_symbol_that_left_is_not_told_of_and_was_not_silent_when_it_comes_back(state):
+    """What is known of its storing stays; its silence begins with the first trades after its return."""
+    end = arrivals(state, start_ms=0, every_ms=1_000, count=60)
+    state.selected([])
+    assert state.published() == {}
+    state.clock.now = end / 1000 + 3_600
+    state.selected([BTC])
+    told = state.published()[BTC]
+    assert (told["silent_for"], told["trades"], told["pace"] > 0) == (None, 60, True)

@@ -66,6 +66,12 @@ OVERALL = {
     },
     "order_books": {"stored": 50, "waiting": 2, "dropped": 0, "trouble": ""},
     "reconcile": {"minutes": 10, "matched": 9, "repaired": 1, "unexplained": 0, "waiting": 2},
+    "attention": {
+        "remediation": {
+            "mode": "on",
+            "rules": [{"rule": "backlog", "open": 1, "acted_last_hour": 2, "action": "widen_flush", "state": "acting"}],
+        }
+    },
     "failover": {"spot": {"state": "substituted"}, "coinm": {"state": "none", "reason": "nobody trades it"}},
 }
 VITALS = [
@@ -131,6 +137,7 @@ def test_what_the_run_publishes_is_shown_in_base_units() -> None:
     assert (got["failover_state", "spot", "substituted"], got["failover_state", "spot", "ours"]) == (1, 0)
     assert got["failover_state", "coinm", "none"] == 1
     assert got["live_lease_fence",] == 7
+    assert (got["remedy_open", "backlog"], got["remedy_actions_last_hour", "backlog", "widen_flush"]) == (1, 2)
 
 
 def test_a_vital_has_the_worst_status_of_its_subjects() -> None:

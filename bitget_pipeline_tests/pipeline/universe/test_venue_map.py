@@ -113,6 +113,10 @@ async def test_every_instrument_gets_a_stand_in_or_a_reason(
     with local_exchange.faulty("dark"):
         none = await decided()
     assert set(none.frozen) == {Market.SPOT, Market.USDTM}
-    assert half.changed == none.changed == 0
+    held = await decide_venue_map(
+        client, substitutes, warehouse, run_id="r", now_ms=clock, frozen={Market.SPOT: "binance_trade stands in"}
+    )
+    assert held.frozen == {Market.SPOT: "binance_trade stands in"}
+    assert half.changed == none.changed == held.changed == 0
     after = {one.symbol: one for one in warehouse.stand_ins(Market.USDTM, venue="binance")}
     assert after == {symbol: one for symbol, one in found.items() if symbol.market is Market.USDTM}

@@ -257,3 +257,35 @@ def test_whatever_happens_the_switches_are_justified(events: list[tuple[int, boo
                 assert mode is not Mode.OFF or not isinstance(action, FailOver)
     kinds = [kind for _, kind in world.switches if kind is not NobodyStandsIn]
     assert kinds == [FailOver if place % 2 == 0 else FailBack for place in range(len(kinds))]
+
+
+def test_a_process_that_takes_over_stands_in_until_it_is_steady():
+    """
+    Whatever the state was told as, the steady time begins anew, and the failovers of before count for its length.
+    """
+    watch = FailoverWatch([BTC, ETH], now=1_000.0)
+    watch.resume(State.RETURNING, silent_since=900.0, went_over=[-9_000.0, 700.0, 910.0], now=1_000.0)
+    assert watch.state is State.SUBSTITUTED
+    assert watch.steady_for(now=1_000.0) == 2 * RULES.steady_for
+    done: list[tuple[float, Action]] = []
+    for second in range(1_001, 1_500):
+        now = float(second)
+        watch.heard(BTC, now=now)
+        watch.probed(answered=True, now=now)
+        done += [(now, one) for one in watch.tick(substitute_answers=True, now=now)]
+    ((at, back),) = done
+    assert isinstance(back, FailBack)
+    assert (at - 1_001.0, back.silent_since) == (2 * RULES.steady_for, 900.0)
+
+
+def test_a_major_that_joins_was_heard_with_the_others():
+    """
+    The selection changes: who joins does not make a silence, and who left does not end one.
+    """
+    watch = FailoverWatch([BTC], now=0.0)
+    watch.heard(BTC, now=50.0)
+    watch.follow([ETH, OTHER])
+    assert watch.majors == (ETH, OTHER)
+    assert watch.silence(now=53.0) == 3.0
+    watch.heard(BTC, now=60.0)
+    assert watch.silence(now=61.0) == 11.0
