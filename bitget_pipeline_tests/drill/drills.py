@@ -306,11 +306,11 @@ DRILLS = (
     Drill("redis restarts", redis_restarts, ("redis.*", "live.*")),
     Drill("clickhouse restarts", warehouse_restarts, ("clickhouse.*",)),
     Drill("both stores killed", both_restart, ("redis.*", "clickhouse.*")),
-    Drill("machine stands still 20 s", stands_still, ("redis.*", "live.*", "clickhouse.*", *CONNECTION)),
+    Drill("machine stands still 20 s", stands_still, ("clock.*", "redis.*", "live.*", "clickhouse.*", *CONNECTION)),
     Drill("a status is renamed", status_renamed, ("incident.unknown_status*",)),
     Drill("a symbol is delisted", delisted, (*SILENCE, "symbol.refused*", "incident.*")),
 )
 """On one scene, in this order: the last ones change the market for good."""
 
-ASLEEP = Drill("asleep for 8 hours", sleeps, ("live.*", "symbol.gap*"), patience=400.0)
+ASLEEP = Drill("asleep for 8 hours", sleeps, ("clock.*", "live.*", "symbol.gap*"), patience=400.0)
 """On a scene of its own, because the clocks are elsewhere afterwards."""
