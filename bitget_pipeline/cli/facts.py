@@ -65,6 +65,7 @@ class Facts:
     lease: dict[str, Any] | None = None  # owner (a run id), fence, age in seconds
     health: str | None = None
     health_reasons: list[str] = field(default_factory=list)  # worst first
+    vitals: list[dict[str, Any]] = field(default_factory=list)  # everything that is watched
     runs: dict[str, int] = field(default_factory=dict)  # by status, lower case
     live_run: str | None = None
     backfills: int | None = None  # asset backfills in progress
@@ -190,6 +191,7 @@ class Gatherer:
             facts.lag_p50_ms, facts.lag_p99_ms = said.get("lag_p50_ms"), said.get("lag_p99_ms")
 
     def _judge(self, facts: Facts) -> None:
+        from ..guard.vitals import as_plain
         from ..pipeline.watch.health import watch
         from ..storage.overview import Overview
 
@@ -201,6 +203,7 @@ class Gatherer:
         overview = Overview(self._redis, self._boot.redis_prefix, SHARD)
         health = watch(self._warehouse, overview, now_ms=round(self._now() * 1000))
         facts.health, facts.health_reasons = health.status.value, health.reasons
+        facts.vitals = [as_plain(one) for one in health.vitals]
 
     def _ask_dagster(self, facts: Facts) -> None:
         address = folder.read_run(self._boot.home).get("addresses", {}).get("dagster")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from .up.remedies import remedies_table
 from .up.view import headlines, rows
 
 SOCKETS_SHOWN = 12
+VITALS_SHOWN = 16
+WORST_FIRST = ("critical", "degraded", "unknown", "healthy")
+COLOURS = {"critical": "bold red", "degraded": "yellow", "unknown": "magenta", "healthy": "green"}
 NOT_RUNNING = 3
 """Exit code when nothing runs; 1 when health is critical."""
 
@@ -94,6 +98,8 @@ def _print(boot: Boot, status: dict[str, Any]) -> None:
     out.print(table)
     if facts.connections:
         out.print(socket_table(facts.connections))
+    if facts.vitals:
+        out.print(health_table(facts.vitals))
     if (remedies := remedies_table(facts.remediation)) is not None:
         out.print(remedies)
     since = f"runs since {status['started_at']}" if status["running"] else "`up` does not run"
@@ -121,4 +127,21 @@ def socket_table(connections: Mapping[str, Mapping[str, Any]]) -> Table:
         table.add_row(Text(name), age, *map(str, figures), Text(str(one["last_reason"])[:60]))
     if len(ordered) > SOCKETS_SHOWN:
         table.add_row(f"and {len(ordered) - SOCKETS_SHOWN} more")
+    return table
+
+
+def health_table(vitals: Sequence[Mapping[str, Any]]) -> Table:
+    """What is not well, worst first, each with its reason; and how much is. `--json` has all with their figures."""
+    table = Table("health", "what", "why", box=None, pad_edge=False)
+    counts = Counter(str(one["status"]) for one in vitals)
+    ill = sorted(
+        (one for one in vitals if one["status"] != "healthy"), key=lambda one: WORST_FIRST.index(one["status"])
+    )
+    for one in ill[:VITALS_SHOWN]:
+        what = " ".join(filter(None, (one["name"], one.get("subject", ""))))
+        table.add_row(Text(one["status"], style=COLOURS[one["status"]]), Text(what), Text(one["reason"]))
+    if len(ill) > VITALS_SHOWN:
+        table.add_row("", f"and {len(ill) - VITALS_SHOWN} more", "")
+    well = counts["healthy"]
+    table.add_row(Text("healthy", style=COLOURS["healthy"]), f"{well} of {len(vitals)}", "figures that are watched")
     return table

@@ -236,7 +236,9 @@ def assets_of(family: Family, markets: Sequence[Market]) -> list[dg.AssetKey]:
 
 
 def evaluation(seen: Health, family: Family, asset: dg.AssetKey) -> dg.AssetCheckEvaluation:
-    """One family, as the check of one asset; amber for what is degraded or unknown, red for what is critical."""
+    """
+    One family, as the check of one asset; amber for what is degraded or unknown, red for what is critical. Its figures plot.
+    """
     vitals = seen.of(*family.names)
     status = worst(vitals)
     why = "; ".join(told_reasons(vitals)[:5]) or "all is well"
@@ -257,12 +259,13 @@ def evaluation(seen: Health, family: Family, asset: dg.AssetKey) -> dg.AssetChec
         ),
         columns=("what", "status", "figure", "line", "in words"),
     )
+    figures = {one.name: float(one.value) for one in vitals if one.value is not None and not one.subject}
     return dg.AssetCheckEvaluation(
         asset_key=asset,
         check_name=family.check,
         passed=status is Status.HEALTHY,
         severity=dg.AssetCheckSeverity.ERROR if status is Status.CRITICAL else dg.AssetCheckSeverity.WARN,
-        metadata={"status": status.value, "why": why, "watched": table},
+        metadata={"status": status.value, "watched": table, **figures},
         description=why,
     )
 

@@ -7,6 +7,7 @@ successor goes on with what was learned (`resumed`).
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from math import log
 
@@ -15,12 +16,25 @@ SLOW_ARRIVALS = 1000
 LEAST_ARRIVALS = 8
 """Arrivals over which the pace is averaged, and how many it takes to know one at all."""
 
+DAY = 86_400.0
+DAYS_REMEMBERED = 8
+"""Whose longest pauses are remembered: this one and a week before it."""
+BEYOND_LONGEST = 2.0
+"""A silence is unusual beyond so many times the longest pause of the last week."""
+RARE_PAUSE = 40.0
+"""
+Seconds that a symbol with a trade a second (two seconds between its arrivals, by chance) is granted at most for pauses it once
+made; the slower the pace the more, by its square. Quiet symbols pause for longer than chance makes them, because minutes without
+any trade come in spells; a busy one that once paused must still be noticed within a minute.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class SilenceRules:
     """
     With nothing but chance between arrivals, a silence longer than `-ln(chance) / pace` has that chance only; while the pace is
-    guessed from a few arrivals, a longer one. `least` and `most` bound it, in seconds.
+    guessed from a few arrivals, a longer one. What a symbol did within the last week is usual for it, within bounds. `least` and
+    `most` bound it all, in seconds.
     """
 
     chance: float = 1e-6
@@ -31,16 +45,18 @@ class SilenceRules:
 class Pace:
     """
     The pace of one subscription: the lower of a fast and a slow average, because one that goes quiet has not fallen
-    silent; learned from arrivals alone, so that a silence does not talk itself into being usual.
+    silent; learned from arrivals alone, so that a silence does not talk itself into being usual. And its longest pause of each of
+    the last days, because markets pause in spells, not by chance.
     """
 
-    __slots__ = ("_arrivals", "_fast_gap", "_slow_gap", "heard_at")
+    __slots__ = ("_arrivals", "_fast_gap", "_pauses", "_slow_gap", "heard_at")
 
     def __init__(self) -> None:
         self.heard_at: float | None = None
         self._arrivals = 0
         self._fast_gap = 0.0  # seconds between two arrivals
         self._slow_gap = 0.0
+        self._pauses: deque[tuple[int, float]] = deque(maxlen=DAYS_REMEMBERED)  # a day and its longest pause
 
     @property
     def known(self) -> bool:
@@ -61,6 +77,7 @@ class Pace:
         """The same pace for another connection; what passes between the two teaches nothing."""
         other = Pace()
         other._arrivals, other._fast_gap, other._slow_gap = self._arrivals, self._fast_gap, self._slow_gap
+        other._pauses = self._pauses.copy()
         return other
 
     def heard(self, *, now: float) -> None:
@@ -70,6 +87,7 @@ class Pace:
             gap = max(0.0, now - self.heard_at)
             self._fast_gap += (gap - self._fast_gap) / min(self._arrivals, FAST_ARRIVALS)
             self._slow_gap += (gap - self._slow_gap) / min(self._arrivals, SLOW_ARRIVALS)
+            self._remember(gap, int(now // DAY))
         self.heard_at = now
 
     def silence_within(self, rules: SilenceRules) -> float:
@@ -80,4 +98,15 @@ class Pace:
         # The mean of n exponential gaps is itself left to chance: what follows it exceeds t with (1 + t / (n mean)) ** -n.
         unlikely = -log(rules.chance) if self.known else few * (rules.chance ** (-1 / few) - 1)
         gap = max(self._fast_gap, self._slow_gap, 1e-3)
-        return min(rules.most, max(rules.least, unlikely * gap))
+        longest = max((pause for _, pause in self._pauses), default=0.0)
+        usual = min(BEYOND_LONGEST * longest, RARE_PAUSE * max(gap / 2, 1.0) * max(gap / 2, 1.0))
+        return min(rules.most, max(rules.least, unlikely * gap, usual))
+
+    def _remember(self, gap: float, day: int) -> None:
+        pauses = self._pauses
+        if not pauses or pauses[-1][0] != day:
+            pauses.append((day, gap))
+            while pauses[0][0] <= day - DAYS_REMEMBERED:
+                pauses.popleft()
+        elif gap > pauses[-1][1]:
+            pauses[-1] = (day, gap)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bitget_pipeline.cli.facts import Facts
-from bitget_pipeline.cli.status import socket_table
+from bitget_pipeline.cli.status import health_table, socket_table
 from bitget_pipeline.cli.up.supervisor import Happened
 from bitget_pipeline.cli.up.view import Panels, Watcher, rows
 
@@ -116,6 +116,30 @@ def test_the_agreement_with_the_exchange_is_one_line():
     shown = dict(rows(Facts(at=0.0, agreement=said), None))
     assert shown["agreement"] == "1,198 of 1,200 minutes are the exchange's own, 8 repaired, 2 unexplained"
     assert "agreement" not in dict(rows(Facts(at=0.0), None))
+
+
+def test_what_is_not_well_is_shown_worst_first_with_its_reason():
+    """
+    Each with its name, whose it is and why; what is well is a number.
+    """
+    vitals = [
+        {"name": "redis.memory", "status": "healthy", "reason": "enough"},
+        {
+            "name": "lag.p99",
+            "status": "degraded",
+            "reason": "99 of 100 trades are in the table 8.0 s after they arrived",
+        },
+        {"name": "connection.open", "status": "critical", "reason": "socket-0 is not open", "subject": "socket-0"},
+    ]
+    shown = io.StringIO()
+    Console(file=shown, width=140).print(health_table(vitals))
+    lines = [line.split() for line in shown.getvalue().splitlines()]
+    assert [line[:2] for line in lines[1:]] == [
+        ["critical", "connection.open"],
+        ["degraded", "lag.p99"],
+        ["healthy", "1"],
+    ]
+    assert "8.0 s after they arrived" in shown.getvalue()
 
 
 def test_settings_that_are_not_in_force_and_a_change_under_way_are_told():

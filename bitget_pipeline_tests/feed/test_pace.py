@@ -55,3 +55,35 @@ def test_one_that_goes_quiet_may_be_silent_longer() -> None:
     for number in range(30):
         pace.heard(now=500.0 + 20.0 * number)
     assert pace.silence_within(SilenceRules()) > 100
+
+
+def spell(pace: Pace, *, start: float, every: float, lasting: float, pause: float) -> float:
+    """Arrivals for a while, then none for a while; when the next comes."""
+    now = start
+    while now < start + lasting:
+        pace.heard(now=now)
+        now += every
+    return now + pause
+
+
+def test_a_pause_that_was_seen_this_week_is_usual_and_is_forgotten_after_it() -> None:
+    """
+    A quiet symbol that pauses for nine minutes once a day is not called silent for it, until a week has gone without.
+    """
+    pace = Pace()
+    now = spell(pace, start=0.0, every=12.0, lasting=6 * 3600.0, pause=540.0)
+    pace.heard(now=now)
+    assert pace.silence_within(SilenceRules()) == pytest.approx(2 * 552.0, rel=0.02)
+    for _ in range(9):
+        now = spell(pace, start=now + 12.0, every=12.0, lasting=86_400.0, pause=0.0)
+    assert pace.silence_within(SilenceRules()) < 200
+
+
+def test_a_busy_symbol_that_once_paused_is_still_noticed_within_a_minute() -> None:
+    """
+    Nine minutes of pause of a symbol that trades every second grant it forty seconds, not eighteen minutes.
+    """
+    pace = Pace()
+    now = spell(pace, start=0.0, every=1.0, lasting=7200.0, pause=540.0)
+    now = spell(pace, start=now, every=1.0, lasting=1800.0, pause=0.0)
+    assert 30 < pace.silence_within(SilenceRules(least=30.0)) <= 40

@@ -53,6 +53,8 @@ class Intake:
                 take(frame)
             return
         batch = frame.batch
+        if batch.snapshot:
+            self._state.note_snapshot(batch.symbol)
         rows = len(batch.trades)
         if self.trades + rows > self.most:
             self.on_full()  # whatever else is collected goes first

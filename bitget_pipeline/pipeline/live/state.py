@@ -22,8 +22,10 @@ from ...storage.stream import Place, place_of
 LAGS_KEPT = 2048
 RATE_OVER = 180.0
 """Seconds over which a rate is averaged."""
-SILENCE = SilenceRules(least=30.0)
+SILENCE = SilenceRules(least=30.0, most=3 * 86_400.0)
 """When a symbol's silence is unusual for people; the connection doubts it earlier (feed/session.py)."""
+ANSWER_WITHIN = 12.0
+"""Seconds for the exchange to answer such a doubt before anybody is told."""
 MARK_MS = 1_000
 MARKS_KEPT = 64
 """How fine and how far it is remembered which entry of the stream ended where."""
@@ -46,7 +48,8 @@ class SymbolState:
     `stored_trades` and `stored_through_ms` say the same of ClickHouse, whichever process wrote them. `rate` is trades per
     second, smoothed over a few minutes.
     `paced` is how often something arrives: trades come in clusters, so silence is judged by arrivals; what comes within a
-    second is one. Snapshots do not count: they are history. They do end a silence (`heard_at`, of a steady clock).
+    second is one. Snapshots do not count: they are history. They do end a silence (`heard_at`, of a steady clock), and each one
+    that holds nothing new (`proofs`) says that the market is quiet: twice the time may pass after it.
     """
 
     trades: int = 0
@@ -63,6 +66,15 @@ class SymbolState:
     _settled: float = 0.0  # seconds
     paced: Pace = field(default_factory=Pace)
     heard_at: float | None = None
+    proofs: int = 0
+
+    @property
+    def within(self) -> float | None:
+        """How many seconds it may be silent, None until its pace is known."""
+        if not self.paced.known:
+            return None
+        doubled: float = self.paced.silence_within(SILENCE) * (1 << min(self.proofs, 16))
+        return min(doubled, SILENCE.most) + ANSWER_WITHIN
 
     @property
     def pace(self) -> float:
@@ -86,6 +98,7 @@ class SymbolState:
     def note_arrival(self, batch: TradeBatch, *, now: float) -> None:
         """Live trades came in."""
         self._fresh_trades += len(batch.trades)
+        self.proofs = 0
         if self.paced.heard_at is None or now - self.paced.heard_at >= 1.0:
             self.paced.heard(now=now)
 
@@ -135,7 +148,9 @@ class LiveState:
             state.trades += len(batch.trades)
             self.appended += len(batch.trades)
             state.silent = ""
-            if not batch.snapshot:
+            if batch.snapshot:
+                state.proofs = 0  # it holds what is new: the market is not quiet
+            else:
                 state.note_arrival(batch, now=now)
             state.heard_at = now
             state.last_data_ms = max(state.last_data_ms, batch.received_ms)
@@ -148,6 +163,12 @@ class LiveState:
             self.stored += len(batch.trades)
             if not batch.snapshot:
                 self._lags.append((now_ms - batch.received_ms, len(batch.trades)))
+
+    def note_snapshot(self, symbol: Symbol) -> None:
+        """A subscription was answered with what was traded last, known or not: it is not mute."""
+        state = self.of(symbol)
+        state.heard_at = self._steady()
+        state.proofs += 1
 
     def stood_still(self) -> None:
         """This process did not run for a while: nothing is known of that time, and nobody was silent in it."""
@@ -233,7 +254,7 @@ class LiveState:
                 "pace": round(state.pace, 6),
                 "arrivals": state.paced.arrivals,
                 "silent_for": None if state.heard_at is None else round(now - state.heard_at, 1),
-                "within": round(state.paced.silence_within(SILENCE), 1) if state.paced.known else None,
+                "within": None if (within := state.within) is None else round(within, 1),
                 "silent": state.silent,
                 "gap": state.gap,
                 "repair": state.repair,

@@ -122,6 +122,8 @@ def judge(facts: Facts, *, now_ms: int, rules: HealthRules | None = None) -> Hea
         symbols = as_symbols(facts.published, of_symbols)
     else:
         why = "Redis does not answer" if facts.redis_error else "no live run looks"
+        if facts.lease is not None and facts.published is not None:
+            why = f"the live run has said nothing for {facts.published.age:.0f} s"
         vitals += [unknown(name, f"{name} is not known: {why}") for name in ONLY_THE_RUN]
     newest = max((int(said.get("stored_through_ms") or 0) for said in _said(facts)), default=0)
     age = max(0.0, (now_ms - newest) / 1000) if newest else None

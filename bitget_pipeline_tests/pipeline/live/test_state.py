@@ -83,7 +83,7 @@ def test_clock_on_the_wall_that_jumps_makes_nobody_silent(state):
     state.note_appended([batch(3_700_000)], ["3700-0"])
 
     said = state.published()[BTC]
-    assert (said["silent_for"], said["within"]) == (0.0, 30.0)
+    assert (said["silent_for"], said["within"]) == (0.0, 42.0)
     assert state.of(BTC).pace == pytest.approx(1.0)
 
 
@@ -142,6 +142,28 @@ def test_while_nobody_acknowledges_the_marks_are_few_and_never_too_early(state):
     state.note_acknowledged((3_600, 0))
     assert state.stored_through(BTC, now_ms=4_000_000) == 4_000_000
     assert state.of(BTC).stored_trades == 3_600
+
+
+def test_snapshot_that_answers_a_doubt_says_that_the_market_is_quiet(state):
+    """Each one gives twice the time; the first live trade ends that."""
+    arrivals(state, start_ms=1_000, every_ms=1_000, count=60)
+    for expected in (72.0, 132.0):
+        state.clock.now += 25.0
+        state.note_snapshot(BTC)
+        assert state.published()[BTC]["silent_for"] == 0.0
+        assert state.published()[BTC]["within"] == expected
+    state.clock.now += 1.0
+    state.note_appended([batch(112_000)], ["112-0"])
+    assert state.of(BTC).proofs == 0
+
+
+def test_snapshot_with_something_new_is_no_proof_of_a_quiet_market(state):
+    """The answer to a doubt holds trades that were missed: the time to be silent does not grow."""
+    arrivals(state, start_ms=1_000, every_ms=1_000, count=60)
+    state.note_snapshot(BTC)
+    state.note_appended([batch(86_000, snapshot=True)], ["86-0"])
+
+    assert (state.of(BTC).proofs, state.published()[BTC]["within"]) == (0, 42.0)
 
 
 def test_a_symbol_that_left_is_not_told_of_and_was_not_silent_when_it_comes_back(state):
