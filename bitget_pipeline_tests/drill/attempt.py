@@ -23,7 +23,16 @@ from .signs import Figures, Sign, Spell, Watch
 IN_FLIGHT = 1_000
 """Milliseconds after a fault in which something from before it may still arrive."""
 
-REMEMBERS = ("incident.*", "lag.*", "connection.reconnects*", "throughput*", "errors*", "exchange.[el]*", "budget.use*")
+REMEMBERS = (
+    "incident.*",
+    "lag.*",
+    "connection.reconnects*",
+    "throughput*",
+    "errors*",
+    "clock.*",
+    "exchange.[el]*",
+    "budget.use*",
+)
 """Signs that look back over minutes: they neither hold up the way back, nor blame anybody after it."""
 
 DEEDS = {
@@ -77,7 +86,8 @@ class Outcome:
         one = self.compared
         wrong = one.lost or one.doubled or one.invented or one.different or one.candles_wrong
         noticed = self.detected is not None or not self.to_notice
-        return noticed and self.recovered is not None and not self.problem and not wrong and not self.false_alarms
+        good = noticed and self.recovered is not None and one.trades > 0
+        return good and not self.problem and not wrong and not self.false_alarms
 
 
 class Attempt:
@@ -145,7 +155,7 @@ class Attempt:
             if self.drill.signs and self.noticed is None:
                 await self.until_noticed(within=max(1.0, 60.0 - self.seconds))
                 await self._as_before()
-        except DidNotSettle as error:
+        except AssertionError as error:  # what did not happen by itself, and what a drill found wrong
             out.problem = f"{error}"
             standing = ", ".join(sorted({str(one.sign) for one in self.watch.standing()}))
             out.problem += f"; wrong now: {standing}" if standing else ""

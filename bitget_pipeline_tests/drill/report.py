@@ -61,9 +61,9 @@ async def _compare(made: DrillScene, outcomes: Sequence[Outcome], *, candles: bo
     for one in outcomes:
         start, end = one.from_ms, one.to_ms
         if candles:
-            start = max(start // MINUTE * MINUTE, -(-made.start_ms // MINUTE) * MINUTE)
+            start = max(start // MINUTE * MINUTE, made.start_ms)
             end = -(-end // MINUTE) * MINUTE
-        one.compared = await compare(made, Interval(min(start, end - 1), end), last=True)
+        one.compared = await compare(made, Interval(start, end), last=True)
     if outcomes and code != 0:
         outcomes[-1].problem = outcomes[-1].problem or f"the live run ended with code {code}"
 
@@ -140,6 +140,8 @@ def _why(one: Outcome) -> list[str]:
         why.append("nobody noticed")
     if one.recovered is None and not one.problem:
         why.append("it did not come back")
+    if not found.trades:
+        why.append("nothing was compared")
     why += [f"false alarm: {sign}" for sign in one.false_alarms]
     return [*why, *found.examples]
 

@@ -36,6 +36,7 @@ def test_a_drill_that_was_noticed_and_lost_nothing_is_kept_however_long_it_took(
         ({"problem": "the live run ended with code 1"}, "the live run ended with code 1"),
         ({"false_alarms": ["symbol.silent spot:ETHUSDT"]}, "false alarm: symbol.silent spot:ETHUSDT"),
         ({"compared": Comparison(9, lost=1, examples=["spot:BTCUSDT 7: lost"])}, "spot:BTCUSDT 7: lost"),
+        ({"compared": Comparison()}, "nothing was compared"),
         ({"compared": Comparison(9, candles_wrong=1, examples=["spot:BTCUSDT minute 0"])}, "spot:BTCUSDT minute 0"),
     ],
 )
