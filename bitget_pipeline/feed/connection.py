@@ -105,6 +105,11 @@ class Connection:
         self._traded: dict[int, Symbol] = {}  # who brought trades since the session last asked; by identity: cheap
         self._heard: set[Subscription] = set()  # and who brought something else
 
+    @property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        """What it carries, or will once it is open."""
+        return self._subscriptions
+
     def live(self) -> set[Subscription]:
         """The subscriptions that have shown data here."""
         return {subscription for subscription, stage in self.stages().items() if stage is Stage.LIVE}
@@ -156,6 +161,12 @@ class Connection:
         self._subscriptions = tuple(one for one in self._subscriptions if one not in gone)
         self._nudge.set()
         return True
+
+    def rest(self, subscriptions: Sequence[Subscription]) -> bool:
+        """Carry these no more for a while; False, and nothing is changed, when that would cost too much of this hour."""
+        if self._session is not None and not self._session.affords_rest(subscriptions, now=time.monotonic()):
+            return False
+        return self.drop(subscriptions)
 
     async def run(self) -> str:
         """

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ..errors import ExchangeUnavailable
-from ..exchange.contract import Subscription, Venue
+from ..exchange.contract import Channel, Subscription, Venue
 from ..guard.breaker import Breaker
 from ..telemetry import count, get_logger
 from .connection import Connection, Listener, SocketAddress
@@ -30,7 +30,8 @@ class ConnectionStatistics:
     not planned; `age` is of the one that is open, in seconds, None when none is; `frames` counts all that ever came.
 
     The subscriptions: `live` delivered, `asked` did not yet, `silent` do not although asked several times; of `paced` it is
-    known how often they bring something, so that a silence of theirs is noticed within their own time.
+    known how often they bring something, so that a silence of theirs is noticed within their own time. `resting` are not
+    asked for at present.
     """
 
     opened: int
@@ -42,6 +43,7 @@ class ConnectionStatistics:
     silent: int
     refused: int
     paced: int
+    resting: int
     last_reason: str
 
 
@@ -51,7 +53,8 @@ STABLE_AFTER = 30.0
 
 class Keeper:
     """
-    A set of subscriptions that should always be carried by one live connection.
+    A set of subscriptions that should always be carried by one live connection; those of channels that rest have their
+    place here and are not asked for.
 
     `pause` gives the seconds to wait before attempt n (1, 2, …) after a failure; `permit` waits for the address's
     allowance of new connections (300 in five minutes, shared by all processes of one address). A `breaker` that several
@@ -92,7 +95,8 @@ class Keeper:
         self._permit = permit
         self._breaker = breaker or Breaker()
         self._settle_within = settle_within
-        self._given = dict(paces or {})  # what another keeper learned of them
+        self._given = dict(paces or {})  # what another keeper learned of them, or this one before they rested
+        self._resting: frozenset[Channel] = frozenset()
         self._open: dict[Connection, asyncio.Task[str]] = {}
         self._newest: Connection | None = None
         self._hurried = asyncio.Event()
@@ -114,6 +118,7 @@ class Keeper:
             silent=stages[Stage.SILENT],
             refused=stages[Stage.REFUSED],
             paced=0 if self._newest is None else sum(pace.known for pace in self._newest.paces().values()),
+            resting=stages[Stage.RESTING],
             last_reason=self.last_reason or self.problem,
         )
 
@@ -125,11 +130,11 @@ class Keeper:
         return max((at for one in self._open if (at := one.heard_at(subscription)) is not None), default=None)
 
     def standing(self, subscription: Subscription) -> Stage:
-        """How far one has come, where it is furthest; queued while no connection is open."""
+        """How far one has come, where it is furthest; queued, or resting, while no connection carries it."""
         return max(
             (stages[subscription] for stages in self._stages() if subscription in stages),
             key=_FURTHEST.index,
-            default=Stage.QUEUED,
+            default=Stage.RESTING if subscription.channel in self._resting else Stage.QUEUED,
         )
 
     def paces(self) -> Mapping[Subscription, Pace]:
@@ -142,14 +147,38 @@ class Keeper:
         for more within this hour.
         """
         self.subscriptions = tuple(dict.fromkeys((*self.subscriptions, *subscriptions)))
+        self._given |= {one: paces[one] for one in subscriptions if one in paces}
+        self._add(self._wanted(subscriptions))
+
+    def rest(self, channels: frozenset[Channel]) -> None:
+        """
+        Do not ask for these channels, and for all others again. A connection that may not say so within this hour goes on
+        with them; it is tried each time this is called.
+        """
+        back = self._resting - channels
+        self._resting = channels
+        if back:
+            self._add([one for one in self.subscriptions if one.channel in back])
         for connection in self._open:
-            if not connection.add(subscriptions, paces):
+            if tired := [one for one in connection.subscriptions if one.channel in channels]:
+                paces = connection.paces()
+                if connection.rest(tired):
+                    self._given |= {one: paces[one] for one in tired if one in paces}
+
+    def _wanted(self, subscriptions: Sequence[Subscription]) -> list[Subscription]:
+        """Those that do not rest."""
+        return [one for one in subscriptions if one.channel not in self._resting]
+
+    def _add(self, subscriptions: Sequence[Subscription]) -> None:
+        for connection in self._open:
+            if not connection.add(subscriptions, self._given):
                 connection.renewal.set()
 
     def release(self, subscriptions: Sequence[Subscription]) -> None:
         """Carry these no more: they ended, or another keeper carries them. Nobody is told that they are lost."""
         gone = set(subscriptions)
         self.subscriptions = tuple(one for one in self.subscriptions if one not in gone)
+        self._given = {one: pace for one, pace in self._given.items() if one not in gone}
         for connection in self._open:
             if not connection.drop(subscriptions):
                 connection.renewal.set()
@@ -249,7 +278,7 @@ class Keeper:
             f"{self.name}.{self.opened}",
             self._exchange,
             self._address,
-            self.subscriptions,
+            self._wanted(self.subscriptions),
             self._listener,
             clock=self._clock,
             rules=self._rules,

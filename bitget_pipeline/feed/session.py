@@ -116,6 +116,7 @@ class Stage(StrEnum):
     LIVE = "live"  # showed data
     SILENT = "silent"  # asked several times, never showed data
     REFUSED = "refused"
+    RESTING = "resting"  # not asked for at present: it would not be used (feed/keeper.py)
 
 
 @dataclass(slots=True)
@@ -236,6 +237,14 @@ class Session:
         for one in gone:
             del self._standing[one]
         return True
+
+    def affords_rest(self, subscriptions: Sequence[Subscription], *, now: float) -> bool:
+        """
+        Whether the hour's allowance has room for ending these and asking for them again. Half of it is left for what must
+        be: silences, breaks and other selections.
+        """
+        frames = len(self._spelling.unsubscribe(subscriptions)) + len(self._spelling.subscribe(subscriptions))
+        return frames <= self._room(now=now) - self._rules.subscribes_per_hour // 2
 
     # ------------------------------------------------------------ what stands
 

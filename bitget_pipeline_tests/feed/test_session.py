@@ -329,3 +329,16 @@ def test_one_that_does_not_come_back_replaces_the_connection():
     assert any(isinstance(action, Reconnect) and "spot:MUTE fell silent" in action.reason for action in done)
     asked = [action.text for action in done if isinstance(action, Send)]
     assert asked == ['end ["spot:MUTE"]', '["spot:MUTE"]', '["spot:MUTE"]', '["spot:MUTE"]']
+
+
+def test_a_rest_is_refused_when_half_of_the_hour_is_used_up():
+    """
+    To end and to ask again costs two frames here; they are granted while as much as half of the allowance is left for
+    what must be, and again an hour later.
+    """
+    (one,) = trades_of("A")
+    session = Session(PlainSpelling(), [one], now=0.0, rules=SessionRules(subscribes_per_hour=8))
+    assert session.affords_rest([one], now=1.0)
+    assert session.again(one, now=2.0)
+    assert not session.affords_rest([one], now=3.0)
+    assert session.affords_rest([one], now=3601.0)

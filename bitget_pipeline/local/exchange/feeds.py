@@ -108,6 +108,7 @@ class Feeds:
         feed = self._feeds.get((channel.market, channel.symbol))
         if feed is None:
             feed = self._feeds[channel.market, channel.symbol] = Feed(self._venue, instrument, now)
+        self._venue.counters.subscribed[channel.name] += channel not in reader.channels
         reader.channels.add(channel)
         readers = feed.readers.setdefault(channel.name, {})
         readers[reader] = None
@@ -122,6 +123,7 @@ class Feeds:
 
     def unsubscribe(self, reader: Reader, channel: Channel) -> None:
         """End a channel for a reader."""
+        self._venue.counters.subscribed[channel.name] -= channel in reader.channels
         reader.channels.discard(channel)
         feed = self._feeds.get((channel.market, channel.symbol))
         if feed is None:

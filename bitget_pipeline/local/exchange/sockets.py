@@ -180,6 +180,7 @@ class Connection:
         self._control({"event": op, "arg": echoed})
         self._venue.counters.subscriptions += 1
         if instrument is None:
+            self._venue.counters.subscribed[channel.name] += channel not in self.channels
             self.channels.add(channel)  # a real symbol of another market: acknowledged, then silence
         else:
             self._feeds.subscribe(self, channel, instrument)

@@ -29,7 +29,7 @@ log = get_logger(__name__)
 
 @dataclass
 class Counters:
-    """What happened, for `GET /admin/counters`."""
+    """What happened, for `GET /admin/counters`; `subscribed` is what is carried now, by the channel's name."""
 
     requests: Counter[str] = field(default_factory=Counter)
     answered_429: int = 0
@@ -38,6 +38,7 @@ class Counters:
     connections_open: int = 0
     connections_dropped: int = 0
     subscriptions: int = 0
+    subscribed: Counter[str] = field(default_factory=Counter)
     messages_sent: int = 0
     messages_received: int = 0
     trades_sent: Counter[str] = field(default_factory=Counter)
@@ -57,6 +58,7 @@ class Counters:
                 "dropped": self.connections_dropped,
             },
             "subscriptions": self.subscriptions,
+            "subscribed": {name: times for name, times in sorted(self.subscribed.items()) if times},
             "messages_sent": self.messages_sent,
             "messages_received": self.messages_received,
             "trades_sent": dict(self.trades_sent),

@@ -32,7 +32,7 @@ log = get_logger(__name__)
 
 JOINED_WITHIN = 60.0
 """Seconds after which a symbol that joins and cannot be subscribed to holds up the rest no longer: it is tried on."""
-SETTLED = (Stage.LIVE, Stage.SILENT, Stage.REFUSED)
+SETTLED = (Stage.LIVE, Stage.SILENT, Stage.REFUSED, Stage.RESTING)
 
 
 class Run(Protocol):
@@ -220,4 +220,5 @@ def wanted_of(symbols: Iterable[Symbol], companions: Sequence[Companion]) -> lis
 
 
 def _delivers(keeper: Keeper, subscription: Subscription) -> bool:
-    return keeper.standing(subscription) is Stage.LIVE
+    """Or would, were it asked for."""
+    return keeper.standing(subscription) in (Stage.LIVE, Stage.RESTING)

@@ -2,7 +2,8 @@
 What a live run gives up when there is no room: the least important channel first, trades never before the others.
 
 The decider is pure: it takes how full things are and the time, and tells whom to shed or to readmit. The shedder looks
-once a second, acts on the intake, and writes into the coverage ledger what was not collected and why.
+once a second, acts on the intake and, when it lasts, on what is subscribed to, and writes into the coverage ledger what was
+not collected and why.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,8 @@ _IMPORTANCE = {"books": 0, "ticker": 1, "candle": 2}
 @dataclass(frozen=True, slots=True)
 class ShedRules:
     """
-    Shares of 1 beyond which something is given up, and below which it comes back; seconds between two such steps.
+    Shares of 1 beyond which something is given up, and below which it comes back; seconds between two such steps, and
+    after which what was given up is unsubscribed from: requests are dear (240 an hour and connection), frames are not.
     """
 
     disk_free: float = 0.10
@@ -48,6 +50,7 @@ class ShedRules:
     memory_again: float = 0.30
     shed_every: float = 2.0
     readmit_after: float = 15.0
+    rest_after: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class Shedding:
         self._rules = rules
         self._changed_at = now - rules.shed_every
         self._pressed_at = now
+        self._shed_at: dict[str, float] = {}
         self.shed: list[str] = []
         self.keep = 0
         """How many stay shed although there is room: somebody wants it so."""
@@ -108,7 +112,12 @@ class Shedding:
             return None
         self._changed_at = self._pressed_at = now
         self.shed.append(self._names[len(self.shed)])
+        self._shed_at[self.shed[-1]] = now
         return "shed", self.shed[-1]
+
+    def resting(self, *, now: float) -> list[str]:
+        """Those that are shed for so long that not even their frames should come."""
+        return [name for name in self.shed if now - self._shed_at[name] >= self._rules.rest_after]
 
 
 def by_importance(companions: Sequence[Companion]) -> list[str]:
@@ -120,11 +129,18 @@ def by_importance(companions: Sequence[Companion]) -> list[str]:
     return [one.name for one in sorted(companions, key=importance) if one.channels]
 
 
+def only_theirs(names: Collection[str], channels: Mapping[str, Sequence[Channel]]) -> frozenset[Channel]:
+    """The channels that these companions want and no other does; trades are nobody's alone."""
+    theirs = {channel for name in names for channel in channels[name]}
+    others = {channel for name, wanted in channels.items() if name not in names for channel in wanted}
+    return frozenset(theirs - others - {Channel.TRADE})
+
+
 class Shedder:
     """
     Looks, acts, and accounts for it. `run` works until cancelled; `settle` then writes what is not in the ledger yet.
 
-    `free` tells the free share of a folder's disk.
+    `free` tells the free share of a folder's disk; `rest` hears every time which channels should not be subscribed to.
     """
 
     def __init__(
@@ -141,6 +157,7 @@ class Shedder:
         clock: Callable[[], int],
         rules: ShedRules | None = None,
         free: Callable[[Path], float] | None = None,
+        rest: Callable[[frozenset[Channel]], None] = lambda _: None,
     ) -> None:
         self._intake = intake
         self._channels = {one.name: tuple(one.channels) for one in companions}
@@ -153,6 +170,7 @@ class Shedder:
         self._clock = clock
         self._rules = rules or ShedRules()
         self._free = free or free_share
+        self._rest = rest
         self._shedding = Shedding(by_importance(companions), rules=self._rules, now=time.monotonic())
         self._since: dict[str, tuple[int, str]] = {}  # what is shed now: since when, and why
         self._owed: list[tuple[str, Interval, str]] = []  # what the ledger does not have yet
@@ -182,6 +200,7 @@ class Shedder:
             pressure = self._pressure()
             self._state.disk_free = pressure.disk_free
             self._act(self._shedding.look(pressure, now=time.monotonic()), pressure.why(self._rules))
+            self._rest(only_theirs(self._shedding.resting(now=time.monotonic()), self._channels))
             if self._owed or (self._since and time.monotonic() - told >= tell_every):
                 told = time.monotonic()
                 await self.settle()

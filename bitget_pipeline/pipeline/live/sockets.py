@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from ...exchange.contract import Subscription
+from ...exchange.contract import Channel, Subscription
 from ...feed.keeper import Keeper
 from ...feed.pace import Pace
 
@@ -29,6 +29,7 @@ class Sockets:
         self._ended: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._made = 0
+        self._resting: frozenset[Channel] = frozenset()
 
     @property
     def keepers(self) -> list[Keeper]:
@@ -38,6 +39,7 @@ class Sockets:
     def open(self, subscriptions: Sequence[Subscription], paces: Mapping[Subscription, Pace] | None = None) -> Keeper:
         """Begin to carry these, on a connection of their own."""
         keeper = self._make(f"socket-{self._made}", subscriptions, paces or {})
+        keeper.rest(self._resting)
         self._made += 1
         self._running[keeper] = asyncio.create_task(keeper.run(), name=keeper.name)
         self._changed.set()
@@ -54,6 +56,15 @@ class Sockets:
     def again(self, subscription: Subscription) -> bool:
         """Begin a subscription anew, wherever it is carried; whether it was asked for."""
         return any(keeper.again(subscription) for keeper in self._running)
+
+    def rest(self, channels: frozenset[Channel]) -> None:
+        """
+        These channels, and no others, are not asked for from now on, whatever is opened, renewed or moved meanwhile. To be
+        told again now and then: a connection that may not unsubscribe within this hour is tried each time.
+        """
+        self._resting = channels
+        for keeper in self._running:
+            keeper.rest(channels)
 
     async def watch(self) -> None:
         """Until cancelled, or one of them fails."""

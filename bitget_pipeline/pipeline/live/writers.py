@@ -21,6 +21,7 @@ from .intake import Intake
 from .plan import LivePlan, LiveStores
 from .repair import Repairer
 from .shed import Shedder
+from .sockets import Sockets
 from .state import LiveState
 
 
@@ -33,6 +34,7 @@ class Run(Protocol):
     state: LiveState
     intake: Intake
     companions: tuple[Companion, ...]
+    sockets: Sockets
     fence: int
     clock: Callable[[], int]
     rng: random.Random
@@ -100,6 +102,7 @@ class Writers:
             run_id=plan.run_id,
             clock=run.clock,
             rules=plan.shed_rules,
+            rest=run.sockets.rest,
         )
         for symbol, anchor in anchors.items():
             if anchor.gap is not None:
