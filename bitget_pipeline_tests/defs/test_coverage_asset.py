@@ -10,7 +10,6 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 import pytest
 
-from bitget_pipeline.defs import resources
 from bitget_pipeline.defs.assets import coverage
 from bitget_pipeline.defs.heat_map import heat_map
 from bitget_pipeline.defs.resources import PipelineResource
@@ -19,9 +18,7 @@ from bitget_pipeline.market.coverage_days import DayCoverage
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.universe import Chosen, Reason
-from bitget_pipeline.settings import load_boot
 from bitget_pipeline.storage.digest import candle_digest
-from bitget_pipeline.storage.redis_connection import RedisAddress
 from bitget_pipeline.storage.warehouse import CoverageState, Evidence, Warehouse
 
 BTC, ETH = Symbol(Market.SPOT, "BTCUSDT"), Symbol(Market.USDTM, "ETHUSDT")
@@ -47,33 +44,9 @@ def test_a_picture_of_a_year_of_the_largest_selection_is_small() -> None:
 
 
 @pytest.fixture
-def pipeline(
-    warehouse: Warehouse,
-    redis_address: RedisAddress,
-    redis_prefix: str,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> PipelineResource:
-    """The pipeline's surroundings, with the tests' stores."""
-    settings = {
-        "BITGET_PIPELINE_EXCHANGE": "local",
-        "BITGET_PIPELINE_HOME": str(tmp_path_factory.mktemp("home")),
-        "BITGET_PIPELINE_GRID_START": "2020-01-01",
-        "BITGET_PIPELINE_HISTORY_DAYS": "3",
-        "BITGET_REST_URL": "http://127.0.0.1:9",
-        "BITGET_WS_URL": "ws://127.0.0.1:9",
-        "CLICKHOUSE_HOST": warehouse.address.host,
-        "CLICKHOUSE_PORT": str(warehouse.address.port),
-        "CLICKHOUSE_DATABASE": warehouse.address.place.database,
-        "REDIS_HOST": redis_address.host,
-        "REDIS_PORT": str(redis_address.port),
-        "BITGET_PIPELINE_REDIS_PREFIX": redis_prefix,
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    boot = load_boot()
-    monkeypatch.setattr(resources, "boot", lambda: boot)
-    return PipelineResource()
+def given() -> dict[str, str]:
+    """Three days of the grid are wanted."""
+    return {"BITGET_PIPELINE_GRID_START": "2020-01-01", "BITGET_PIPELINE_HISTORY_DAYS": "3"}
 
 
 def test_materializing_recounts_and_draws(warehouse: Warehouse, pipeline: PipelineResource) -> None:

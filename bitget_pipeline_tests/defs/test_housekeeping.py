@@ -8,7 +8,6 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from bitget_pipeline.defs import resources
 from bitget_pipeline.defs.assets import retention
 from bitget_pipeline.defs.dagster_runs import KEEP, free_runs
 from bitget_pipeline.defs.resources import PipelineResource
@@ -16,8 +15,6 @@ from bitget_pipeline.market.coverage import CoverageState
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import to_ms
 from bitget_pipeline.market.trade import Trade, TradeBatch
-from bitget_pipeline.settings import load_boot
-from bitget_pipeline.storage.redis_connection import RedisAddress
 from bitget_pipeline.storage.warehouse import Warehouse
 
 NOW = datetime.now(UTC)
@@ -128,32 +125,9 @@ def test_nothing_goes_when_the_days_are_zero(instance: dg.DagsterInstance) -> No
 
 
 @pytest.fixture
-def pipeline(
-    warehouse: Warehouse,
-    redis_address: RedisAddress,
-    redis_prefix: str,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> PipelineResource:
-    """The pipeline's surroundings, with the tests' stores; trades are kept for ten days."""
-    settings = {
-        "BITGET_PIPELINE_EXCHANGE": "local",
-        "BITGET_PIPELINE_HOME": str(tmp_path),
-        "BITGET_PIPELINE_RETENTION": "trades=10",
-        "BITGET_REST_URL": "http://127.0.0.1:9",
-        "BITGET_WS_URL": "ws://127.0.0.1:9",
-        "CLICKHOUSE_HOST": warehouse.address.host,
-        "CLICKHOUSE_PORT": str(warehouse.address.port),
-        "CLICKHOUSE_DATABASE": warehouse.address.place.database,
-        "REDIS_HOST": redis_address.host,
-        "REDIS_PORT": str(redis_address.port),
-        "BITGET_PIPELINE_REDIS_PREFIX": redis_prefix,
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    boot = load_boot()
-    monkeypatch.setattr(resources, "boot", lambda: boot)
-    return PipelineResource()
+def given() -> dict[str, str]:
+    """Trades are kept for ten days."""
+    return {"BITGET_PIPELINE_RETENTION": "trades=10"}
 
 
 def test_materializing_deletes_what_is_over_and_says_so(

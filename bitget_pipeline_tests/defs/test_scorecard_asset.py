@@ -11,9 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from math import isnan
 
 import dagster as dg
-import pytest
 
-from bitget_pipeline.defs import resources
 from bitget_pipeline.defs.assets import scorecard_asset
 from bitget_pipeline.defs.resources import PipelineResource
 from bitget_pipeline.defs.schedules import daily_scorecard
@@ -22,40 +20,10 @@ from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.scorecard import Figure
 from bitget_pipeline.market.universe import Chosen, Reason
-from bitget_pipeline.settings import load_boot
-from bitget_pipeline.storage.redis_connection import RedisAddress
 from bitget_pipeline.storage.warehouse import CoverageState, Evidence, Warehouse
 
 BTC = Symbol(Market.SPOT, "BTCUSDT")
 DAY = datetime.now(UTC).date() - timedelta(days=1)
-
-
-@pytest.fixture
-def pipeline(
-    warehouse: Warehouse,
-    redis_address: RedisAddress,
-    redis_prefix: str,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> PipelineResource:
-    """The pipeline's surroundings, with the tests' stores."""
-    settings = {
-        "BITGET_PIPELINE_EXCHANGE": "local",
-        "BITGET_PIPELINE_HOME": str(tmp_path_factory.mktemp("home")),
-        "BITGET_REST_URL": "http://127.0.0.1:9",
-        "BITGET_WS_URL": "ws://127.0.0.1:9",
-        "CLICKHOUSE_HOST": warehouse.address.host,
-        "CLICKHOUSE_PORT": str(warehouse.address.port),
-        "CLICKHOUSE_DATABASE": warehouse.address.place.database,
-        "REDIS_HOST": redis_address.host,
-        "REDIS_PORT": str(redis_address.port),
-        "BITGET_PIPELINE_REDIS_PREFIX": redis_prefix,
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    boot = load_boot()
-    monkeypatch.setattr(resources, "boot", lambda: boot)
-    return PipelineResource()
 
 
 def test_materializing_a_day_stores_its_figures_and_draws_them(
