@@ -259,7 +259,7 @@ def evaluation(seen: Health, family: Family, asset: dg.AssetKey) -> dg.AssetChec
         ),
         columns=("what", "status", "figure", "line", "in words"),
     )
-    figures = {one.name: float(one.value) for one in vitals if one.value is not None and not one.subject}
+    figures = {one.name: round(float(one.value), 3) for one in vitals if one.value is not None and not one.subject}
     return dg.AssetCheckEvaluation(
         asset_key=asset,
         check_name=family.check,
