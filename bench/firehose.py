@@ -105,24 +105,25 @@ class Tape:
 
     def snapshot(self, now_ms: int) -> bytes:
         """Some trades of just before."""
-        return self._told(b"snapshot", now_ms, 5)
+        return self.told(b"snapshot", b"%d" % now_ms, now_ms, 5)
 
     def change(self, now_ms: int) -> bytes:
         """One trade, or two."""
-        return self._told(b"update", now_ms, 1 + self._count % 2)
+        return self.told(b"update", b"%d" % now_ms, now_ms, 1 + self._count % 2)
 
-    def _told(self, action: bytes, now_ms: int, trades: int) -> bytes:
+    def told(self, action: bytes, stamp: bytes, ids_from_ms: int, trades: int) -> bytes:
+        """A frame of so many trades with `stamp` for their time; ids carry `ids_from_ms`, and grow."""
         rows: list[bytes] = []
         for _ in range(trades):
             self._count += 1
-            trade_id = ((now_ms - TRADE_ID_EPOCH_MS) << 22) + self._count % (1 << 22)
+            trade_id = ((ids_from_ms - TRADE_ID_EPOCH_MS) << 22) + self._count % (1 << 22)
             price = self._prices[self._count % 32]
             side = b"buy" if self._count % 3 else b"sell"
             rows.append(
-                b'{"ts":"%d","price":"%b","size":"0.0%d","side":"%b","tradeId":"%d"}'
-                % (now_ms, price, 1 + self._count % 97, side, trade_id)
+                b'{"ts":"%b","price":"%b","size":"0.0%d","side":"%b","tradeId":"%d"}'
+                % (stamp, price, 1 + self._count % 97, side, trade_id)
             )
-        return framed(b'{"action":"%b",%b%b],"ts":%d}' % (action, self._head, b",".join(reversed(rows)), now_ms))
+        return framed(b'{"action":"%b",%b%b],"ts":%b}' % (action, self._head, b",".join(reversed(rows)), stamp))
 
 
 @dataclass(slots=True)

@@ -4,15 +4,17 @@ The whole live path, from the exchange's push to the row in ClickHouse: how much
     python -m bench.whole_path [--rate 30000] [--seconds 180] [--symbols 60]
 
 Promised on two cores, Redis and ClickHouse included: 30,000 trades a second for three minutes without loss or a lag that
-grows, and 99 of 100 trades queryable within 1.5 s at 5,000 a second (`--rate 5000`). The sender makes frames of 1 to 5
-trades, 2 on average, over symbols by Zipf's law, and writes into each trade when it is sent; the worker is a live run with door,
-flusher, candles of all resolutions and health, as Dagster starts it.
+grows, and 99 of 100 trades queryable within 1.5 s at 5,000 a second (`--rate 5000`). The sender has frames of 1 to 5 trades,
+2 on average, over symbols by Zipf's law, all made before the first is sent but for the time of each trade, which is written
+into them as they leave; the worker is a live run with door, flusher, candles of all resolutions, attention to its health and
+remediation, as Dagster starts it.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import random
 import signal
@@ -22,6 +24,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -30,13 +33,21 @@ import psutil
 
 from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.feed.shards import ShardRules
+from bitget_pipeline.guard.remedy_rules import Mode
+from bitget_pipeline.guard.remedy_table import FROM_OUTSIDE, RULES
 from bitget_pipeline.market.candle import Resolution
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.pipeline.live.flush import FlushRules
+from bitget_pipeline.pipeline.live.hands import Hands
 from bitget_pipeline.pipeline.live.run import run_live
+from bitget_pipeline.pipeline.watch.attention import Attention, Places
 from bitget_pipeline.pipeline.watch.health import watch
+from bitget_pipeline.pipeline.watch.probe import time_prober
+from bitget_pipeline.pipeline.watch.remediation import Remediation
+from bitget_pipeline.pipeline.watch.remedy_incidents import RemedyIncidents
+from bitget_pipeline.storage.connection import WarehouseAddress
 from bitget_pipeline.storage.overview import Overview
-from bitget_pipeline.storage.redis_connection import RedisAddress, connect_sync
+from bitget_pipeline.storage.redis_connection import RedisAddress, connect, connect_sync
 from bitget_pipeline.storage.warehouse import Warehouse
 from bitget_pipeline_tests.pipeline.live_runner import Where, plan_for, stores_at
 
@@ -52,12 +63,25 @@ PROMISED_P99_MS = 1_500
 PROMISED_P99_UP_TO = 5_000.0
 
 
-class Burst(Tape):
-    """A symbol whose frames hold 1 to 5 trades."""
+STAMP = b"@@@@@@@@@@@@@"
+"""Where a frame that waits will say its time, Unix ms."""
 
-    def next(self, now: int, size: int) -> bytes:
-        """A frame of so many trades, all of now."""
-        return self._told(b"update", now, size)
+
+class Burst(Tape):
+    """A symbol whose frames hold 1 to 5 trades and are made beforehand, but for their time."""
+
+    def __init__(self, name: str, chance: random.Random, *, ids_from_ms: int) -> None:
+        super().__init__(name, chance)
+        self._ids_from_ms = ids_from_ms
+        self._begin = self.told(b"snapshot", STAMP, ids_from_ms, SNAPSHOT)
+
+    def snapshot(self, now_ms: int) -> bytes:
+        """Some trades of just before."""
+        return self._begin.replace(STAMP, b"%d" % now_ms)
+
+    def waiting(self, size: int) -> bytes:
+        """A frame of so many trades, with STAMP for their time."""
+        return self.told(b"update", STAMP, self._ids_from_ms, size)
 
 
 def names(symbols: int) -> list[str]:
@@ -66,34 +90,45 @@ def names(symbols: int) -> list[str]:
 
 
 async def send(*, symbols: int, rate: float, seconds: float) -> None:
-    """Serve, send at that pace once everything is subscribed, say how many trades that were, and stay."""
+    """
+    Make all frames, serve, send at that pace once everything is subscribed, say how many trades that were, and stay.
+    """
     chance = random.Random(5)
     every = names(symbols)
-    streams = Streams({("trade", name): Burst(name, chance) for name in every})
+    bursts = [Burst(name, chance, ids_from_ms=now_ms()) for name in every]
+    weights = list(accumulate(1 / rank for rank in range(1, symbols + 1)))
+    mean = sum(SIZES) / len(SIZES)
+    drawn = chance.choices(range(symbols), cum_weights=weights, k=int(rate * seconds / mean))
+    sizes = [SIZES[place % len(SIZES)] for place in range(len(drawn))]
+    frames = [bursts[which].waiting(size) for which, size in zip(drawn, sizes, strict=True)]
+    gc.freeze()  # millions of frames that never go need not be looked at again and again
+    streams = Streams({("trade", name): burst for name, burst in zip(every, bursts, strict=True)})
     server = await asyncio.start_server(lambda r, w: serve(streams, r, w), "127.0.0.1", 0)
     print(json.dumps({"port": server.sockets[0].getsockname()[1]}), flush=True)
-    weights = list(accumulate(1 / rank for rank in range(1, symbols + 1)))
-    drawn = chance.choices(every, cum_weights=weights, k=65_536)
     async with server:
         await streams.complete.wait()
-        began, sent, place, late = time.monotonic(), 0, 0, 0.0
-        while (passed := time.monotonic() - began) < seconds:
-            now, waiting = now_ms(), dict[asyncio.StreamWriter, list[bytes]]()
-            due = int(passed * rate)
+        readers = [streams.readers["trade", name] for name in every]
+        began, cpu, sent, place, late = time.monotonic(), time.process_time(), 0, 0, 0.0
+        while place < len(frames):
+            due, leaving = int((time.monotonic() - began) * rate), dict[asyncio.StreamWriter, list[bytes]]()
             late = max(late, (due - sent) / rate)
-            while sent < due:
-                key, size = ("trade", drawn[place % len(drawn)]), SIZES[place % len(SIZES)]
+            while sent < due and place < len(frames):
+                leaving.setdefault(readers[drawn[place]], []).append(frames[place])
+                sent += sizes[place]
                 place += 1
-                burst = streams.made[key]
-                assert isinstance(burst, Burst)
-                waiting.setdefault(streams.readers[key], []).append(burst.next(now, size))
-                sent += size
-            for writer, frames in waiting.items():
-                writer.write(b"".join(frames))
+            for writer, told in leaving.items():
+                writer.write(b"".join(told).replace(STAMP, b"%d" % now_ms()))
                 await writer.drain()
             await asyncio.sleep(0.005)
-        total = sent + SNAPSHOT * symbols
-        print(json.dumps({"sent": total, "frames": place, "most_behind_seconds": round(late, 2)}), flush=True)
+        passed = time.monotonic() - began
+        said = {
+            "sent": sent + SNAPSHOT * symbols,
+            "frames": place,
+            "per_second": round(sent / passed),
+            "most_behind_seconds": round(late, 2),
+            "sender_cpu_share": round((time.process_time() - cpu) / passed, 2),
+        }
+        print(json.dumps(said), flush=True)
         await server.serve_forever()
 
 
@@ -136,6 +171,7 @@ def _watched(
     """Look every second, as the health sensor does, until everything sent is stored or nothing more comes."""
     behind: list[int] = []  # trades received and not stored yet, once a second
     status: set[str] = set()
+    attention: set[str] = set()
     stored, told, quiet_since, began = -1, {}, time.monotonic(), None
     while True:
         time.sleep(1.0)
@@ -145,6 +181,7 @@ def _watched(
         said = published.overall
         began = began or (time.monotonic(), sum(seen.cpu_times()[:2]))
         status.add(watch(warehouse, overview, now_ms=now_ms()).status.value)
+        attention.add(said["attention"]["status"])
         if said["stored"] != stored:
             stored, quiet_since = said["stored"], time.monotonic()
         if time.monotonic() - began[0] < seconds:
@@ -175,6 +212,7 @@ def _watched(
         "worker_cpu_share": round(cpu, 2),
         "worker_mib": round(seen.memory_info().rss / 2**20),
         "health": sorted(status),
+        "health_from_inside": sorted(attention),
     }
 
 
@@ -183,10 +221,21 @@ async def live(where: Where) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     resolutions: Sequence[Resolution] = (Resolution.M1, Resolution.M5, Resolution.M15, Resolution.H1)
+    clock = now_ms
+    address = WarehouseAddress("127.0.0.1", where.warehouse_port, database=where.database)
     async with stores_at(where) as stores:
-        rules = FlushRules(max_rows=50_000, max_wait=1.0, resolutions=tuple(resolutions))
-        plan = replace(plan_for(where), shard_rules=ShardRules(50, 10), flush_rules=rules, publish_every=1.0)
-        await run_live(plan, stores, get("bitget"), clock=now_ms, stop=stop)
+        redis = connect(RedisAddress("127.0.0.1", where.redis_port))
+        with Warehouse.open(address) as looked_at:
+            hands = Hands()
+            places = Places(stores.client, redis, where.prefix, "0", looked_at, Path(where.spill or "."))
+            attention = Attention(places, time_prober(stores.client))
+            incidents = RemedyIncidents(stores.warehouse, stores.versions, run_id=where.run_id, clock=clock)
+            inside = [rule for rule in RULES if rule.name not in FROM_OUTSIDE]
+            attention.listeners.append(Remediation(hands, inside, Mode.ON, clock=clock, incidents=incidents))
+            rules = FlushRules(max_rows=50_000, max_wait=1.0, resolutions=tuple(resolutions))
+            plan = replace(plan_for(where), shard_rules=ShardRules(50, 10), flush_rules=rules, publish_every=1.0)
+            await run_live(plan, stores, get("bitget"), clock=clock, stop=stop, companions=(attention,), hands=hands)
+        await redis.aclose()
 
 
 def main() -> int:
