@@ -7,7 +7,9 @@ from datetime import date, timedelta
 
 import dagster as dg
 import pytest
+import yaml
 
+from bitget_pipeline.cli.up.dagster_home import dagster_yaml
 from bitget_pipeline.definitions import defs
 from bitget_pipeline.defs.checks import fits
 
@@ -89,6 +91,28 @@ def test_live_data_is_external_and_follows_the_selection(specs):
 
     assert not {"trades", "order_books", "candles_live", "candles_unified"} & executable
     assert [dep.asset_key.to_user_string() for dep in by_key["trades"].deps] == ["universe"]
+
+
+def test_whatever_is_made_by_itself_says_how_old_it_may_become(specs):
+    """Live data minutes, by its heartbeat; what runs by the clock somewhat longer than that; what is on demand has no age."""
+    warn = {
+        spec.key.to_user_string(): spec.freshness_policy.warn_window.to_timedelta()
+        for spec in specs
+        if spec.freshness_policy
+    }
+    live = {spec.key.to_user_string() for spec in specs if spec.group_name == "live"}
+    assert {name for name, window in warn.items() if window == timedelta(minutes=2)} == live
+    assert min(warn[name] for name in ("instruments", "universe", "usdtm/funding_rates")) > timedelta(hours=1)
+    assert min(warn[name] for name in ("coverage", "scorecard", "retention", "spot/candles_1m")) > timedelta(days=1)
+    on_demand = ("candles_1m_archive", "candles_derived_archive", "trades_history", "mark_candles", "index_candles")
+    assert {spec.key.path[-1] for spec in specs} - {name.split("/")[-1] for name in warn} == set(on_demand)
+
+
+def test_the_instance_looks_at_freshness():
+    """Without the daemon the policies are words."""
+    with dg.instance_for_test(overrides=yaml.safe_load(dagster_yaml().read_text())) as instance:
+        assert instance.freshness_enabled
+        assert instance.get_settings("freshness") == {"enabled": True}
 
 
 def test_schedules_and_sensors_are_on():
