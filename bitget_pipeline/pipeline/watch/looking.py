@@ -74,7 +74,9 @@ class Looking:
             "warehouse_error": self._threads.submit(self._alone, "ClickHouse", self._ask_warehouse),
         }
         others = self._threads.submit(self._alone, OTHERS, lambda: tuple(beside()))
-        wait([*asked.values(), others], timeout=self._within)
+        deadline = time.monotonic() + self._within
+        wait(asked.values(), timeout=self._within)
+        wait([others], timeout=max(0.0, deadline - time.monotonic()))
         found: dict[str, Any] = {}
         for field, answer in asked.items():
             found |= self._told(field, answer)
