@@ -7,6 +7,7 @@ what does not answer in time is said to owe an answer, and nobody waits for it. 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import Lock
