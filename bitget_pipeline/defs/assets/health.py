@@ -104,9 +104,9 @@ def coverage(
             evidence = warehouse.coverage(STREAM, interval=span)
     found = by_day(evidence, symbols=symbols, days=days, now_ms=round(now.timestamp() * 1000))
     return dg.MaterializeResult(
-        metadata=_in_figures(found, counted)
+        metadata=_in_colours(found, symbols, days)
+        | _in_figures(found, counted)
         | _of_samples(verified, compared, departed)
-        | _in_colours(found, symbols, days)
     )
 
 
