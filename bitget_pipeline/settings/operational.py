@@ -266,7 +266,7 @@ class Operational(BaseModel):
         8, "How many (symbol, day) keys one backfill run fetches at once.", write="a number from 1 to 64", ge=1, le=64
     )
     flush_max_rows: int = setting(
-        50_000,
+        20_000,
         "Trades in one insert into ClickHouse, at most.",
         write="a number from 1 to 1000000",
         ge=1,

@@ -21,6 +21,7 @@ from ...pipeline.history.price_candles import backfill_prices
 from ...storage.warehouse import Warehouse
 from ..metadata import KINDS, OWNERS, add_to_each, as_table, described
 from ..partitions import grid, key_of, slice_of
+from ..priority import give_way
 from ..resources import PipelineResource
 from .history import GROUP, KEYS_PER_RUN, CandlesConfig
 from .reference import universe
@@ -160,6 +161,7 @@ def _price_candles(market: Market, kind: PriceKind, grid_starts: date) -> dg.Ass
         context: dg.AssetExecutionContext, config: CandlesConfig, pipeline: PipelineResource
     ) -> dg.MaterializeResult:
         keys = slice_of(context, market)
+        give_way()
         settings = pipeline.operational()
 
         async def run() -> BackfillReport:

@@ -18,6 +18,7 @@ from ...pipeline.history.comparison import Comparison, compare_derived
 from ...pipeline.history.derive import DerivedDay, Key, derive_candles
 from ..metadata import KINDS, OWNERS, add_to_each, as_table, described
 from ..partitions import archive_grid, archive_slice_of, grid, key_of, slice_of
+from ..priority import give_way
 from ..resources import PipelineResource
 from .history import GROUP, KEYS_PER_RUN
 
@@ -101,6 +102,7 @@ def _derive(
     context: dg.AssetExecutionContext, config: DerivedConfig, pipeline: PipelineResource, keys: Sequence[Key]
 ) -> tuple[list[DerivedDay], Comparison]:
     """Make the bars of these symbol-days, and hold samples of them against the exchange's."""
+    give_way()
     source, run_id = pipeline.source, context.run.run_id
 
     async def run() -> tuple[list[DerivedDay], Comparison]:

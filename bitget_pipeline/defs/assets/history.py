@@ -15,6 +15,7 @@ from ...market.instrument import Market
 from ...pipeline.history.backfill import BackfillReport, Key, KeyReport, KeyState, Progress, backfill_candles
 from ..metadata import KINDS, OWNERS, add_to_each, as_table, described
 from ..partitions import grid, key_of, slice_of
+from ..priority import give_way
 from ..resources import PipelineResource
 from .reference import universe
 
@@ -69,6 +70,7 @@ def backfilled(
     context: dg.AssetExecutionContext, pipeline: PipelineResource, keys: Sequence[Key], *, refresh: bool
 ) -> BackfillReport:
     """Walk over these symbol-days, with lines of progress in the run's log."""
+    give_way()
     settings = pipeline.operational()
     talk = _Talk(context)
 
