@@ -5,7 +5,7 @@ What is healthy is decided in pipeline/watch/health.py; here it becomes metadata
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -30,7 +30,7 @@ from .resources import PipelineResource, boot
 
 CHECK = "data_arrives"
 FRESH = 60.0
-"""Seconds: the live assets are alive if a trade younger than this was stored."""
+"""Seconds: the live assets are alive if a trade younger than this was stored, and books if one was within them."""
 
 MOST_SHOWN = 40
 """Rows of a check's table."""
@@ -60,14 +60,22 @@ CONNECTION = ("age", "frames_per_second", "live", "asked", "silent", "opened", "
 """What is told of each connection of the live run."""
 
 
-def look(pipeline: PipelineResource, instance: dg.DagsterInstance) -> Health:
-    """Look once, and store what was seen; within two seconds, whatever hangs."""
+OF_DAGSTER = ("dagster.daemon", "dagster.runs")
+"""What is known of Dagster, from its own records: unknown when these do not answer in time."""
+
+
+def look(
+    pipeline: PipelineResource, instance: dg.DagsterInstance, *, tell: Callable[[Health], None] | None = None
+) -> Health:
+    """Look once, store what was seen and tell it; within two seconds, whatever hangs."""
     place = boot()
     looking = _looking(str(warehouse_address(place)), str(redis_address(place)), place.redis_prefix)
     return looking.look(
         now_ms=time.time_ns() // 1_000_000,
         rules=pipeline.health_rules(),
         beside=lambda: dagster_vitals(instance, now=time.time(), rules=pipeline.health_rules()),
+        named=OF_DAGSTER,
+        tell=tell,
     )
 
 
@@ -189,7 +197,7 @@ def _beside(seen: Health) -> list[Event]:
             }
             told.append(dg.AssetObservation(asset_key=name, metadata=figures))
     books = seen.facts.get("order_books")
-    if isinstance(books, dict) and books.get("usable") and books.get("stored") and not books.get("trouble"):
+    if isinstance(books, dict) and _reach_the_table(books, since=float(seen.facts.get("published_age_s") or 0.0)):
         told.append(
             dg.AssetMaterialization(
                 asset_key="order_books",
@@ -198,6 +206,12 @@ def _beside(seen: Health) -> list[Event]:
             )
         )
     return told
+
+
+def _reach_the_table(said: Mapping[str, Any], *, since: float) -> bool:
+    """Whether rows of a companion were stored just now, by its word of `since` seconds ago: what it ever stored says nothing."""
+    ago = said.get("stored_ago")
+    return ago is not None and ago + since < FRESH and not said.get("trouble")
 
 
 def budget_events(used: Sequence[EndpointUse], closed_for: float, markets: Sequence[Market]) -> list[Event]:

@@ -489,6 +489,13 @@ def load_boot(
     return boot
 
 
+def credentials_in(file: Path) -> Credentials | None:
+    """The key that stands in a settings file now, None without. Raises SettingsInvalid when the file cannot be read."""
+    written = reading.read_file(file, required=False)
+    found = [str(written[name].value).strip() if name in written else "" for name in CREDENTIALS]
+    return Credentials(*found) if all(found) else None
+
+
 def is_loopback(url: str) -> bool:
     """Whether an address is on this machine."""
     return _is_loopback_host(_parts(url)[1])

@@ -19,6 +19,7 @@ from ...pipeline.history.funding import FundingReport, collect_funding
 from ...pipeline.history.open_interest import OpenInterestReport, snapshot_open_interest
 from ...pipeline.history.price_candles import backfill_prices
 from ...storage.warehouse import Warehouse
+from ..freshness import EVERY_HOUR, EVERY_QUARTER
 from ..metadata import KINDS, OWNERS, add_to_each, as_table, described
 from ..partitions import grid, key_of, slice_of
 from ..priority import give_way
@@ -57,6 +58,7 @@ def _funding_rates(market: Market) -> dg.AssetsDefinition:
         group_name=GROUP,
         owners=OWNERS,
         kinds={*KINDS, market.value},
+        freshness_policy=EVERY_HOUR,
         deps=[universe],
         metadata=described("funding_rates"),
         description=(
@@ -103,6 +105,7 @@ def _open_interest(market: Market) -> dg.AssetsDefinition:
         group_name=GROUP,
         owners=OWNERS,
         kinds={*KINDS, market.value},
+        freshness_policy=EVERY_QUARTER,
         deps=[universe],
         metadata=described("open_interest"),
         description=(

@@ -21,6 +21,7 @@ from ...pipeline.history.comparison import Comparison, look_at_differences
 from ...pipeline.history.departed import Departed, settle_departed
 from ...pipeline.history.recount import Recount, recount
 from ...pipeline.history.verify import Verification, verify_samples
+from ..freshness import EVERY_DAY
 from ..heat_map import LEGEND, heat_map
 from ..history_launcher import STREAM, days_back
 from ..metadata import KINDS, OWNERS, as_table, described
@@ -44,6 +45,7 @@ class CoverageConfig(dg.Config):
     group_name="health",
     owners=OWNERS,
     kinds=KINDS,
+    freshness_policy=EVERY_DAY,
     deps=[universe],
     metadata=described("coverage_evidence"),
     description=(

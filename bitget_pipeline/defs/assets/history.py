@@ -13,6 +13,7 @@ import dagster as dg
 
 from ...market.instrument import Market
 from ...pipeline.history.backfill import BackfillReport, Key, KeyReport, KeyState, Progress, backfill_candles
+from ..freshness import EVERY_DAY
 from ..metadata import KINDS, OWNERS, add_to_each, as_table, described
 from ..partitions import grid, key_of, slice_of
 from ..priority import give_way
@@ -47,6 +48,7 @@ def _candles_1m(market: Market, grid_starts: date) -> dg.AssetsDefinition:
         group_name=GROUP,
         owners=OWNERS,
         kinds={*KINDS, market.value},  # the graph shows the last part of the key alone
+        freshness_policy=EVERY_DAY,
         deps=[universe],
         partitions_def=grid(market, starts=grid_starts),
         backfill_policy=dg.BackfillPolicy.multi_run(KEYS_PER_RUN),
