@@ -419,5 +419,5 @@ def health(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> d
     told: list[Event] = []
     markets = pipeline.operational().markets
     if seen.redis is not None:
-        told = budget_events(seen.redis.budget, seen.redis.closed_for, markets)
+        told = budget_events(seen.redis.budget, seen.redis.closed_for, markets, seen.redis.breakers)
     return dg.SensorResult(asset_events=[*events(seen, markets), *told])
