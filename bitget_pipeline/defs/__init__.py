@@ -33,10 +33,12 @@ from .jobs import (
     discovery,
     housekeeping_job,
     live,
+    on_demand_jobs,
     scorecard_of_a_day,
 )
 from .reconfiguration import reconfiguration
 from .resources import PipelineResource
+from .retries import retry_launchers
 from .schedules import (
     daily_housekeeping,
     daily_recount,
@@ -90,6 +92,7 @@ def build() -> dg.Definitions:
             scorecard_of_a_day,
             *candle_jobs(markets),
             *derivative_jobs(markets),
+            *(job for market in markets for job in on_demand_jobs(market)),
         ],
         schedules=[
             hourly_discovery,
@@ -111,6 +114,7 @@ def build() -> dg.Definitions:
             *derivation_launchers(markets, grid_starts=grid_starts),
             *archive_launchers(markets, grid_starts=grid_starts),
             *archive_derivation_launchers(markets, grid_starts=grid_starts),
+            *retry_launchers(markets, grid_starts=grid_starts),
         ],
         resources={"pipeline": pipeline},
         executor=dg.in_process_executor,

@@ -18,6 +18,7 @@ from ..pipeline.watch.health import Health, record_health, told_reasons
 from ..pipeline.watch.looking import Looking
 from ..pipeline.watch.scorecard import note_budget
 from ..settings import redis_address, warehouse_address
+from ..storage.breaker_board import Resting
 from ..storage.budget import EndpointUse
 from ..storage.overview import Overview
 from ..storage.redis_connection import connect_sync
@@ -96,7 +97,8 @@ def _open_warehouse() -> Warehouse:
 
 
 def _open_overview() -> Overview:
-    return Overview(connect_sync(redis_address(boot()), answer_within=0.6), boot().redis_prefix, SHARD)
+    client = connect_sync(redis_address(boot()), answer_within=0.6)
+    return Overview(client, boot().redis_prefix, SHARD, egress=boot().egress_name)
 
 
 def _record(warehouse: Warehouse, seen: Health, now_ms: int) -> None:
@@ -214,18 +216,23 @@ def _reach_the_table(said: Mapping[str, Any], *, since: float) -> bool:
     return ago is not None and ago + since < FRESH and not said.get("trouble")
 
 
-def budget_events(used: Sequence[EndpointUse], closed_for: float, markets: Sequence[Market]) -> list[Event]:
-    """What the shared request budget granted and the exchange refused, as observations of each market's history."""
+def budget_events(
+    used: Sequence[EndpointUse], closed_for: float, markets: Sequence[Market], resting: Sequence[Resting] = ()
+) -> list[Event]:
+    """What the shared budget granted and the exchange refused, and who rests, as observations of each market's history."""
     told: list[Event] = []
     for market in markets:
-        family = "spot." if market is Market.SPOT else "mix."
-        mine = [use for use in used if use.endpoint.startswith(family)]
+        family = "spot" if market is Market.SPOT else "mix"
+        mine = [use for use in used if use.endpoint.startswith(f"{family}.")]
+        at_rest = [one for one in resting if one.family == family]
         if mine:
             metadata: dict[str, Any] = {
                 "requests granted": sum(use.granted for use in mine),
                 "requests refused (429)": sum(use.penalties for use in mine),
                 "slowest pace": min(use.pace for use in mine),
                 "budget closed for (s)": round(max(closed_for, *(use.closed_for for use in mine)), 1),
+                "processes whose breaker is open": len(at_rest),
+                "rests": ", ".join(f"{one.who} for {one.seconds:g} s" for one in at_rest) or "nobody",
                 "endpoints": as_table(
                     (
                         {"endpoint": use.endpoint, "granted": use.granted, "429": use.penalties, "pace": use.pace}

@@ -42,7 +42,7 @@ AGAIN_AFTER = 30.0
 """Seconds after which a key that was refused once is asked for again, before that is believed; one with rights is at once."""
 SETTINGS, KEY = "settings_invalid", "key_refused"
 """The kinds of incidents."""
-PATIENCE = Patience(attempts=2, deadline=10.0, first_wait=0.3, longest_wait=1.0)
+PATIENCE = Patience(attempts=2, deadline=10.0, first_wait=0.6, longest_wait=1.0)
 
 
 @dg.sensor(

@@ -226,7 +226,7 @@ class Operational(BaseModel):
     )
     history_days: int = setting(
         30,
-        "How many days back the history of a selected symbol reaches.",
+        "How many days back the history of a selected symbol reaches; what lies before the grid goes into the archive.",
         write="a number of days from 1 to 3660",
         shown="30 (365 with credentials)",
         ge=1,
@@ -262,11 +262,19 @@ class Operational(BaseModel):
         le=MAX_REQUESTS_PER_SECOND,
         allow_inf_nan=False,
     )
+    request_processes: int = setting(
+        10,
+        "How many processes of this address may ask the exchange at once. While Redis is away nobody counts together, and each "
+        "keeps to such a part of the request budget. At least all runs that dagster.yaml allows at once (9) and one command.",
+        write="a number from 1 to 1000, at least the runs that Dagster may run at once",
+        ge=1,
+        le=1000,
+    )
     backfill_concurrency: int = setting(
         8, "How many (symbol, day) keys one backfill run fetches at once.", write="a number from 1 to 64", ge=1, le=64
     )
     flush_max_rows: int = setting(
-        50_000,
+        20_000,
         "Trades in one insert into ClickHouse, at most.",
         write="a number from 1 to 1000000",
         ge=1,

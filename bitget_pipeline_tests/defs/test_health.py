@@ -7,10 +7,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from bitget_pipeline.defs.health import FAMILIES, evaluations, events
+from bitget_pipeline.defs.health import FAMILIES, budget_events, evaluations, events
 from bitget_pipeline.guard.vitals import Status, Vital, worst
 from bitget_pipeline.market.instrument import Market
 from bitget_pipeline.pipeline.watch.health import Health
+from bitget_pipeline.storage.breaker_board import Resting
+from bitget_pipeline.storage.budget import EndpointUse
 
 
 def test_the_connections_of_the_live_run_are_observed():
@@ -84,6 +86,28 @@ def test_the_agreement_with_the_exchange_is_told_of_the_candles() -> None:
     assert (observed.metadata["match rate"].value, observed.metadata["minutes unexplained"].value) == (0.975, 3)
     before = told(reconcile={"minutes": 0, "match_rate": None})["candles_live"][0]
     assert "match rate" not in before.metadata
+
+
+def test_the_budget_is_observed_with_its_figures_and_with_whose_breaker_is_open() -> None:
+    """On the history of each market, of its own endpoints; a worker's breaker shows though it is that process's own."""
+    used = [
+        EndpointUse("spot.history-candles", 1.0, 0.5, 4.0, 700, 3),
+        EndpointUse("spot.tickers", 1.0, 1.0, 0.0, 30, 0),
+    ]
+    used.append(EndpointUse("mix.history-candles", 1.0, 1.0, 0.0, 90, 0))
+    resting = [Resting("spot", "host:17", 5.0), Resting("spot", "host:18", 0.0), Resting("public", "host:17", 9.0)]
+    spot, usdtm = budget_events(used, 0.0, (Market.SPOT, Market.USDTM), resting)
+    assert (spot.asset_key, usdtm.asset_key) == (
+        dg.AssetKey(["spot", "candles_1m"]),
+        dg.AssetKey(["usdtm", "candles_1m"]),
+    )
+    figures = {name: one.value for name, one in spot.metadata.items()}
+    assert (figures["requests granted"], figures["requests refused (429)"], figures["slowest pace"]) == (730, 3, 0.5)
+    assert figures["budget closed for (s)"] == 4.0
+    assert "| spot.history-candles | 700 | 3 | 0.5 |" in figures["endpoints"]
+    assert (figures["processes whose breaker is open"], figures["rests"]) == (2, "host:17 for 5 s, host:18 for 0 s")
+    assert usdtm.metadata["processes whose breaker is open"].value == 0
+    assert usdtm.metadata["rests"].value == "nobody"
 
 
 def judged(*vitals: Vital) -> dict[tuple[str, str], dg.AssetCheckEvaluation]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from ...errors import DiskFull, LeaseLost, PipelineError, StoreUnavailable
 from ...exchange.contract import Channel, Frame, Subscription
-from ...history.client import heed_cancellation
+from ...history.allowance import heed_cancellation
 from ...market.instrument import Market, Symbol
 from ...storage.substitution import Substitution, Substitutions
 from ...telemetry import get_logger

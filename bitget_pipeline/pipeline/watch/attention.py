@@ -69,7 +69,7 @@ class Places:
     """
     What is looked at beside the run: the client that asks the exchange, the stores, the home folder. `shard` names the stream.
 
-    `share` is the part of the exchange's limits that is planned with.
+    `share` is the part of the exchange's limits that is planned with, `egress` the name of the address that asks.
     """
 
     client: VenueClient
@@ -79,6 +79,7 @@ class Places:
     warehouse: Warehouse
     home: Path
     share: float = 0.9
+    egress: str = "default"
 
 
 class Attention:
@@ -241,7 +242,7 @@ class Attention:
         return await stream_backlog(self._places.redis, self._places.prefix, self._places.shard)
 
     async def _ask_redis(self) -> RedisState:
-        state = await redis_state(self._places.redis, self._places.prefix)
+        state = await redis_state(self._places.redis, self._places.prefix, self._places.egress)
         now, granted = time.monotonic(), sum(one.granted for one in state.budget)
         if self._granted is not None and granted >= self._granted[1] and now > self._granted[0]:
             per_second = (granted - self._granted[1]) / (now - self._granted[0])

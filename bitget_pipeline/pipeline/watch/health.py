@@ -147,7 +147,7 @@ def _outside(facts: Facts, rules: HealthRules) -> Iterable[Vital]:
     for vital in backlog_vitals(facts.backlog, capacity=capacity, unflushed_for=None, rules=rules):
         if vital.name == "stream.backlog" or (vital.name == "stream.bound" and capacity):
             yield vital
-    yield budget_vitals(facts.redis, share_used=None, breakers={}, rules=rules)[0]
+    yield from budget_vitals(facts.redis, share_used=None, breakers=None, rules=rules)
     yield from facts.beside
 
 

@@ -24,6 +24,7 @@ from bitget_pipeline.pipeline.watch.of_the_stores import (
     warehouse_vitals,
 )
 from bitget_pipeline.pipeline.watch.probe import Probe
+from bitget_pipeline.storage.breaker_board import Resting
 from bitget_pipeline.storage.budget import EndpointUse
 from bitget_pipeline.storage.overview import Backlog
 from bitget_pipeline.storage.redis_state import RedisState
@@ -202,9 +203,14 @@ def test_the_budget_tells_of_429s_and_closures_and_the_breakers_of_what_rests():
     assert budget(closed_for=290.0).status is Status.CRITICAL
     tripped = Breaker(trip_after=1)
     tripped.failed(now=0.0)
-    resting = budget_vitals(REDIS, share_used=None, breakers={"spot.candles": tripped}, rules=RULES)[1]
+    resting = budget_vitals(REDIS, share_used=None, breakers={"public": tripped}, rules=RULES)[1]
     assert (resting.status, resting.value) == (Status.DEGRADED, 1.0)
-    assert "spot.candles" in resting.reason
+    assert "public" in resting.reason
+    backfill = replace(REDIS, breakers=[Resting("spot", "host:17", 4.0)])
+    together = budget_vitals(backfill, share_used=None, breakers={"public": tripped}, rules=RULES)[1]
+    assert together.reason == "failed repeatedly and rest: public, spot"
+    assert budget_vitals(backfill, share_used=None, breakers=None, rules=RULES)[1].value == 1.0
+    assert budget_vitals(None, share_used=None, breakers=None, rules=RULES)[1].status is Status.UNKNOWN
 
 
 def words(**more: Any) -> dict[str, Any]:
