@@ -121,14 +121,8 @@ def _mutations(state: WarehouseState, rules: HealthRules) -> Vital:
     )
 
 
-def budget_vitals(
-    state: RedisState | None, *, share_used: float | None, breakers: Mapping[str, Breaker], rules: HealthRules
-) -> list[Vital]:
-    """The request budget and the breakers of the live run's own client."""
-    return [_budget(state, share_used, rules), _breakers(breakers)]
-
-
-def _budget(state: RedisState | None, share_used: float | None, rules: HealthRules) -> Vital:
+def budget_vital(state: RedisState | None, *, share_used: float | None) -> Vital:
+    """The request budget, which all processes share."""
     if state is None:
         return unknown("budget.use", "the use of the request budget is not known: Redis did not tell")
     if state.closed_for > 0:
@@ -147,7 +141,8 @@ def _budget(state: RedisState | None, share_used: float | None, rules: HealthRul
     return Vital("budget.use", Status.HEALTHY, f"{share_used:.0%} of the request budget is used", share_used, 1.0)
 
 
-def _breakers(breakers: Mapping[str, Breaker]) -> Vital:
+def breaker_vital(breakers: Mapping[str, Breaker]) -> Vital:
+    """The breakers of the live run's own client, which nobody else can see."""
     resting: Sequence[str] = sorted(name for name, one in breakers.items() if one.state is not State.CLOSED)
     if not resting:
         return Vital("budget.breaker", Status.HEALTHY, "no endpoint of the exchange is given a rest", 0.0, 0.0)
