@@ -25,7 +25,7 @@ MOST_LETTERS = 400
     owners=OWNERS,
     kinds=KINDS,
     freshness_policy=EVERY_QUARTER,
-    deps=["coverage", "trades", "candles_live"],
+    deps=["coverage"],  # not what has a heartbeat: it would read "unsynced" for ever
     metadata=described("incidents"),
     description=(
         "What went wrong, from when to when, and what was done: open incidents, the worst first, then the newest of those that "
@@ -54,6 +54,8 @@ def _in_figures(open_now: Mapping[str, int], by_day: Mapping[date, Mapping[str, 
 
 def _in_tables(told: Sequence[ToldIncident], by_day: Mapping[date, Mapping[str, int]]) -> dict[str, dg.MetadataValue]:
     kinds = sorted({kind for of_day in by_day.values() for kind in of_day})
+    if not told:
+        return {}
     tables = {
         "open and latest": as_table(
             (
