@@ -45,6 +45,8 @@ class Facts:
     starting: dict[str, Any] | None = None  # a run in its start: run_id, stage, age in seconds, why it failed
     lag_p50_ms: float | None = None  # from a trade's arrival to its row in ClickHouse
     lag_p99_ms: float | None = None
+    traded_lag_p50_ms: float | None = None  # from its own time at the exchange
+    traded_lag_p99_ms: float | None = None
     trouble: str = ""  # the live run's, in its words
     connections: dict[str, dict[str, Any]] = field(default_factory=dict)  # of the live run's sockets, by name
     spill_bytes: int = 0  # trades that wait on local disk

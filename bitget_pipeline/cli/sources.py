@@ -154,6 +154,8 @@ def _said(published: Published) -> dict[str, Any]:
         "remediation": (said.get("attention") or {}).get("remediation") or {},
         "lag_p50_ms": said.get("lag_p50_ms"),
         "lag_p99_ms": said.get("lag_p99_ms"),
+        "traded_lag_p50_ms": said.get("traded_lag_p50_ms"),
+        "traded_lag_p99_ms": said.get("traded_lag_p99_ms"),
     }
 
 

@@ -46,6 +46,8 @@ PLOTTED = (
     "stream_pending",
     "lag_p50_ms",
     "lag_p99_ms",
+    "traded_lag_p50_ms",
+    "traded_lag_p99_ms",
     "reconnects",
     "repaired",
     "set_aside",
@@ -57,7 +59,8 @@ PLOTTED = (
 """Facts that are numbers worth a line on the asset's page, as far as they are known."""
 
 
-CONNECTION = ("age", "frames_per_second", "live", "asked", "silent", "opened", "reconnects", "last_reason")
+SUBSCRIPTIONS = ("live", "asked", "silent", "refused", "resting", "paced")
+CONNECTION = ("age", "frames_per_second", *SUBSCRIPTIONS, "opened", "renewed", "reconnects", "last_reason")
 """What is told of each connection of the live run."""
 
 
@@ -297,11 +300,11 @@ def _told(seen: Health) -> dict[str, Any]:
     metadata["symbols delivering"] = sum(one.status is Status.HEALTHY for one in seen.symbols)
     connections: dict[str, dict[str, Any]] = seen.facts.get("connections") or {}
     if connections:
-        for what in ("live", "asked", "silent"):
-            metadata[f"subscriptions {what}"] = sum(one[what] for one in connections.values())
+        for what in SUBSCRIPTIONS:
+            metadata[f"subscriptions {what}"] = sum(one.get(what, 0) for one in connections.values())
         metadata["connections"] = as_table(
             (
-                {"connection": name} | {column: one[column] for column in CONNECTION}
+                {"connection": name} | {column: one.get(column, "") for column in CONNECTION}
                 for name, one in connections.items()
             ),
             columns=("connection", *CONNECTION),

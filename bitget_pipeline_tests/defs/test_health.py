@@ -19,15 +19,26 @@ def test_the_connections_of_the_live_run_are_observed():
     """
     An observation has figures that plot (frames a second, subscriptions that deliver) and a table of the connections.
     """
-    socket = {"age": 12.0, "frames_per_second": 7.5, "live": 9, "asked": 0, "silent": 1, "refused": 0}
-    socket |= {"opened": 2, "reconnects": 1, "last_reason": "no pong within 15 s", "frames": 100}
+    socket = {"age": 12.0, "frames_per_second": 7.5, "live": 9, "asked": 0, "silent": 1, "refused": 3, "resting": 4}
+    socket |= {
+        "paced": 8,
+        "opened": 2,
+        "renewed": 5,
+        "reconnects": 1,
+        "last_reason": "no pong within 15 s",
+        "frames": 100,
+    }
     facts = {"connections": {"socket-0": socket}, "frames_per_second": 7.5, "connected": 1}
     observation, *_ = events(Health(Status.HEALTHY, ["all is well"], facts=facts))
     assert isinstance(observation, dg.AssetObservation)
     metadata = observation.metadata
     assert (metadata["subscriptions live"].value, metadata["subscriptions silent"].value) == (9, 1)
     assert metadata["frames_per_second"].value == 7.5
-    assert "| socket-0 | 12 | 7.5 | 9 | 0 | 1 | 2 | 1 | no pong within 15 s |" in metadata["connections"].value
+    assert (metadata["subscriptions refused"].value, metadata["subscriptions paced"].value) == (3, 8)
+    assert (
+        "| socket-0 | 12 | 7.5 | 9 | 0 | 1 | 3 | 4 | 8 | 2 | 5 | 1 | no pong within 15 s |"
+        in metadata["connections"].value
+    )
 
 
 def told(**facts: Any) -> dict[str, list[dg.AssetObservation | dg.AssetMaterialization]]:
@@ -155,6 +166,8 @@ def test_every_vital_belongs_to_one_family() -> None:
             "exchange.clock",
             "connection.open",
             "connection.reconnects",
+            "connection.renewed",
+            "lag.traded_p99",
             "throughput",
             "errors",
             "lag.p99",
