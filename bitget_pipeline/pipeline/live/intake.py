@@ -120,7 +120,7 @@ class Intake:
 
     def connected(self, name: str) -> None:
         """A connection is open."""
-        self._state.connected.add(name)
+        self._state.note_connected(name)
         log.info("live.connected", connection=name)
 
     def disconnected(self, name: str, reason: str) -> None:
