@@ -61,6 +61,7 @@ class Facts:
     backlog: int | None = None  # entries of the stream that wait for ClickHouse or for trimming
     budget: list[dict[str, Any]] = field(default_factory=list)  # of each endpoint: requests granted, 429s, pace
     budget_closed_for: float = 0.0  # seconds for which the exchange asked for silence
+    breakers: list[dict[str, Any]] = field(default_factory=list)  # families of endpoints that a process gives a rest
     lease: dict[str, Any] | None = None  # owner (a run id), fence, age in seconds
     health: str | None = None
     health_reasons: list[str] = field(default_factory=list)  # worst first

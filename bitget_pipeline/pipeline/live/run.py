@@ -26,7 +26,7 @@ from ...feed.shards import plan_connections
 from ...guard.backoff import Backoff
 from ...guard.breaker import Breaker
 from ...guard.rate_limit import Priority, RateLimit
-from ...history.client import allowed, heed_cancellation
+from ...history.allowance import allowed, heed_cancellation
 from ...market.instrument import Symbol
 from ...telemetry import get_logger
 from .asked import begun_or_asked

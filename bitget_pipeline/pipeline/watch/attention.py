@@ -40,8 +40,7 @@ from .of_the_run import flow_vitals, run_vitals, symbol_vitals, together
 from .of_the_stores import (
     answers,
     backlog_vitals,
-    breaker_vital,
-    budget_vital,
+    budget_vitals,
     disk_vital,
     redis_vitals,
     warehouse_vitals,
@@ -77,7 +76,7 @@ class Places:
     """
     What is looked at beside the run: the client that asks the exchange, the stores, the home folder. `shard` names the stream.
 
-    `share` is the part of the exchange's limits that is planned with.
+    `share` is the part of the exchange's limits that is planned with, `egress` the name of the address that asks.
     """
 
     client: VenueClient
@@ -87,6 +86,7 @@ class Places:
     warehouse: Warehouse
     home: Path
     share: float = 0.9
+    egress: str = "default"
 
 
 class Attention:
@@ -199,8 +199,7 @@ class Attention:
             *redis_vitals(state, rules=rules),
             self._answers("clickhouse.answers", "ClickHouse", self._warehouse, now=now),
             *warehouse_vitals(self._warehouse.recent(now=now, within=rules.store_silent), rules=rules),
-            budget_vital(state, share_used=self._budget_used),
-            breaker_vital(self._places.client.breakers),
+            *budget_vitals(state, share_used=self._budget_used, breakers=self._places.client.breakers),
             disk_vital(self._disk.recent(now=now, within=60.0), rules=rules),
             *failover_vitals(overall.get("failover") or {}),
             self._clocks.vital(now=now),
@@ -251,7 +250,7 @@ class Attention:
         return await stream_backlog(self._places.redis, self._places.prefix, self._places.shard)
 
     async def _ask_redis(self) -> RedisState:
-        state = await redis_state(self._places.redis, self._places.prefix)
+        state = await redis_state(self._places.redis, self._places.prefix, self._places.egress)
         now, granted = time.monotonic(), sum(one.granted for one in state.budget)
         if self._granted is not None and granted >= self._granted[1] and now > self._granted[0]:
             per_second = (granted - self._granted[1]) / (now - self._granted[0])

@@ -23,7 +23,7 @@ from ...storage.redis_state import RedisState
 from ...storage.warehouse_state import WarehouseState
 from .health_rules import HealthRules
 from .of_the_run import SILENCE, run_vitals, symbol_vitals, together
-from .of_the_stores import answers, backlog_vitals, budget_vital, redis_vitals, warehouse_vitals
+from .of_the_stores import answers, backlog_vitals, budget_vitals, redis_vitals, warehouse_vitals
 
 if TYPE_CHECKING:
     from ...storage.warehouse import Warehouse
@@ -32,7 +32,7 @@ ONLY_THE_RUN = (
     *("exchange.rest", "exchange.latency", "exchange.errors", "exchange.clock", "throughput", "errors"),
     *("lag.p50", "lag.p99", "lag.traded_p50", "lag.traded_p99", "symbols", "connection.open", "connection.reconnects"),
     *("connection.renewed", "disk.free", "clock.steady"),
-    *("stream.bound", "flush.progress", "budget.breaker", *(f"failover.{market.value}" for market in Market)),
+    *("stream.bound", "flush.progress", *(f"failover.{market.value}" for market in Market)),
 )
 """What nobody else can see, or cannot always: unknown while no live run looks."""
 
@@ -150,7 +150,7 @@ def _outside(facts: Facts, rules: HealthRules) -> Iterable[Vital]:
     for vital in backlog_vitals(facts.backlog, capacity=capacity, unflushed_for=None, rules=rules):
         if vital.name == "stream.backlog" or (vital.name == "stream.bound" and capacity):
             yield vital
-    yield budget_vital(facts.redis, share_used=None)
+    yield from budget_vitals(facts.redis, share_used=None, breakers=None)
     yield from facts.beside
 
 

@@ -180,11 +180,11 @@ def test_of_what_both_saw_the_worse_counts():
 @pytest.mark.parametrize("name", sorted({*NAMES, "connection.open"}))
 def test_without_a_live_run_nothing_that_it_tells_is_left_out(name):
     """
-    What only it can see is unknown then, in so many words; the stores are seen from outside.
+    What only it can see is unknown then, in so many words; the stores and what they hold are seen from outside.
     """
     alone = judge(replace(facts(BUSYUSDT=said(age=1)), lease=None, published=None), now_ms=NOW)
     (vital,) = [one for one in alone.vitals if one.name == name]
-    seen_from_outside = name.startswith(("redis.", "clickhouse.")) or name in ("stream.backlog", "budget.use")
+    seen_from_outside = name.startswith(("redis.", "clickhouse.", "budget.")) or name == "stream.backlog"
     assert vital.status is (Status.HEALTHY if seen_from_outside else Status.UNKNOWN)
 
 

@@ -18,13 +18,13 @@ from bitget_pipeline.pipeline.watch.of_the_run import flow_vitals, run_vitals, s
 from bitget_pipeline.pipeline.watch.of_the_stores import (
     answers,
     backlog_vitals,
-    breaker_vital,
-    budget_vital,
+    budget_vitals,
     disk_vital,
     redis_vitals,
     warehouse_vitals,
 )
 from bitget_pipeline.pipeline.watch.probe import Probe
+from bitget_pipeline.storage.breaker_board import Resting
 from bitget_pipeline.storage.budget import EndpointUse
 from bitget_pipeline.storage.overview import Backlog
 from bitget_pipeline.storage.redis_state import RedisState
@@ -193,7 +193,7 @@ def test_the_budget_tells_of_429s_and_closures_and_the_breakers_of_what_rests():
     """
 
     def budget(**changed: Any) -> Vital:
-        return budget_vital(replace(REDIS, **changed), share_used=0.4)
+        return budget_vitals(replace(REDIS, **changed), share_used=0.4, breakers={})[0]
 
     assert budget().status is Status.HEALTHY
     assert "40%" in budget().reason
@@ -203,9 +203,14 @@ def test_the_budget_tells_of_429s_and_closures_and_the_breakers_of_what_rests():
     assert budget(closed_for=290.0).status is Status.CRITICAL
     tripped = Breaker(trip_after=1)
     tripped.failed(now=0.0)
-    resting = breaker_vital({"spot.candles": tripped})
+    resting = budget_vitals(REDIS, share_used=None, breakers={"public": tripped})[1]
     assert (resting.status, resting.value) == (Status.DEGRADED, 1.0)
-    assert "spot.candles" in resting.reason
+    assert "public" in resting.reason
+    backfill = replace(REDIS, breakers=[Resting("spot", "host:17", 4.0)])
+    together = budget_vitals(backfill, share_used=None, breakers={"public": tripped})[1]
+    assert together.reason == "failed repeatedly and rest: public, spot"
+    assert budget_vitals(backfill, share_used=None, breakers=None)[1].value == 1.0
+    assert budget_vitals(None, share_used=None, breakers=None)[1].status is Status.UNKNOWN
 
 
 def words(**more: Any) -> dict[str, Any]:
