@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, SecretStr, field_validator, model_validator
 
+from ..errors import SettingsInvalid
 from ..exchange.credentials import Credentials
 from . import mail, reading
 from .reading import Given, setting
@@ -506,10 +507,18 @@ def load_boot(
 
 
 def credentials_in(file: Path) -> Credentials | None:
-    """The key that stands in a settings file now, None without. Raises SettingsInvalid when the file cannot be read."""
+    """The key that stands in a settings file now, None without. Raises SettingsInvalid for half a key or a file that is none."""
     written = reading.read_file(file, required=False)
-    found = [str(written[name].value).strip() if name in written else "" for name in CREDENTIALS]
-    return Credentials(*found) if all(found) else None
+    found = {name: str(written[name].value).strip() for name in CREDENTIALS if name in written}
+    missing = [name for name in CREDENTIALS if not found.get(name)]
+    if missing and any(found.values()):
+        there = next(name for name in found if found[name])
+        raise SettingsInvalid(
+            f"{' and '.join(missing)} not set, but {there} is",
+            where=written[there].where,
+            remedy="set all three or none",
+        )
+    return None if missing else Credentials(*(found[name] for name in CREDENTIALS))
 
 
 def is_loopback(url: str) -> bool:
