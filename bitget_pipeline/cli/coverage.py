@@ -16,7 +16,7 @@ from ..market.coverage import CoverageState
 from ..market.coverage_days import DayCoverage, by_day
 from ..market.instrument import Market, Symbol
 from ..market.interval import Interval, from_ms
-from ..settings import Boot, load_operational, warehouse_address
+from ..settings import EARLIEST_DAY, Boot, load_operational, warehouse_address
 from .output import as_json, boot_for, console, meant_environment, print_json, where
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def coverage_command(
     operational = load_operational(boot, meant_environment(home=home, demo=demo))
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     end = last.date() if last else yesterday
-    start = first.date() if first else max(operational.grid_start, end - timedelta(days=operational.history_days - 1))
+    start = first.date() if first else max(EARLIEST_DAY, end - timedelta(days=operational.history_days - 1))
     if start > end:
         raise SettingsInvalid(f"{start} lies after {end}", where="--from, --to", remedy="give the earlier day first")
     days = [start + timedelta(days=n) for n in range((end - start).days + 1)]

@@ -10,7 +10,7 @@ import shutil
 import socket
 from collections import namedtuple
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
@@ -468,6 +468,14 @@ def test_coverage_says_what_is_there_what_is_missing_and_when_it_is_tried(
     assert "1 of 3" in table.out
     assert "03-03 12:00" in table.out
     assert run("coverage", "--from", "2026-03-01", "--to", "2026-03-01", **stores).code == 0
+
+
+def test_coverage_reaches_as_far_as_history_is_wanted_beyond_the_grid_too(run: Run, stores: dict[str, str]) -> None:
+    """
+    What `history_days` ask of the archive is missing until it is there, so it is looked at as well.
+    """
+    answer = run("coverage", "--json", **stores, BITGET_PIPELINE_HISTORY_DAYS="900")
+    assert json.loads(answer.out)["from"] == str(datetime.now(UTC).date() - timedelta(days=900))
 
 
 def test_coverage_refuses_reversed_days_and_unknown_symbols(run: Run, stores: dict[str, str]) -> None:
