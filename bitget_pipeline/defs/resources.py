@@ -214,6 +214,7 @@ class PipelineResource(dg.ConfigurableResource):
             connects=ConnectBudget(history.redis, prefix),
             restrain=Budget(history.redis, prefix, rules=self.budget_rules(settings)).restrain,
             spill=Spill(boot().home / "spill" / f"live-{shard}", most_bytes=settings.spill_max_mib * 2**20),
+            disks=boot().store_folders,
         )
 
     def companions(

@@ -115,6 +115,10 @@ class Progress:
         else:
             self._open.pop(symbol, None)
 
+    def knows(self, symbol: Symbol) -> bool:
+        """Whether a gap of it is being repaired."""
+        return symbol in self._open
+
     def fetched(self, before_id: int, reached_id: int) -> None:
         """A page was stored that reaches from one trade down to the other."""
         self._closed_ms += self._exchange.trade_time_ms(before_id) - self._exchange.trade_time_ms(reached_id)

@@ -244,3 +244,28 @@ def test_thousands_of_touched_bars_fit_into_one_call(warehouse: Warehouse) -> No
     assert warehouse.query("SELECT count(), sum(trades) FROM candles_live_final WHERE resolution = '1m'") == [
         (6_000, 6_000)
     ]
+
+
+def test_how_far_a_symbol_is_held_is_a_minute_behind_its_newest_trade(warehouse: Warehouse) -> None:
+    """
+    What several flushers held at once may be stored in another order, and only in part: the last minute proves nothing. A
+    symbol without anything older is held from its oldest trade; one without trades, or of another source, is not known.
+    """
+    day = 86_400_000
+    store(warehouse, [Trade(BIG + n, START + n * 30_000, 1.0, 1.0, True) for n in range(5)])
+    store(
+        warehouse,
+        [Trade(7, START - 40 * day, 1.0, 1.0, True), Trade(8, START - 40 * day + 9, 1.0, 1.0, True)],
+        symbol=ODD,
+    )
+    store(warehouse, [Trade(9, START, 1.0, 1.0, True)], symbol=FUTURE, source="binance_trade")
+    held = warehouse.held_through([BTC, ODD, FUTURE], source="bitget")
+
+    assert held == {BTC: BIG + 2, ODD: 7}
+    assert warehouse.held_at(BTC, START + 60_000, source="bitget") == BIG + 2
+    assert warehouse.held_at(BTC, START - 1, source="bitget") is None
+
+
+def test_of_an_empty_table_nothing_is_held(warehouse: Warehouse) -> None:
+    """A new database answers at once."""
+    assert warehouse.held_through([BTC, FUTURE], source="bitget") == {}

@@ -1,17 +1,19 @@
 """
 Those that write while a live run holds its lease: appender, flusher, repairer, shedder.
 
-Made by run.py at the end of the start, from the anchors in Redis.
+Made by run.py at the end of the start, from the anchors in Redis; where Redis has none, from what ClickHouse holds.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from ...exchange.contract import Exchange
+from ...market.instrument import Symbol
 from .append import Appender
 from .companion import Companion
 from .continuity import Continuity
@@ -20,6 +22,7 @@ from .flush import Flusher
 from .intake import Intake
 from .plan import LivePlan, LiveStores
 from .repair import Repairer
+from .repair_pace import RepairPace
 from .shed import Shedder
 from .sockets import Sockets
 from .state import LiveState
@@ -35,6 +38,7 @@ class Run(Protocol):
     intake: Intake
     companions: tuple[Companion, ...]
     sockets: Sockets
+    pace: RepairPace
     fence: int
     clock: Callable[[], int]
     rng: random.Random
@@ -54,6 +58,14 @@ class Writers:
         """Read the anchors, and make all that go on from there. Raises StoreUnavailable."""
         plan, stores, state = run.plan, run.stores, run.state
         anchors = await stores.stream.anchors()
+
+        async def at_rest(symbols: Collection[Symbol]) -> dict[Symbol, int]:
+            """Through which id ClickHouse holds their trades, whatever Redis knows of them."""
+            return await asyncio.to_thread(stores.warehouse.held_through, symbols, source=plan.source)
+
+        newest = {symbol: anchor.highest_id for symbol, anchor in anchors.items()}
+        if unknown := [symbol for symbol in plan.symbols if symbol not in newest]:  # new, or Redis lost its data
+            newest |= await at_rest(unknown)
         repairer = Repairer(
             stores.client,
             run.exchange,
@@ -65,17 +77,18 @@ class Writers:
             run_id=plan.run_id,
             clock=run.clock,
             rng=run.rng,
-            share=plan.repair_share,
+            pace=run.pace,
         )
         appender = Appender(
             run.intake,
             stores.stream,
-            Continuity(plan.symbols, newest={symbol: anchor.highest_id for symbol, anchor in anchors.items()}),
+            Continuity(plan.symbols, newest=newest),
             Door(),
             state,
             fence=run.fence,
             store_identity=stores.identity,
             on_gap=lambda gap: repairer.wanted(gap.symbol, before_id=gap.before_id),
+            at_rest=at_rest,
             spill=stores.spill,
             pause=pause,
         )
@@ -90,6 +103,8 @@ class Writers:
             pause=pause,
             rules=plan.flush_rules,
             state=state,
+            quarantine=stores.control.set_aside,
+            on_gap=lambda gap: repairer.wanted(gap.symbol, before_id=gap.before_id),
         )
         shedder = Shedder(
             run.intake,
@@ -102,6 +117,7 @@ class Writers:
             run_id=plan.run_id,
             clock=run.clock,
             rules=plan.shed_rules,
+            disks=stores.disks,
             rest=run.sockets.rest,
         )
         for symbol, anchor in anchors.items():
