@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -275,3 +276,12 @@ def test_what_happens_over_and_over_is_said_once_a_minute_with_its_number() -> N
     assert seldom.happened("foreign", now=61.0) == 1
     assert seldom.happened("unknown", now=62.0) == 1
     assert seldom.happened("foreign", now=63.0) == 0
+
+
+def test_what_makes_no_sense_to_a_companion_lies_beside_all_other_such_frames() -> None:
+    """The command `quarantine` shows one list."""
+    intake = Intake(LiveState([BTC]))
+    intake.keep("a book of spot:BTCUSDT: crossed", "BookFrame(…)")
+    (kept,) = intake.quarantine
+    assert (kept.problem, kept.frame) == ("a book of spot:BTCUSDT: crossed", "BookFrame(…)")
+    assert intake.items == deque()

@@ -34,7 +34,7 @@ from ...storage.stream import TradeStream, place_of
 from ...storage.versions import Versions
 from ...storage.warehouse import CoverageState, Warehouse
 from ...telemetry import count, get_logger
-from ..repair_ledger import STREAM, Progress, RepairLedger
+from ..repair_ledger import NOT_REPAIRED_YET, STREAM, Progress, RepairLedger
 from .repair_pace import Pace
 from .repair_turns import Turns
 from .state import LiveState
@@ -198,7 +198,7 @@ class Repairer:
         log.warning("repair.postponed", symbol=str(symbol), problem=problem, seconds=round(delay, 1))
         work.walk, work.fruitless = _walk_over(gap), 0
         work.not_before = asyncio.get_running_loop().time() + delay
-        reason = f"a break that is not repaired yet: {problem}"
+        reason = f"{NOT_REPAIRED_YET}: {problem}"
         try:
             await self._ledger.missing(symbol, gap, CoverageState.UNKNOWN, reason, retry_in=delay)
         except PipelineError as error:

@@ -10,10 +10,14 @@ import asyncio
 import random
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Protocol, Self
 
 from ...exchange.contract import Exchange
 from ...market.instrument import Symbol
+from ...market.interval import Interval
+from ...storage.warehouse import Warehouse
+from ..repair_ledger import held_before_open_breaks
 from .append import Appender
 from .companion import Companion
 from .continuity import Continuity
@@ -21,7 +25,7 @@ from .door import Door
 from .flush import Flusher
 from .intake import Intake
 from .plan import LivePlan, LiveStores
-from .repair import Repairer
+from .repair import TRADE_HISTORY, Repairer
 from .repair_pace import RepairPace
 from .shed import Shedder
 from .sockets import Sockets
@@ -61,7 +65,7 @@ class Writers:
 
         async def at_rest(symbols: Collection[Symbol]) -> dict[Symbol, int]:
             """Through which id ClickHouse holds their trades, whatever Redis knows of them."""
-            return await asyncio.to_thread(stores.warehouse.held_through, symbols, source=plan.source)
+            return await asyncio.to_thread(_at_rest, stores.warehouse, symbols, plan.source, run.clock())
 
         newest = {symbol: anchor.highest_id for symbol, anchor in anchors.items()}
         if unknown := [symbol for symbol in plan.symbols if symbol not in newest]:  # new, or Redis lost its data
@@ -132,3 +136,10 @@ class Writers:
         yield "flush", self.flusher.run()
         yield "repair", self.repairer.run()
         yield "shed", self.shedder.run()
+
+
+def _at_rest(warehouse: Warehouse, symbols: Collection[Symbol], source: str, now_ms: int) -> dict[Symbol, int]:
+    """Through which id they are stored without a break that is still open. Blocks."""
+    served = Interval(now_ms - TRADE_HISTORY // timedelta(milliseconds=1), now_ms + 1)
+    held = warehouse.held_through(symbols, source=source)
+    return held_before_open_breaks(warehouse, held, served, source=source)
