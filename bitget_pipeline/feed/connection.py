@@ -42,6 +42,10 @@ __all__ = ["Connection", "Listener", "SocketAddress"]
 
 log = get_logger(__name__)
 
+ON_REQUEST, CANCELLED = "closed on request", "cancelled"
+PLANNED = frozenset({ON_REQUEST, CANCELLED})
+"""Why a connection ends that we end ourselves: renewed, moved, or not needed any more."""
+
 
 class Listener(Protocol):
     """Who hears what connections bring. Called in the event loop; none of it may block."""
@@ -191,10 +195,10 @@ class Connection:
         steer = asyncio.create_task(self._steer(socket, self._session), name=f"{self.name}.steer")
         closing = asyncio.create_task(self._closing.wait(), name=f"{self.name}.closing")
         tasks = (pump, steer, closing)
-        reason = "cancelled"
+        reason = CANCELLED
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            reason = "closed on request" if closing in done else (pump if pump in done else steer).result()
+            reason = ON_REQUEST if closing in done else (pump if pump in done else steer).result()
         finally:
             for task in tasks:
                 task.cancel()
@@ -295,10 +299,10 @@ class Connection:
         subscription = Subscription(batch.symbol, Channel.TRADE)
         if not batch.snapshot:
             self._listener.lost([subscription])
-        self._first_data(session, subscription)
+        self._first_data(session, subscription, snapshot=batch.snapshot)
 
-    def _first_data(self, session: Session, subscription: Subscription) -> None:
-        if session.data(subscription) and session.settled:
+    def _first_data(self, session: Session, subscription: Subscription, *, snapshot: bool = False) -> None:
+        if session.data(subscription, snapshot=snapshot) and session.settled:
             self.settled.set()
 
     def _recently_heard(self) -> list[Subscription]:

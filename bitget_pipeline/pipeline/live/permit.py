@@ -15,7 +15,7 @@ from typing import Protocol
 
 from ...errors import DiskFull, StoreUnavailable
 from ...guard.rate_limit import RateLimit
-from ...history.client import heed_cancellation
+from ...history.allowance import heed_cancellation
 
 LOOK_EVERY = 5.0
 """Seconds after which the shared allowance is asked again at the latest: others may have been faster."""
