@@ -2,7 +2,7 @@
 The ledger against the ground truth: whatever the exchange does, every minute is stored as it was, or listed with a right reason.
 
 A seed chooses what goes wrong, where and when; the backfill then follows the ledger's own retries, its clock put forward
-from one to the next, until nothing is due any more. One seed more with `BITGET_PIPELINE_SEED=17 make test ARGS="-k ledger_truth"`.
+from one to the next, until nothing is due any more. More seeds: `BITGET_PIPELINE_SEED="17 18" make test ARGS="-k ledger_truth"`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import pytest
 import redis.asyncio
 
 from bitget_pipeline.exchange.contract import Exchange
-from bitget_pipeline.history.client import HistoryClient, HttpAddress, opened
+from bitget_pipeline.history.client import HistoryClient, HttpAddress
+from bitget_pipeline.history.client import opened as opened_client
 from bitget_pipeline.local.exchange import LocalExchange
 from bitget_pipeline.market.candle import Candle, Resolution
 from bitget_pipeline.market.coverage import CoverageState
@@ -103,7 +104,7 @@ class Trial:
         """A region block stops a client for good: one of its own meets it, for some of the days."""
         budget = self.client.budget
         with self.server.faulty("region_block", "/history-candles", html=self.chance.random() < 0.5):
-            async with opened(self.exchange, HttpAddress(self.server.rest_url), budget) as client:
+            async with opened_client(self.exchange, HttpAddress(self.server.rest_url), budget) as client:
                 report = await backfill_candles(
                     client, self.exchange, self.warehouse, self.versions, keys,
                     source="local", run_id="trial", now_ms=self.now_ms,
