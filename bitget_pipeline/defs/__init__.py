@@ -14,6 +14,7 @@ from .assets import (
     coverage,
     derivative_assets,
     derived_assets,
+    incidents,
     instruments,
     live_assets,
     retention,
@@ -24,7 +25,7 @@ from .assets import (
     universe,
     venue_map,
 )
-from .checks import asset_checks
+from .checks import asset_checks, live_checks
 from .jobs import (
     candle_jobs,
     coverage_recount,
@@ -45,6 +46,7 @@ from .schedules import (
     daily_top_ups,
     derivative_schedules,
     hourly_discovery,
+    quarterly_live_checks,
 )
 from .sensors import (
     archive_derivation_launchers,
@@ -76,6 +78,7 @@ def build() -> dg.Definitions:
             *archive_assets(markets, grid_starts=grid_starts),
             *live_assets(markets),
             coverage,
+            incidents,
             retention,
             scorecard_asset(grid_starts=grid_starts),
         ],
@@ -83,6 +86,7 @@ def build() -> dg.Definitions:
         jobs=[
             discovery,
             live,
+            live_checks,
             coverage_recount,
             housekeeping_job,
             scorecard_of_a_day,
@@ -92,6 +96,7 @@ def build() -> dg.Definitions:
         ],
         schedules=[
             hourly_discovery,
+            quarterly_live_checks,
             daily_recount,
             daily_housekeeping,
             daily_scorecard,

@@ -245,6 +245,19 @@ CHECKS = (
 )
 
 
+LIVE = ("trades", "order_books", "candles_live")
+"""Assets that no run materializes: their checks need a run of their own."""
+
+live_checks = dg.define_asset_job(
+    "live_checks",
+    selection=dg.AssetSelection.checks(
+        *(dg.AssetCheckKey(dg.AssetKey(one.asset), one.name) for one in CHECKS if one.asset in LIVE)
+    )
+    | dg.AssetSelection.assets("incidents"),
+    description="The checks of what the live run wrote within the last hour, and the incidents as they stand.",
+)
+
+
 def asset_checks(markets: Sequence[Market], *, grid_starts: date) -> list[dg.AssetChecksDefinition]:
     """Every check as Dagster wants it, those of all markets once for each."""
     made = [_schema_matches()]

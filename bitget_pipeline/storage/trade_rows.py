@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain, repeat
+from typing import NamedTuple
 
 from ..market.instrument import Market, Symbol
 from ..market.interval import Interval
@@ -16,6 +17,14 @@ from ..market.trade import Trade, TradeBatch
 from .connection import Connection
 
 _COLUMNS = ("market", "symbol", "source", "trade_id", "ts", "price", "size", "side", "version", "run_id", "received_at")
+
+
+class Stored(NamedTuple):
+    """How many seconds had a trade, the time from the first to the last of them, and the longest without one (seconds)."""
+
+    seconds: int
+    span: float
+    longest: float
 
 
 class TradeRows(Connection):
@@ -67,6 +76,32 @@ class TradeRows(Connection):
             },
         )
         return [Trade(row[0], row[1], row[2], row[3], bool(row[4]), bool(row[5])) for row in rows]
+
+    def seconds_with_trades(
+        self, symbols: Sequence[Symbol], *, source: str, now_ms: int, within: float
+    ) -> dict[Symbol, Stored]:
+        """
+        How often these symbols traded in the last day, as far as their trades are stored. `within`: the server gives up after
+        so many seconds (StoreUnavailable or its kin).
+        """
+        rows = self.query(
+            "SELECT market, symbol, length(moments) AS seconds, moments[-1] - moments[1] AS span, "
+            "arrayMax(arrayDifference(moments)) AS longest FROM (SELECT market, symbol, "
+            "arraySort(groupUniqArray(toUnixTimestamp(ts))) AS moments FROM trades "
+            "WHERE (market, symbol) IN (SELECT arrayJoin(arrayZip({markets:Array(String)}, {symbols:Array(String)}))) "
+            "AND source = {source:String} AND ts >= fromUnixTimestamp64Milli({start:Int64}, 'UTC') "
+            f"GROUP BY market, symbol) SETTINGS max_execution_time = {max(1, round(within))}",
+            {
+                "markets": [symbol.market.value for symbol in symbols],
+                "symbols": [symbol.name for symbol in symbols],
+                "source": source,
+                "start": now_ms - 86_400_000,
+            },
+        )
+        return {
+            Symbol(Market(market), name): Stored(int(seconds), float(span), float(longest))
+            for market, name, seconds, span, longest in rows
+        }
 
     def trade_count(self, symbol: Symbol, interval: Interval, *, source: str) -> int:
         """How many trades are stored within the interval."""

@@ -19,8 +19,10 @@ from ...pipeline.history.funding import FundingReport, collect_funding
 from ...pipeline.history.open_interest import OpenInterestReport, snapshot_open_interest
 from ...pipeline.history.price_candles import backfill_prices
 from ...storage.warehouse import Warehouse
+from ..freshness import EVERY_HOUR, EVERY_QUARTER
 from ..metadata import KINDS, OWNERS, as_table, described
 from ..partitions import grid, key_of, slice_of
+from ..priority import give_way
 from ..resources import PipelineResource
 from .history import GROUP, KEYS_PER_RUN, CandlesConfig
 from .outcome import told
@@ -57,6 +59,7 @@ def _funding_rates(market: Market) -> dg.AssetsDefinition:
         group_name=GROUP,
         owners=OWNERS,
         kinds={*KINDS, market.value},
+        freshness_policy=EVERY_HOUR,
         deps=[universe],
         metadata=described("funding_rates"),
         description=(
@@ -103,6 +106,7 @@ def _open_interest(market: Market) -> dg.AssetsDefinition:
         group_name=GROUP,
         owners=OWNERS,
         kinds={*KINDS, market.value},
+        freshness_policy=EVERY_QUARTER,
         deps=[universe],
         metadata=described("open_interest"),
         description=(
@@ -162,6 +166,7 @@ def _price_candles(market: Market, kind: PriceKind, grid_starts: date) -> dg.Ass
         context: dg.AssetExecutionContext, config: CandlesConfig, pipeline: PipelineResource
     ) -> dg.MaterializeResult:
         keys = slice_of(context, market)
+        give_way()
         settings = pipeline.operational()
 
         async def run() -> BackfillReport:

@@ -16,8 +16,10 @@ from ...market.instrument import Market
 from ...market.interval import days_of_month
 from ...pipeline.history.comparison import Comparison, compare_derived
 from ...pipeline.history.derive import DerivedDay, Key, derive_candles
+from ..freshness import EVERY_DAY
 from ..metadata import KINDS, OWNERS, add_to_each, as_table, described
 from ..partitions import archive_grid, archive_slice_of, grid, key_of, slice_of
+from ..priority import give_way
 from ..resources import PipelineResource
 from .history import GROUP, KEYS_PER_RUN
 
@@ -46,6 +48,7 @@ def _candles_derived(market: Market, grid_starts: date) -> dg.AssetsDefinition:
         group_name=GROUP,
         owners=OWNERS,
         kinds={*KINDS, market.value},
+        freshness_policy=EVERY_DAY,
         deps=[dg.AssetKey([market.value, "candles_1m"])],
         partitions_def=grid(market, starts=grid_starts),
         backfill_policy=dg.BackfillPolicy.multi_run(KEYS_PER_RUN),
@@ -101,6 +104,7 @@ def _derive(
     context: dg.AssetExecutionContext, config: DerivedConfig, pipeline: PipelineResource, keys: Sequence[Key]
 ) -> tuple[list[DerivedDay], Comparison]:
     """Make the bars of these symbol-days, and hold samples of them against the exchange's."""
+    give_way()
     source, run_id = pipeline.source, context.run.run_id
 
     async def run() -> tuple[list[DerivedDay], Comparison]:

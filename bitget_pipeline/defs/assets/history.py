@@ -6,15 +6,17 @@ One factory for all markets. A run takes many (symbol, day) keys at once; what i
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 
 import dagster as dg
 
 from ...market.instrument import Market
 from ...pipeline.history.backfill import BackfillReport, Key, Progress, backfill_candles
+from ..freshness import EVERY_DAY
 from ..metadata import KINDS, OWNERS, as_table, described
 from ..partitions import grid, key_of, slice_of
+from ..priority import give_way
 from ..resources import PipelineResource
 from .outcome import told
 from .reference import universe
@@ -26,6 +28,7 @@ Symbol-days of one run of a backfill that Dagster splits: less than four minutes
 costs seconds of CPU before it fetches anything, and Dagster lets none cross from symbol to symbol (ARCHITECTURE.md).
 """
 PROGRESS_EVERY = 10.0  # seconds between two lines of progress in the run's log
+OBSERVED_EVERY = 60.0  # seconds between two observations of it, which plot on the asset's page
 
 
 class CandlesConfig(dg.Config):
@@ -46,6 +49,7 @@ def _candles_1m(market: Market, grid_starts: date) -> dg.AssetsDefinition:
         group_name=GROUP,
         owners=OWNERS,
         kinds={*KINDS, market.value},  # the graph shows the last part of the key alone
+        freshness_policy=EVERY_DAY,
         deps=[universe],
         partitions_def=grid(market, starts=grid_starts),
         backfill_policy=dg.BackfillPolicy.multi_run(KEYS_PER_RUN),
@@ -70,8 +74,9 @@ def backfilled(
     context: dg.AssetExecutionContext, pipeline: PipelineResource, keys: Sequence[Key], *, refresh: bool
 ) -> BackfillReport:
     """Walk over these symbol-days, with lines of progress in the run's log."""
+    give_way()
     settings = pipeline.operational()
-    talk = _Talk(context)
+    talk = Talk(context)
 
     async def run() -> BackfillReport:
         async with pipeline.history(warehouse) as history:
@@ -94,21 +99,50 @@ def backfilled(
         return asyncio.run(run())
 
 
-class _Talk:
-    """Lines of progress in the run's log, not more than one in ten seconds: each is an event in Dagster's database."""
+class Talk:
+    """
+    Progress of a run: a line in its log every ten seconds at most, and an observation of the asset every minute, so that its page
+    plots how far it is and when it ends. Each is an event in Dagster's database, so there are no more.
+    """
 
-    def __init__(self, context: dg.AssetExecutionContext) -> None:
+    def __init__(self, context: dg.AssetExecutionContext, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._context = context
-        self._next = time.monotonic() + PROGRESS_EVERY
+        self._clock = clock
+        self._next = clock() + PROGRESS_EVERY
+        self._observe = clock() + OBSERVED_EVERY
 
     def progress(self, progress: Progress) -> None:
-        if time.monotonic() < self._next and progress.done < progress.total:
+        """So far the run has come."""
+        now = self._clock()
+        if now >= self._observe and progress.done < progress.total:
+            self._observe = now + OBSERVED_EVERY
+            # without a run of its own: Dagster keeps what a step logs until the step ends
+            self._context.instance.report_runless_asset_event(
+                dg.AssetObservation(
+                    asset_key=self._context.asset_key, metadata=so_far(progress, self._context.run.run_id)
+                )
+            )
+        if now < self._next and progress.done < progress.total:
             return
-        self._next = time.monotonic() + PROGRESS_EVERY
+        self._next = now + PROGRESS_EVERY
         left = "" if not progress.remaining else f", about {progress.remaining:.0f} s left"
         self._context.log.info(
             f"{progress.done} of {progress.total} symbol-days, {progress.rows:,} candles, {progress.requests} requests{left}"
         )
+
+
+def so_far(progress: Progress, run_id: str) -> dict[str, dg.MetadataValue]:
+    """How far a run is, in figures that plot."""
+    told: dict[str, dg.MetadataValue] = {
+        "run": dg.MetadataValue.dagster_run(run_id),
+        "symbol-days done": dg.MetadataValue.int(progress.done),
+        "symbol-days of the run": dg.MetadataValue.int(progress.total),
+        "candles so far": dg.MetadataValue.int(progress.rows),
+        "requests so far": dg.MetadataValue.int(progress.requests),
+    }
+    if progress.remaining is not None:
+        told["seconds left"] = dg.MetadataValue.float(round(progress.remaining, 1))
+    return told
 
 
 def of_run(report: BackfillReport) -> dict[str, dg.MetadataValue]:

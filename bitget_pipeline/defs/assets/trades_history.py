@@ -16,6 +16,7 @@ from ...market.instrument import Market
 from ...pipeline.history.trades_history import TradesReport, backfill_trades
 from ..metadata import KINDS, OWNERS, described
 from ..partitions import grid, key_of, slice_of
+from ..priority import give_way
 from ..resources import PipelineResource
 from .history import GROUP
 from .outcome import told
@@ -57,6 +58,7 @@ def _trades_history(market: Market, grid_starts: date) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: TradesConfig, pipeline: PipelineResource
     ) -> dg.MaterializeResult:
         keys = slice_of(context, market)
+        give_way()
         settings = pipeline.operational()
 
         async def run() -> TradesReport:

@@ -16,10 +16,11 @@ from ...market.candle import Resolution
 from ...market.coverage import CoverageState, Evidence
 from ...market.instrument import Symbol
 from ...market.interval import Interval, from_ms
+from ...storage.derived_rows import DERIVED
 from ...storage.versions import Versions
 from ...storage.warehouse import Warehouse
 from ..live.repair import STREAM as TRADES
-from .derive import DERIVED, RESOLUTIONS, derive_candles
+from .derive import RESOLUTIONS, derive_candles
 from .funding import STREAM as FUNDING
 
 DAY_MS = Resolution.D1.ms
