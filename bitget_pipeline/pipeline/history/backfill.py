@@ -168,6 +168,9 @@ async def _serve(walkers: Walkers, symbol: Symbol, day: date, tally: Tally) -> K
             f"{symbol} is not among the instruments we know",
             remedy="materialize `instruments` first, and check the spelling",
         )
+    walkers.exchange.candle_page(
+        symbol, walkers.resolution, end_ms=whole.end_ms, limit=1
+    )  # refuses what it never serves
     every = walkers.resolution.ms
     stretch, outside = served_part(instrument, whole, every_ms=every)
     closed = Interval(stretch.start_ms, max(stretch.start_ms, min(stretch.end_ms, now - now % every)))
