@@ -456,6 +456,22 @@ class Boot(BaseModel):
         return self.redis_host is None
 
     @property
+    def warehouse_folder(self) -> Path:
+        """Where the embedded ClickHouse keeps its data."""
+        return self.home / "warehouse"
+
+    @property
+    def redis_folder(self) -> Path:
+        """Where the embedded Redis keeps its data."""
+        return self.home / "redis"
+
+    @property
+    def store_folders(self) -> tuple[Path, ...]:
+        """The folders of those stores that lie on this machine: their disks must not fill."""
+        warehouse = (self.warehouse_folder,) if self.embedded_warehouse else ()
+        return warehouse + ((self.redis_folder,) if self.embedded_redis else ())
+
+    @property
     def dagster_home(self) -> Path:
         """Dagster's own folder."""
         return self.home / "dagster"

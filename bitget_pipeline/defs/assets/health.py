@@ -152,7 +152,7 @@ def _in_figures(found: Mapping[tuple[Symbol, date], DayCoverage], counted: Recou
         ),
         "statements recounted": dg.MetadataValue.int(counted.statements),
         "statements that claimed too much": dg.MetadataValue.int(len(counted.wrong)),
-        "bars lost": dg.MetadataValue.int(counted.lost),
+        "rows lost": dg.MetadataValue.int(counted.lost),
     }
 
 
