@@ -41,7 +41,8 @@ SELECT
     (SELECT uniqExact(market, symbol, toDate(interval_start)) FROM coverage_evidence
         WHERE stream = 'candles_1m' AND (market, symbol) IN (SELECT market, symbol FROM universe_now)
         AND toDate(interval_start) BETWEEN toDate(now('UTC')) - {days:UInt32} AND toDate(now('UTC')) - 1
-        AND (state = 'complete' OR (state IN ('verified_empty', 'unavailable') AND interval_end = interval_start + INTERVAL 1 DAY)))
+        AND (state = 'complete' OR
+        (state IN ('verified_empty', 'unavailable') AND interval_end = interval_start + INTERVAL 1 DAY)))
 """
 _RECENT = "SELECT toUnixTimestamp64Milli(max(ts)), count() FROM trades WHERE ts > now64(3, 'UTC') - INTERVAL 10 MINUTE"
 
