@@ -34,6 +34,7 @@ from .jobs import (
     live,
     scorecard_of_a_day,
 )
+from .live_supervisor import live_supervisor
 from .reconfiguration import reconfiguration
 from .resources import PipelineResource
 from .schedules import (
@@ -51,7 +52,6 @@ from .sensors import (
     first_discovery,
     health,
     history_launchers,
-    live_supervisor,
 )
 
 

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from bitget_pipeline.errors import LeaseHeld, NothingSelected, StageTimedOut, StoreRefused, StoreUnavailable
 from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.local.exchange import LocalExchange
+from bitget_pipeline.pipeline.live.interruptions import obeyed
 from bitget_pipeline.pipeline.live.run import run_live
 from bitget_pipeline.pipeline.live.stages import (
     REMEDIES,
@@ -30,7 +31,7 @@ from bitget_pipeline.storage.redis_connection import RedisAddress, connect, conn
 from bitget_pipeline.storage.warehouse import Warehouse
 
 from ..conftest import until
-from ..live_runner import Where, plan_for, stores_at
+from ..live_runner import Interrupted, Where, plan_for, stores_at
 from .test_outages import Wire
 from .test_run import SYMBOLS, live
 
@@ -183,3 +184,48 @@ async def test_a_run_that_is_still_starting_hears_that_it_shall_stop(
         held = overview.lease()
         assert held is not None
         assert held.owner == "another"
+
+
+async def test_an_interruption_inside_a_callback_breaks_a_start_off(
+    where: Where, local_exchange: LocalExchange
+) -> None:
+    """
+    Dagster's termination strikes in a callback of the loop while the start waits for a Redis that is away: it arrives at the
+    caller, long before the stage's limit.
+    """
+    wire = Wire(where.redis_port)
+    wire.mend()
+
+    def strike() -> None:
+        raise Interrupted
+
+    def on_stage(entered: str) -> None:
+        if entered == "flushers":
+            wire.cut()
+            asyncio.get_running_loop().call_soon(strike)
+
+    walk = start(replace(where, redis_port=wire.port), local_exchange, StageLimits(), on_stage)
+    with pytest.raises(Interrupted):
+        await asyncio.wait_for(walk, 10)
+    wire.away()
+
+
+async def test_an_interruption_inside_a_callback_ends_what_is_done_before_the_run() -> None:
+    """
+    What the live op does first waits for stores; it is cancelled, tidies up, and the interruption arrives at the caller.
+    """
+    tidied = []
+
+    async def waits_for_a_store() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            tidied.append(True)
+
+    def strike() -> None:
+        raise Interrupted
+
+    asyncio.get_running_loop().call_later(0.01, strike)
+    with pytest.raises(Interrupted):
+        await asyncio.wait_for(obeyed(waits_for_a_store()), 5)
+    assert tidied
