@@ -96,12 +96,13 @@ async def ended(tasks: Iterable[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
     End these tasks; returns those that would not.
 
     A cancellation may be dropped (Python 3.11's wait_for, which redis-py uses, drops one that arrives with the result), so it
-    is repeated.
+    is repeated; but not at once for a task that somebody has cancelled already, which is tidying up.
     """
     waiting = set(tasks)
     for attempt in range(ATTEMPTS):
         for task in waiting:
-            task.cancel()
+            if attempt or not task.cancelling():
+                task.cancel()
         if not waiting:
             break
         _, waiting = await asyncio.wait(waiting, timeout=EACH)

@@ -12,7 +12,6 @@ from msgspec.structs import replace
 from bitget_pipeline.errors import LeaseHeld, NothingSelected, StageTimedOut, StoreRefused, StoreUnavailable
 from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.local.exchange import LocalExchange
-from bitget_pipeline.pipeline.live.interruptions import obeyed
 from bitget_pipeline.pipeline.live.run import run_live
 from bitget_pipeline.pipeline.live.stages import (
     REMEDIES,
@@ -208,24 +207,3 @@ async def test_an_interruption_inside_a_callback_breaks_a_start_off(
     with pytest.raises(Interrupted):
         await asyncio.wait_for(walk, 10)
     wire.away()
-
-
-async def test_an_interruption_inside_a_callback_ends_what_is_done_before_the_run() -> None:
-    """
-    What the live op does first waits for stores; it is cancelled, tidies up, and the interruption arrives at the caller.
-    """
-    tidied = []
-
-    async def waits_for_a_store() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            tidied.append(True)
-
-    def strike() -> None:
-        raise Interrupted
-
-    asyncio.get_running_loop().call_later(0.01, strike)
-    with pytest.raises(Interrupted):
-        await asyncio.wait_for(obeyed(waits_for_a_store()), 5)
-    assert tidied
