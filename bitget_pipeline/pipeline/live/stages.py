@@ -1,7 +1,7 @@
 """
 The stages of a live run's life: each is visible, has a time limit, and fails with a sentence that names it.
 
-Used by the live op (stores, schema, universe) and run.py (sockets, lease, flushers). What is told goes to the run's
+Used by the live op (stores to companions) and run.py (sockets to flushers). What is told goes to the run's
 log and, as soon as there is a Redis, to `status`.
 """
 
