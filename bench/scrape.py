@@ -26,6 +26,7 @@ from bitget_pipeline.local import redis as local_redis
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.settings import Boot, load_boot
 from bitget_pipeline.storage.control import LiveControl
+from bitget_pipeline.storage.lease import Lease
 from bitget_pipeline.storage.migrations import migrate
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect
 from bitget_pipeline.storage.warehouse import Warehouse, WarehouseAddress
@@ -89,7 +90,8 @@ async def publish(boot: Boot, symbols: int) -> None:
     overall = {"stage": "live", "uptime": 600.0, "appended": 1, "stored": 1, "vitals": vitals}
     overall["connections"] = {f"{n}": connection for n in range(max(1, symbols // 10))}
     try:
-        await LiveControl(client, boot.redis_prefix, "0").publish(overall, dict.fromkeys(names, said))
+        fence = await Lease(client, boot.redis_prefix, "0").take("run-1", 60.0)
+        await LiveControl(client, boot.redis_prefix, "0").publish(overall, dict.fromkeys(names, said), fence=fence)
     finally:
         await client.aclose()
 

@@ -36,6 +36,7 @@ from .jobs import (
     on_demand_jobs,
     scorecard_of_a_day,
 )
+from .live_supervisor import live_supervisor
 from .reconfiguration import reconfiguration
 from .resources import PipelineResource
 from .retries import retry_launchers
@@ -55,7 +56,6 @@ from .sensors import (
     first_discovery,
     health,
     history_launchers,
-    live_supervisor,
 )
 
 

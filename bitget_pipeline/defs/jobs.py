@@ -12,9 +12,20 @@ from .assets.derivatives import futures
 from .live import run_live_shard
 
 LIVE_SHARD = "live/shard"
+LIVE_SUCCEEDS = "live/succeeds"
+"""The run that a live run is to take over from."""
 LIVE_GENERATION = "live/generation"
 HISTORY_MARKET = "history/market"
 DERIVED_MARKET = "derived/market"
+
+IN_FLIGHT = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+"""Of a run that is not over."""
 
 discovery = dg.define_asset_job(
     "discovery",

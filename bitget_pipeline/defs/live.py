@@ -13,6 +13,7 @@ import dagster as dg
 
 from ..pipeline.beside.reconcile import Reconciler, size_steps
 from ..pipeline.live.hands import Hands
+from ..pipeline.live.interruptions import obeyed
 from ..pipeline.live.run import LivePlan, LiveReport, run_live
 from ..pipeline.live.stages import Stage, Stages, require_schema, require_universe, until_it_answers
 from ..pipeline.watch.probe import time_prober
@@ -21,14 +22,24 @@ from .resources import PipelineResource
 
 SHARD = "0"
 
+OPENED_WITHIN = 5.0
+ANSWER_WITHIN = 60.0
+"""
+Seconds for ClickHouse to answer at all when the run starts, and later for a statement: what takes longer is repeated. A run that
+ends waits for neither.
+"""
 LOOK_WITHIN = 10.0
 """Seconds for ClickHouse to say how it stands; it is asked beside the work, over a connection of its own."""
 
 
 class LiveConfig(dg.Config):
-    """Which generation of selection and settings the run was started for; the supervisor fills it in."""
+    """
+    Which generation of selection and settings the run was started for, and which run it takes over from, if any; the
+    supervisor fills it in.
+    """
 
     generation: str = ""
+    succeeds: str = ""
 
 
 def _now_ms() -> int:
@@ -45,12 +56,18 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
 
     async def run() -> LiveReport:
         async with AsyncExitStack() as opened:
-            async with stages.during(Stage.STORES, where="ClickHouse and Redis") as progress:
-                warehouse = await asyncio.to_thread(opened.enter_context, pipeline.warehouse())
+            async with stages.during(Stage.STORES, where="Redis and ClickHouse") as progress:
+                control, redis_answers = await opened.enter_async_context(pipeline.live_control(SHARD))
+                await until_it_answers(redis_answers, progress)
+                await stages.tell_through(control)
+                await until_it_answers(
+                    lambda: asyncio.to_thread(pipeline.warehouse_answers, within=OPENED_WITHIN), progress
+                )
+                warehouse = await asyncio.to_thread(
+                    opened.enter_context, pipeline.warehouse(answer_within=ANSWER_WITHIN)
+                )
                 history = await opened.enter_async_context(pipeline.history(warehouse))
                 stores = pipeline.live_stores(warehouse, history, SHARD)
-                await until_it_answers(stores.identity, progress)
-                stages.control = stores.control
             async with stages.during(Stage.SCHEMA, where=str(warehouse.address)):
                 await asyncio.to_thread(require_schema, warehouse)
             async with stages.during(Stage.UNIVERSE, where=str(warehouse.address)):
@@ -60,8 +77,12 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
             settings = pipeline.operational()
             generation = config.generation or pipeline.live_generation(symbols, settings)
             context.log.info(f"live run of generation {generation}: {len(symbols)} symbols")
-            prober = time_prober(history.client)
-            failover = await opened.enter_async_context(failover_of(pipeline, history, stores, SHARD, ours=prober))
+            async with stages.during(Stage.COMPANIONS, where=str(warehouse.address)):
+                prober = time_prober(history.client)
+                failover = await opened.enter_async_context(failover_of(pipeline, history, stores, SHARD, ours=prober))
+                sockets_within = await failover.sockets_within()
+                steps = await asyncio.to_thread(size_steps, warehouse, symbols)
+                looked_at = await asyncio.to_thread(opened.enter_context, pipeline.warehouse(answer_within=LOOK_WITHIN))
             plan = LivePlan(
                 symbols=symbols,
                 source=pipeline.source,
@@ -72,10 +93,9 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                 shard_rules=pipeline.shard_rules(settings),
                 flush_rules=pipeline.flush_rules(),
                 repair_share=settings.request_share / 2,
-                sockets_within=await failover.sockets_within(),
+                sockets_within=sockets_within,
+                succeeds=config.succeeds,
             )
-            steps = await asyncio.to_thread(size_steps, warehouse, symbols)
-            looked_at = await asyncio.to_thread(opened.enter_context, pipeline.warehouse(answer_within=LOOK_WITHIN))
             attention = pipeline.attention(looked_at, history, prober, SHARD)
             hands = Hands()
             attention.listeners.append(
@@ -98,7 +118,7 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                 hands=hands,
             )
 
-    report = asyncio.run(run())
+    report = asyncio.run(obeyed(run()))
     context.log.info(
         f"ended after {report.seconds:.0f} s, {report.because}: {report.appended:,} trades received, {report.stored:,} stored, "
         f"{report.repaired:,} of them repaired, {report.reconnects} reconnects; the start took "

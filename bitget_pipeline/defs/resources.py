@@ -6,7 +6,7 @@ no address or secret stands in a run's config. Everything is opened when a run a
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -120,6 +120,27 @@ class PipelineResource(dg.ConfigurableResource):
             yield Overview(client, boot().redis_prefix, shard, egress=boot().egress_name)
         finally:
             client.close()
+
+    @asynccontextmanager
+    async def live_control(self, shard: str) -> AsyncIterator[tuple[LiveControl, Callable[[], Awaitable[object]]]]:
+        """
+        Where a live run tells that it starts, before there is anything else; and what to ask Redis for until it answers. That
+        raises WrongExchange when Redis holds the other exchange's state.
+        """
+        place = boot()
+        client = connect(redis_address(place))
+        try:
+            yield (
+                LiveControl(client, place.redis_prefix, shard),
+                lambda: stamp_prefix(client, place.redis_prefix, place.exchange),
+            )
+        finally:
+            await client.aclose()
+
+    def warehouse_answers(self, *, within: float) -> None:
+        """Return when ClickHouse answers. Blocks no longer than that; raises StoreUnavailable and its kin."""
+        with self.warehouse(answer_within=within) as warehouse:
+            warehouse.ping()
 
     def budget_rules(self, settings: Operational) -> BudgetRules:
         """What requests are planned with."""

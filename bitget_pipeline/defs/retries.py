@@ -15,11 +15,11 @@ from ..market.instrument import Market
 from ..market.interval import from_ms
 from ..pipeline.history.rectangles import Rectangle, rectangles
 from ..storage.warehouse import Warehouse
-from .jobs import HISTORY_MARKET, ON_DEMAND, on_demand_jobs
+from .jobs import HISTORY_MARKET, IN_FLIGHT, ON_DEMAND, on_demand_jobs
 from .partitions import symbol_partitions
 from .remedies import held_back
 from .resources import PipelineResource
-from .sensors import IN_FLIGHT, RANGE_PAUSE
+from .sensors import RANGE_PAUSE
 
 KEYS_PER_RETRY = 10
 """Symbol-days of one run: a day of trades of a busy symbol is thousands of requests."""

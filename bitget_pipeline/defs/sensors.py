@@ -1,32 +1,18 @@
 """
-What happens when something is the case: first discovery, missing history, a missing live run, and the minute's health.
+What happens when something is the case: first discovery, missing history, and the minute's health. For a missing live run see
+live_supervisor.py.
 
 Each gathers facts, lets the layers below decide, and turns the answer into Dagster's events. None asks the exchange.
 """
 
 import json
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-from ..errors import StoreUnavailable
-from ..guard.supervisor import (
-    AskToChange,
-    AskToStop,
-    DeclareDead,
-    Launch,
-    LiveRun,
-    RunState,
-    Terminate,
-    Wait,
-    latest_series,
-    supervise,
-)
 from ..market.instrument import Market, Symbol
 from ..pipeline.history.rectangles import Rectangle
-from ..storage.control import ChangeRequest, Published
 from ..storage.warehouse import Warehouse
 from .alerts import notice_health
 from .health import Event, budget_events, events, look
@@ -43,29 +29,18 @@ from .history_launcher import (
 from .jobs import (
     DERIVED_MARKET,
     HISTORY_MARKET,
-    LIVE_GENERATION,
-    LIVE_SHARD,
+    IN_FLIGHT,
     Work,
     discovery,
     job_name,
-    live,
 )
-from .live import SHARD
-from .remedies import held_back, look_from_outside, tell_from_outside
+from .remedies import held_back
 from .resources import PipelineResource
 
-IN_FLIGHT = [
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 DISCOVERY_STALE = timedelta(minutes=70)
 DISCOVERY_PAUSE = timedelta(minutes=2)
 RANGE_PAUSE = timedelta(minutes=10)
 MOST_RUNS_WAITING = 2  # of one market: one at work, one behind it
-FAILURES_WITHIN = timedelta(minutes=10)
 
 
 @dg.sensor(
@@ -288,136 +263,6 @@ def _launched_lately(cursor: str | None, now: datetime) -> dict[str, float]:
     launched: dict[str, float] = json.loads(cursor) if cursor else {}
     oldest = (now - RANGE_PAUSE).timestamp()
     return {tags: at for tags, at in launched.items() if at > oldest}
-
-
-# ---------------------------------------------------------------- the live run
-
-
-SUPERVISED_EVERY = 3
-"""
-Seconds, at least, between two looks at the live run. Dagster's daemon asks every five seconds which sensors are due; one whose
-interval is five as well is often due a moment later, and its ticks come every ten seconds then (measured).
-"""
-
-
-@dg.sensor(
-    job=live,
-    minimum_interval_seconds=SUPERVISED_EVERY,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description=(
-        "Keeps exactly one live run alive: launches it, lets it take another selection while it goes on, replaces it when other "
-        "settings change, and notices a run that Dagster believes in but whose worker is gone, by its lease in Redis."
-    ),
-)
-def live_supervisor(
-    context: dg.SensorEvaluationContext, pipeline: PipelineResource
-) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """The decision is guard/supervisor.py; here are the facts and the deeds."""
-    instance = context.instance
-    with pipeline.warehouse() as warehouse:
-        symbols = [member.symbol for member in warehouse.current_universe()]
-        tell_from_outside(pipeline, warehouse)
-    settings = pipeline.operational()
-    wanted = pipeline.live_generation(symbols, settings) if symbols else None
-    records = instance.get_run_records(dg.RunsFilter(job_name=live.name, statuses=IN_FLIGHT))
-    with pipeline.overview(SHARD) as overview:
-        try:
-            lease = overview.lease()
-        except StoreUnavailable as error:
-            look_from_outside(pipeline, None, str(error))
-            raise
-        for said in look_from_outside(pipeline, overview):
-            context.log.warning(said)
-        asked, change = overview.stop_request(), overview.change_request()
-        published = overview.published()
-        runs = [_live_run(record, published) for record in records]
-        adopt(instance, runs, records)
-        ours = asked is not None and any(run.run_id == asked.run_id for run in runs)
-        changing = (
-            change is not None and any(run.run_id == change.run_id for run in runs) and change.generation == wanted
-        )
-        verdict = supervise(
-            runs=runs,
-            lease_owner=lease.owner if lease else None,
-            lease_age=lease.age if lease else None,
-            wanted=wanted,
-            wanted_fixed=settings.fixed_for_a_live_run,
-            change_asked=change.age if change and changing else None,
-            stop_asked=asked.age if asked and ours else None,
-            failures=_recent_failures(instance),
-        )
-        if isinstance(verdict, DeclareDead):
-            run = next(record.dagster_run for record in records if record.dagster_run.run_id == verdict.run_id)
-            instance.report_run_failed(run, f"The live run's worker is gone: {verdict.because}.")
-            overview.break_lease(verdict.run_id)
-            assert wanted is not None
-            verdict = Launch(wanted, f"run {verdict.run_id[:8]} is dead: {verdict.because}")
-        elif isinstance(verdict, AskToChange):
-            rules = pipeline.shard_rules(settings)
-            overview.ask_to_change(
-                ChangeRequest(verdict.run_id, verdict.generation, tuple(symbols), rules.max_channels, rules.max_symbols)
-            )
-            verdict = Wait(f"run {verdict.run_id[:8]} is asked to change: {verdict.because}")
-        elif isinstance(verdict, AskToStop):
-            overview.ask_to_stop(verdict.run_id, verdict.because)
-            verdict = Wait(f"run {verdict.run_id[:8]} is asked to stop: {verdict.because}")
-        elif isinstance(verdict, Terminate):
-            instance.run_coordinator.cancel_run(verdict.run_id)
-            verdict = Wait(f"run {verdict.run_id[:8]} is interrupted: {verdict.because}")
-    if isinstance(verdict, Launch):
-        context.log.info(f"launching a live run: {verdict.because}")
-        yield dg.RunRequest(
-            run_key=None,
-            run_config={"ops": {"run_live_shard": {"config": {"generation": verdict.generation}}}},
-            tags={LIVE_SHARD: SHARD, LIVE_GENERATION: verdict.generation},
-        )
-    else:
-        yield dg.SkipReason(verdict.because)
-
-
-STATES = {
-    dg.DagsterRunStatus.STARTED: RunState.RUNNING,
-    dg.DagsterRunStatus.CANCELING: RunState.STOPPING,
-}
-
-
-def _live_run(record: dg.RunRecord, published: Published | None) -> LiveRun:
-    """By its own words, as soon as it has any; by Dagster's before."""
-    run = record.dagster_run
-    age = time.time() - record.start_time if record.start_time else 0.0
-    state = STATES.get(run.status, RunState.WAITING)
-    said = published.overall if published is not None and published.overall.get("run_id") == run.run_id else None
-    if said is None:
-        return LiveRun(run.run_id, state, age, run.tags.get(LIVE_GENERATION, ""))
-    changing = (said.get("reconfiguration") or {}).get("changing") or {}
-    return LiveRun(run.run_id, state, age, said["generation"], said.get("fixed", ""), changing.get("generation", ""))
-
-
-def adopt(instance: dg.DagsterInstance, runs: Sequence[LiveRun], records: Sequence[dg.RunRecord]) -> None:
-    """Let Dagster show the generation that a run has become."""
-    for run, record in zip(runs, records, strict=True):
-        if record.dagster_run.tags.get(LIVE_GENERATION) != run.generation:
-            instance.add_run_tags(run.run_id, {LIVE_GENERATION: run.generation})
-
-
-def _recent_failures(instance: dg.DagsterInstance) -> list[float]:
-    """
-    How many seconds ago each live run of the latest series failed; an interrupted one counts, a stopped one does not.
-    """
-    now = time.time()
-    records = instance.get_run_records(
-        dg.RunsFilter(
-            job_name=live.name,
-            statuses=[dg.DagsterRunStatus.FAILURE],
-            updated_after=datetime.now(UTC) - FAILURES_WITHIN,
-        ),
-        limit=50,
-    )
-    return latest_series(
-        (now - record.end_time, record.end_time - (record.start_time or record.end_time))
-        for record in records  # the newest first
-        if record.end_time
-    )
 
 
 # ---------------------------------------------------------------- health

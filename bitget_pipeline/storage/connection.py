@@ -19,6 +19,7 @@ from clickhouse_connect.driver.client import Client
 from .clickhouse_errors import translated
 from .schema import Place, Profile
 from .tables import BY_NAME
+from .wires import Wires
 
 if TYPE_CHECKING:
     import pyarrow as pa  # a tenth of a second that not every process needs
@@ -75,6 +76,7 @@ class Connection:
 
     def __init__(self, client: Client, address: WarehouseAddress) -> None:
         self._client = client
+        self._wires = Wires(client.http)  # type: ignore[attr-defined]  # the HTTP client's own
         self.address = address
         self.place = address.place
 
@@ -97,6 +99,7 @@ class Connection:
                 connect_timeout=min(5.0, answer_within),
                 send_receive_timeout=answer_within,
                 autogenerate_session_id=False,
+                dedicated_pool=True,
                 tz_mode="aware",
                 settings=CLUSTER_SETTINGS if place.distributed else None,
             )
@@ -111,7 +114,8 @@ class Connection:
         return cls(client, address)
 
     def close(self) -> None:
-        """Give the sockets back."""
+        """Give the sockets back. Whoever waits for an answer, in whatever thread, hears at once that there will be none."""
+        self._wires.cut()
         self._client.close()
 
     def __enter__(self) -> Self:

@@ -13,10 +13,14 @@ from typing import Any
 
 import msgspec
 import redis.asyncio
+import redis.exceptions
 
+from ..errors import LeaseLost
 from ..market.instrument import Symbol
 from .keys import shard_key
+from .lease import lease_keys
 from .redis_errors import translated
+from .scripts import script
 
 KEPT_SECONDS = 86_400
 """A state outlives its run for a day, so that one can still see how it ended."""
@@ -75,6 +79,9 @@ class LiveControl:
 
     def __init__(self, client: redis.asyncio.Redis, prefix: str, shard: str) -> None:
         self._redis = client
+        self._fence = lease_keys(prefix, shard)[0]
+        self._publish = client.register_script(script("publish"))
+        self._start_over = client.register_script(script("start_over"))
         self._state = shard_key(prefix, shard, "state")
         self._stop = shard_key(prefix, shard, "stop")
         self._start = shard_key(prefix, shard, "start")
@@ -111,21 +118,31 @@ class LiveControl:
             await self._redis.set(self._start, _encode(said), ex=KEPT_SECONDS)
 
     async def started(self, run_id: str) -> None:
-        """The start of a run is over."""
+        """The start of a run is over; that of another, which began meanwhile, is not."""
         with translated():
-            await self._redis.delete(self._start)
+            await self._start_over(keys=[self._start], args=[run_id])
 
-    async def publish(self, overall: Mapping[str, Any], symbols: Mapping[Symbol, Mapping[str, Any]]) -> None:
-        """Say how it goes; replaces what was said before, as a whole. Values are whatever JSON can hold."""
+    async def publish(
+        self, overall: Mapping[str, Any], symbols: Mapping[Symbol, Mapping[str, Any]], *, fence: int
+    ) -> None:
+        """
+        Say how it goes; replaces what was said before, as a whole. Values are whatever JSON can hold.
+
+        Raises LeaseLost when a successor has taken the lease since this `fence` was given: the words are its own now.
+        """
         with translated():
             seconds, microseconds = await self._redis.time()
-            fields: dict[Any, Any] = {str(symbol).encode(): _encode(dict(of)) for symbol, of in symbols.items()}
-            fields[OVERALL] = _encode({"at": seconds + microseconds / 1e6, "said": dict(overall)})
-            pipeline = self._redis.pipeline(transaction=True)
-            pipeline.delete(self._state)
-            pipeline.hset(self._state, mapping=fields)
-            pipeline.expire(self._state, KEPT_SECONDS)
-            await pipeline.execute()
+            said: list[Any] = [OVERALL, _encode({"at": seconds + microseconds / 1e6, "said": dict(overall)})]
+            for symbol, of in symbols.items():
+                said += [str(symbol).encode(), _encode(dict(of))]
+            try:
+                await self._publish(keys=[self._fence, self._state], args=[fence, KEPT_SECONDS, *said])
+            except redis.exceptions.ResponseError as error:
+                if "FENCED" not in str(error):
+                    raise
+                raise LeaseLost(
+                    "another live run has taken over this shard", where=self._state, remedy="this run must stop"
+                ) from error
 
     async def ask_to_stop(self, run_id: str, because: str) -> None:
         """Ask a run to end by itself; what supervises it begins another."""

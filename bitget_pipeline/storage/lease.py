@@ -8,6 +8,7 @@ without noticing changes nothing.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,9 @@ from ..errors import LeaseHeld, LeaseLost
 from .keys import shard_key
 from .redis_errors import translated
 from .scripts import script
+
+ANSWER_WITHIN = 1.0
+"""Seconds to wait for the answer of whoever was cancelled while it asked for the lease, before it is given back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +48,22 @@ class Lease:
         self._release = client.register_script(script("lease_release"))
         self._break = client.register_script(script("lease_break"))
         self._held: tuple[str, int, int] | None = None
+        self._asking: tuple[str, asyncio.Future[Any]] | None = None
+        """Who asked for it, as long as we do not know the answer: it may be ours."""
 
     async def take(self, owner: str, ttl: float) -> int:
         """
         Take the lease for `ttl` seconds; returns the fence, greater than every one before. Raises LeaseHeld.
 
-        The same owner taking it again gets a new fence, and its former one is worth nothing.
+        The same owner taking it again gets a new fence, and its former one is worth nothing. Who is cancelled before the
+        answer, or gets none, may hold it all the same: `release` gives that back too.
         """
         milliseconds = round(ttl * 1000)
+        asking = asyncio.ensure_future(self._take(keys=self._keys, args=[owner, milliseconds]))
+        self._asking = owner, asking
         with translated():
-            answer: Any = await self._take(keys=self._keys, args=[owner, milliseconds])
+            answer: Any = await asyncio.shield(asking)
+        self._asking = None
         if not answer[0]:
             left = max(int(answer[2]), 0) / 1000
             raise LeaseHeld(
@@ -80,7 +90,17 @@ class Lease:
                 ) from error
 
     async def release(self) -> bool:
-        """Give it back; returns whether it was still ours."""
+        """Give it back; returns whether it was still ours. One that was asked for and not answered yet counts too."""
+        if self._asking is not None:
+            owner, asking = self._asking
+            await asyncio.wait({asking}, timeout=ANSWER_WITHIN)
+            if not asking.cancel() and not asking.cancelled():
+                asking.exception()  # seen
+            given_back = await self.break_(
+                owner
+            )  # which fences it off, so that an answer still to come is worth nothing
+            self._asking = self._held = None
+            return given_back
         if self._held is None:
             return False
         _, fence, _ = self._mine()

@@ -138,11 +138,14 @@ class Instance:
         """The symbols that are collected."""
         return [(m, s) for m, s in self.warehouse().rows("SELECT market, symbol FROM universe_now ORDER BY ALL")]
 
+    def overview(self) -> Overview:
+        """Its live shard."""
+        port = int(self.run_file()["addresses"]["redis"]["port"])
+        return Overview(connect_sync(RedisAddress("127.0.0.1", port)), "bitget_pipeline:", "0")
+
     def gaps_open(self) -> int:
         """Breaks that are not repaired yet."""
-        port = int(self.run_file()["addresses"]["redis"]["port"])
-        overview = Overview(connect_sync(RedisAddress("127.0.0.1", port)), "bitget_pipeline:", "0")
-        anchors = overview.anchors()
+        anchors = self.overview().anchors()
         if not anchors:
             raise RuntimeError("there are no anchors")
         return sum(len(anchor.gaps) for anchor in anchors.values())

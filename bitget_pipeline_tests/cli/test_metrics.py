@@ -78,7 +78,7 @@ async def test_a_scrape_shows_what_both_stores_know(
     """
     client = connect(redis_address)
     try:
-        await Lease(client, redis_prefix, "0").take("run-1", 60.0)
+        fence = await Lease(client, redis_prefix, "0").take("run-1", 60.0)
         said = {
             "trades": 5,
             "last_data_ms": 1,
@@ -89,7 +89,7 @@ async def test_a_scrape_shows_what_both_stores_know(
             "gap": False,
         }
         await LiveControl(client, redis_prefix, "0").publish(
-            {"stage": "live", "appended": 5, "uptime": 100.0}, {BTC: said}
+            {"stage": "live", "appended": 5, "uptime": 100.0}, {BTC: said}, fence=fence
         )
     finally:
         await client.aclose()

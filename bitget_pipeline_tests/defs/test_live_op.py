@@ -58,7 +58,8 @@ async def test_the_live_op_starts_in_stages_collects_and_stops_when_asked(
     assert done.success
     told = logged(instance, done.run_id)
     stages = [line.removeprefix("stage ") for line in told if line.startswith("stage ")]
-    assert stages == ["stores", "schema", "universe", "sockets", "lease", "flushers", "live", "stopping", "stopped"]
+    start = ["stores", "schema", "universe", "companions", "sockets", "lease", "flushers"]
+    assert stages == [*start, "live", "stopping", "stopped"]
     assert any("asked to stop through Redis" in line and "s for sockets" in line for line in told)
 
 

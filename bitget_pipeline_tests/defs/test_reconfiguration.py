@@ -15,11 +15,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from bitget_pipeline.defs.jobs import LIVE_GENERATION
+from bitget_pipeline.defs.jobs import LIVE_GENERATION, LIVE_SHARD, LIVE_SUCCEEDS
 from bitget_pipeline.defs.live import SHARD, run_live_shard
+from bitget_pipeline.defs.live_supervisor import live_supervisor
 from bitget_pipeline.defs.reconfiguration import reconfiguration
 from bitget_pipeline.defs.resources import PipelineResource, boot
-from bitget_pipeline.defs.sensors import live_supervisor
 from bitget_pipeline.exchange.credentials import Credentials
 from bitget_pipeline.local.exchange import Credential
 from bitget_pipeline.market.instrument import Market, Symbol
@@ -104,20 +104,24 @@ async def test_what_a_run_reads_at_its_start_alone_takes_another_run(
     tmp_path: Path,
 ):
     """
-    Fewer symbols a connection are taken in the run that is there; flushing at other times needs another run.
+    Fewer symbols a connection are taken in the run that is there; flushing at other times needs another run, which is
+    launched beside it, in a slot of its own, to take over.
     """
     overview = Overview(connect_sync(redis_address), redis_prefix, SHARD)
     settings = tmp_path / "settings.toml"
     with dg.DagsterInstance.ephemeral() as instance:
-        async with running_op(instance, overview):
+        async with running_op(instance, overview) as run_id:
             before = overview.published().overall["generation"]
             write(settings, "symbols_per_connection = 3\n")
             (said,) = await asyncio.to_thread(tick, instance)
             assert "asked to change" in said
             await until(lambda: overview.published().overall["generation"] != before, what="the new generation")
             write(settings, "flush_max_seconds = 0.5\n")
-            (said,) = await asyncio.to_thread(tick, instance)
-            assert "asked to stop" in said
+            (heir,) = await asyncio.to_thread(tick, instance)
+            assert isinstance(heir, dg.RunRequest)
+            assert (heir.tags[LIVE_SUCCEEDS], heir.tags[LIVE_SHARD]) == (run_id, f"{SHARD}/b")
+            assert heir.run_config["ops"]["run_live_shard"]["config"]["succeeds"] == run_id
+            assert overview.stop_request() is None
 
 
 def looked(instance: dg.DagsterInstance, cursor: str | None = None) -> tuple[str, str]:

@@ -52,8 +52,8 @@ class Supervisor:
 
 async def a_mute_run(client: redis.asyncio.Redis, prefix: str) -> None:
     """A run that has the lease, and said something once, a minute ago."""
-    await Lease(client, prefix, "0").take("run-1", 60.0)
-    await LiveControl(client, prefix, "0").publish({"run_id": "run-1"}, {})
+    fence = await Lease(client, prefix, "0").take("run-1", 60.0)
+    await LiveControl(client, prefix, "0").publish({"run_id": "run-1"}, {}, fence=fence)
     key = shard_key(prefix, "0", "state")
     seconds, _ = await client.time()
     said = await client.hget(key, "")

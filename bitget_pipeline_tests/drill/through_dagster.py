@@ -1,6 +1,6 @@
 """
-The drills that need Dagster: who replaces a live run that is dead, what a machine that slept wakes up to, and whether a webhook
-that hangs or refuses holds anything up.
+The drills that need Dagster: who replaces a live run that is dead, how one takes over from another, what a machine that slept
+wakes up to, and whether a webhook that hangs or refuses holds anything up.
 
 One instance, as `bitget-pipeline up` makes it, on a local exchange of its own: the instance of the kill suite
 (chaos/live_through_dagster.py).
@@ -138,11 +138,37 @@ def machine_sleeps(stage: Stage) -> None:
     out.actions = "the same live run goes on" if instance.dagster.live_run() == run else "live run replaced"
 
 
+def settings_change(stage: Stage) -> None:
+    """A setting that a live run reads at its start alone: an heir is started beside it, and takes over without a break."""
+    instance, out = stage.instance, stage.outcome
+    stage.lived()
+    run = instance.dagster.live_run()
+    stage.begins()
+    (instance.home / "settings.toml").write_text("book_levels = 5\n", encoding="utf-8")
+    gaps: list[int] = []
+
+    def taken_over() -> bool:
+        gaps.append(instance.gaps_open())
+        lease = instance.overview().lease()
+        return lease is not None and lease.owner != run
+
+    instance.wait("an heir has the lease", taken_over)
+    since = time.monotonic()
+    stage.back(since)
+    instance.wait("its predecessor has ended well", lambda: instance.dagster.run_status(str(run)) == "SUCCESS")
+    gaps.append(instance.gaps_open())
+    out.to_notice = False
+    out.actions = f"an heir took over, {max(gaps)} gaps"
+    if any(gaps):
+        out.problem = "a break while one run took over from another"
+
+
 DRILLS: dict[str, tuple[str, Callable[[Stage], None]]] = {
     "live run killed (Dagster)": ("back ≤ 15 s", run_killed),
     "webhook hangs, then 500": ("", webhook_fails),
     "host crashes (Dagster)": ("back ≤ 60 s", host_crashes),
     "asleep for 60 s (Dagster)": ("", machine_sleeps),
+    "other book levels (Dagster)": ("no gap", settings_change),
 }
 """Name: what is promised, and what is done. The webhook's drill tells of the run killed before it."""
 

@@ -7,8 +7,20 @@ import asyncio
 import pytest
 import redis.asyncio
 
-from bitget_pipeline.errors import LeaseHeld, LeaseLost
-from bitget_pipeline.storage.lease import Lease
+from bitget_pipeline.errors import LeaseHeld, LeaseLost, StoreUnavailable
+from bitget_pipeline.storage.lease import Lease, LeaseState
+from bitget_pipeline.storage.redis_connection import RedisAddress, connect
+
+from ..pipeline.live.test_outages import Wire
+
+
+async def taken(lease: Lease) -> LeaseState:
+    """Who holds the lease, as soon as somebody does."""
+    for _ in range(1_000):
+        if (state := await lease.state()) is not None:
+            return state
+        await asyncio.sleep(0.005)
+    raise AssertionError("nobody took the lease")
 
 
 async def expired(lease: Lease) -> None:
@@ -121,3 +133,64 @@ async def test_whoever_does_not_hold_it_cannot_renew_it(redis_client: redis.asyn
     """
     with pytest.raises(LeaseLost):
         await Lease(redis_client, redis_prefix, "0").renew()
+
+
+async def test_whoever_is_cancelled_before_the_answer_gives_back_what_it_did_not_know_it_held(
+    redis_address: RedisAddress, redis_client: redis.asyncio.Redis, redis_prefix: str
+) -> None:
+    """
+    The lease is taken in Redis while the answer is still on its way; given back, it is free at once, and the late answer
+    is worth nothing.
+    """
+    wire = Wire(redis_address.port)
+    wire.mend()
+    slow = connect(RedisAddress("127.0.0.1", wire.port))
+    mine, other = Lease(slow, redis_prefix, "0"), Lease(redis_client, redis_prefix, "0")
+    fence = await mine.take("run-0", ttl=30)
+    assert await mine.release()
+    wire.delay = 0.2
+    taking = asyncio.create_task(mine.take("run-1", ttl=30))
+    state = await taken(other)
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+
+    assert state.owner == "run-1"
+    assert state.fence > fence
+    assert await mine.release()
+    assert await other.state() is None
+    with pytest.raises(LeaseLost):
+        await mine.renew()
+    assert await other.take("run-2", ttl=30) > state.fence + 1
+    assert not await mine.release()
+    await slow.aclose()
+    wire.away()
+
+
+async def test_who_got_no_answer_gives_back_what_it_may_hold(
+    redis_address: RedisAddress, redis_client: redis.asyncio.Redis, redis_prefix: str
+) -> None:
+    """
+    Redis took the request and the wire broke before the answer; the lease of another is left alone all the same.
+    """
+    wire = Wire(redis_address.port)
+    wire.mend()
+    cut_off = connect(RedisAddress("127.0.0.1", wire.port))
+    mine, other = Lease(cut_off, redis_prefix, "0"), Lease(redis_client, redis_prefix, "0")
+    await mine.take("run-0", ttl=30)
+    assert await mine.release()
+    wire.delay = 0.3
+    taking = asyncio.create_task(mine.take("run-1", ttl=30))
+    await taken(other)
+    wire.cut()
+    with pytest.raises(StoreUnavailable):
+        await taking
+    wire.delay = 0.0
+    wire.mend()
+
+    assert await mine.release()
+    assert await other.take("run-2", ttl=30) > 0
+    assert not await mine.release()
+    assert (await taken(other)).owner == "run-2"
+    await cut_off.aclose()
+    wire.away()

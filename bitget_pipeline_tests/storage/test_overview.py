@@ -72,8 +72,9 @@ async def test_a_run_says_how_it_goes(overview: Overview, redis_client: redis.as
     """
     control = LiveControl(redis_client, redis_prefix, "0")
     odd = Symbol(Market.USDTM, "我踏马来了USDT")
-    await control.publish({"stage": "starting"}, {BTC: {"trades": 1}, odd: {"trades": 2}})
-    await control.publish({"stage": "live", "lag_ms": None}, {odd: {"trades": 3, "rate": 0.5}})
+    fence = await Lease(redis_client, redis_prefix, "0").take("run-1", ttl=30)
+    await control.publish({"stage": "starting"}, {BTC: {"trades": 1}, odd: {"trades": 2}}, fence=fence)
+    await control.publish({"stage": "live", "lag_ms": None}, {odd: {"trades": 3, "rate": 0.5}}, fence=fence)
 
     published = overview.published()
 
@@ -81,6 +82,36 @@ async def test_a_run_says_how_it_goes(overview: Overview, redis_client: redis.as
     assert published.overall == {"stage": "live", "lag_ms": None}
     assert published.symbols == {odd: {"trades": 3, "rate": 0.5}}
     assert 0 <= published.age < 5
+
+
+async def test_who_was_replaced_says_no_more_how_it_goes(
+    overview: Overview, redis_client: redis.asyncio.Redis, redis_prefix: str
+) -> None:
+    """
+    The words are those of the newest holder of the lease, also when the one before wakes up late; and a start is over for
+    whoever began it alone.
+    """
+    control, lease = LiveControl(redis_client, redis_prefix, "0"), Lease(redis_client, redis_prefix, "0")
+    old = await lease.take("run-1", ttl=30)
+    await lease.release()
+    await control.publish({"run_id": "run-1", "stage": "stopped"}, {}, fence=old)
+    new = await lease.take("run-2", ttl=30)
+    await control.publish({"run_id": "run-2"}, {BTC: {"trades": 1}}, fence=new)
+
+    for fence in (old, 0):
+        with pytest.raises(LeaseLost):
+            await control.publish({"run_id": "run-1"}, {}, fence=fence)
+
+    published = overview.published()
+    assert published is not None
+    assert (published.overall, published.symbols) == ({"run_id": "run-2"}, {BTC: {"trades": 1}})
+    await control.starting("run-3", "lease")
+    await control.started("run-2")
+    beginning = overview.starting()
+    assert beginning is not None
+    assert beginning.run_id == "run-3"
+    await control.started("run-3")
+    assert overview.starting() is None
 
 
 async def test_a_request_to_stop_reaches_the_named_run_only(

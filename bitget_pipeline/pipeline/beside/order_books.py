@@ -148,6 +148,14 @@ class OrderBooks:
 
     # ------------------------------------------------------------ what is written
 
+    async def ahead(self) -> None:
+        """Sample every second from now on; what is sampled waits until `run` may write."""
+        while self._writing is None:
+            await asyncio.sleep(self._until_next())
+            if self._writing is None:
+                rows, _ = await self._take()
+                self._waiting.add(rows)
+
     async def run(self, writing: Writing, symbols: Sequence[Symbol]) -> None:
         """Sample every second, write every few, begin anew what is broken."""
         self._writing = writing

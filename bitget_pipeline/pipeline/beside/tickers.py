@@ -81,6 +81,7 @@ class Tickers:
         self._rates_at = float("-inf")
         self._redis_trouble = ""
         self._writing: Writing | None = None
+        self._store_at: int | None = None  # what falls due while another run ends is stored when this one may
         self._waiting = Waiting(
             "tickers",
             self._store,
@@ -130,11 +131,15 @@ class Tickers:
         if joined:
             self._rates_at = float("-inf")
 
+    async def ahead(self) -> None:
+        """From now on no minute is left out, though nothing may be written before `run`."""
+        self._store_at = self._next(self.rules.store_every)
+
     async def run(self, writing: Writing, symbols: Sequence[Symbol]) -> None:
         """Share every second, store every minute."""
         self._writing = writing
         writer = asyncio.create_task(self._waiting.run(every=self.rules.share_every))
-        store_at = self._next(self.rules.store_every)
+        store_at = self._store_at or self._next(self.rules.store_every)
         try:
             while not writer.done():
                 await self._look_up_rates()

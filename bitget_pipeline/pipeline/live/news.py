@@ -71,6 +71,7 @@ class Herald:
     async def publish(self, hurry: Callable[[], None]) -> None:
         """
         Tell sensors and people how it goes; `hurry` the flusher when asked to, and return when told to stop through Redis.
+        Raises LeaseLost.
         """
         run = self._run
         before = time.monotonic()
@@ -94,10 +95,10 @@ class Herald:
                     return
 
     async def publish_once(self) -> None:
-        """Tell it now."""
+        """Tell it now. Raises LeaseLost when it is a successor's to tell."""
         run = self._run
         run.state.note_acknowledged(await run.stores.stream.done_before())
-        await run.stores.control.publish(*self.told())
+        await run.stores.control.publish(*self.told(), fence=run.fence)
         await self._tell_set_aside()
 
     def told(self) -> tuple[dict[str, Any], dict[Symbol, dict[str, Any]]]:

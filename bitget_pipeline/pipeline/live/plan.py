@@ -37,6 +37,8 @@ class LivePlan:
     Times in seconds: after ten connections in a row that could not be opened, nobody tries for `rest_after_failures`, then
     one does for all; the lease lives `lease_ttl` after each renewal; `flush_within` bounds what is still written at the
     end. `sockets_within`: so long the start waits for a socket before it goes on without one; None: it does not go on.
+
+    `succeeds` names the run that this one takes over from: it is asked to stop once everything is subscribed to here.
     """
 
     symbols: tuple[Symbol, ...]
@@ -56,6 +58,7 @@ class LivePlan:
     flush_within: float = 5.0
     publish_every: float = 1.0
     sockets_within: float | None = None
+    succeeds: str = ""
     most_waiting_trades: int = 200_000
     repair_share: float = 0.45
 

@@ -33,7 +33,7 @@ from .asked import begun_or_asked
 from .companion import Companion, Writing
 from .hands import Hands
 from .intake import Intake
-from .interruptions import heeded
+from .interruptions import done_by, ended, heeded
 from .news import Herald
 from .paces import learned_before, of_trades, remember, remember_on
 from .permit import Permit
@@ -43,11 +43,15 @@ from .repair_pace import RepairPace
 from .sockets import Sockets
 from .stages import Progress, Stage, Stages, until_it_answers
 from .state import LiveState
+from .succession import Ahead, ask_for_the_lease, until_all_deliver
 from .writers import Writers
 
 __all__ = ["LivePlan", "LiveReport", "LiveStores", "run_live"]
 
 log = get_logger(__name__)
+
+LAST_WORDS = 1.0
+"""Seconds of the end that are kept for giving the lease back and saying so."""
 
 
 async def run_live(
@@ -113,6 +117,7 @@ class _LiveRun:
         self.started = time.monotonic()
         self.stages = stages
         self._tasks: dict[asyncio.Task[Any], str] = {}
+        self._ahead: list[asyncio.Task[None]] = []
         self._writers: Writers | None = None
         self.sockets = Sockets(self._keeper)
         self.pace = RepairPace(plan.repair_share)
@@ -130,7 +135,7 @@ class _LiveRun:
         try:
             stores, plan = self.stores, self.plan
             because = await begun_or_asked(
-                self._start(), stores.control, plan.run_id, stop, every=plan.publish_every
+                self._start(), stores.control, plan.run_id, stop, self.interrupted, every=plan.publish_every
             ) or await self._until_the_end(stop)
         except LeaseLost:
             self._lost = True
@@ -152,6 +157,8 @@ class _LiveRun:
 
     async def _start(self) -> None:
         await self._connect()
+        if self.plan.succeeds:
+            await self._come_after(self.plan.succeeds)
         await self._take_lease()
         await self._start_writing()
         await self._now(Stage.LIVE)
@@ -207,6 +214,16 @@ class _LiveRun:
         if self._writers is not None:
             self._writers.shedder.selected(symbols)
 
+    async def _come_after(self, predecessor: str) -> None:
+        """
+        Let the predecessor go on until everything is subscribed to here as well; only then ask it to stop. What companions
+        sample by the clock they sample from now on: between the two no moment is missing.
+        """
+        async with self._during(Stage.SETTLING, where=self.plan.socket.url) as progress:
+            await until_all_deliver(self.sockets, progress, self._watched_sleep)
+            self._ahead = [asyncio.create_task(one.ahead()) for one in self.companions if isinstance(one, Ahead)]
+            await ask_for_the_lease(self.stores.control, self.plan.run_id, predecessor, progress)
+
     async def _take_lease(self) -> None:
         """Wait for the predecessor to end; meanwhile the sockets fill the buffer."""
         async with self._during(Stage.LEASE, where="Redis") as progress:
@@ -258,8 +275,8 @@ class _LiveRun:
         heed_cancellation()
         asked = self._spawn(stop.wait(), "stop")
         done, _ = await asyncio.wait({*self._tasks, self.interrupted}, return_when=asyncio.FIRST_COMPLETED)
-        for ended in done:
-            error = ended.exception()
+        for task in done:
+            error = task.exception()
             if error is not None:
                 raise error
         if asked in done:
@@ -271,35 +288,39 @@ class _LiveRun:
         Stop hearing, write what was heard, give the lease back; all within the plan's bound. Nothing is lost when it is not
         enough: the rest lies in Redis, or is found missing by the next run.
         """
+        deadline = asyncio.get_running_loop().time() + self.plan.flush_within
         await self._now(Stage.STOPPING)
-        await self._cancel_tasks()
-        await self.sockets.close()
+        await asyncio.gather(ended({*self._tasks, *self._ahead}), self.sockets.close())
         self._lost = self._lost or any(
             task.done() and not task.cancelled() and isinstance(task.exception(), LeaseLost) for task in self._tasks
         )
-        if self._writers is not None and not self._lost:
-            mine, theirs = self._writers, [one.drain for one in self.companions]
-            last: list[Callable[[], Awaitable[object]]] = [
-                mine.appender.drain,
-                mine.flusher.drain,
-                *theirs,
-                mine.shedder.settle,
-            ]
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self.plan.flush_within):
-                    for write in last:
-                        await self._finally(write)
-                    last.clear()
-            if last:
-                self._left_behind = True
-                log.warning("live.left_in_stream", problem="out of time")
-        with suppress(PipelineError, TimeoutError):
-            async with asyncio.timeout(1.0):
-                await self.stores.lease.release()
+        if (
+            self._writers is not None
+            and not self._lost
+            and not await done_by(deadline - LAST_WORDS, self._write_last())
+        ):
+            self._left_behind = True
+            log.warning("live.left_in_stream", problem="out of time")
+        if not await done_by(deadline, self._give_back()):
+            log.warning("live.lease_not_given_back", problem="out of time")
+        await self._now(Stage.STOPPED)
+
+    async def _write_last(self) -> None:
+        """What was heard, into Redis and ClickHouse."""
+        assert self._writers is not None, "called when there is somebody who writes"
+        mine = self._writers
+        drains = [mine.appender.drain, mine.flusher.drain, *(one.drain for one in self.companions), mine.shedder.settle]
+        for write in drains:
+            await self._finally(write)
+
+    async def _give_back(self) -> None:
+        """The lease, if it is ours; and say that this run has stopped, if no other has anything to say yet."""
+        with suppress(PipelineError):
+            await self.stores.lease.release()
+            if self._writers is not None and not self._lost:
                 self.state.stage = Stage.STOPPED
                 await self._herald.publish_once()
                 await remember(self.stores, self.state)
-        await self._now(Stage.STOPPED)
 
     async def _finally(self, write: Callable[[], Awaitable[object]]) -> None:
         """One last write; one that fails does not keep the others from theirs."""
@@ -308,22 +329,6 @@ class _LiveRun:
         except PipelineError as error:
             self._left_behind = True
             log.warning("live.left_behind", problem=str(error))
-
-    async def _cancel_tasks(self) -> None:
-        """
-        End all tasks. A cancellation may be swallowed (Python 3.11's wait_for, which redis-py uses, drops one that arrives
-        with the result), so it is repeated.
-        """
-        waiting = set(self._tasks)
-        for attempt in range(4):
-            for task in waiting:
-                task.cancel()
-            if not waiting:
-                return
-            _, waiting = await asyncio.wait(waiting, timeout=0.5)
-            if waiting:
-                names = ", ".join(sorted(self._tasks[task] for task in waiting))
-                log.warning("live.cancellation_swallowed", tasks=names, attempt=attempt + 1)
 
     # ------------------------------------------------------------ small things
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ...exchange.contract import Channel, Subscription
 from ...feed.keeper import Keeper
 from ...feed.pace import Pace
+from .interruptions import ended
 
 MakeKeeper = Callable[[str, Sequence[Subscription], Mapping[Subscription, Pace]], Keeper]
 """A keeper of this name for these, which goes on with what was learned of them."""
@@ -79,11 +80,5 @@ class Sockets:
                 task.result()
 
     async def close(self) -> None:
-        """End all of them. A cancellation may be swallowed where one waits for Redis, so it is repeated."""
-        waiting = {*self._running.values(), *self._ended}
-        for _ in range(4):
-            for task in waiting:
-                task.cancel()
-            if not waiting:
-                return
-            _, waiting = await asyncio.wait(waiting, timeout=0.5)
+        """End all of them."""
+        await ended({*self._running.values(), *self._ended})

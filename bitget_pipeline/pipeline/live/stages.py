@@ -1,7 +1,7 @@
 """
 The stages of a live run's life: each is visible, has a time limit, and fails with a sentence that names it.
 
-Used by the live op (stores, schema, universe) and run.py (sockets, lease, flushers). What is told goes to the run's
+Used by the live op (stores to companions) and run.py (sockets to flushers). What is told goes to the run's
 log and, as soon as there is a Redis, to `status`.
 """
 
@@ -27,10 +27,12 @@ log = get_logger(__name__)
 class Stage(StrEnum):
     """Where a live run stands, in the order of its life."""
 
-    STORES = "stores"  # ClickHouse and Redis answer
+    STORES = "stores"  # Redis and ClickHouse answer
     SCHEMA = "schema"  # the tables are those of this program
     UNIVERSE = "universe"  # something is selected
+    COMPANIONS = "companions"  # what is done beside the trades: who could stand in, what is looked at, steps of sizes
     SOCKETS = "sockets"  # the exchange is connected; what it sends is buffered
+    SETTLING = "settling"  # of an heir alone: everything delivers, and its predecessor is asked to stop
     LEASE = "lease"  # nobody else writes
     FLUSHERS = "flushers"  # appending, storing and repairing begin
     LIVE = "live"
@@ -42,7 +44,9 @@ REMEDIES = {
     Stage.STORES: "look at ClickHouse and Redis (`bitget-pipeline doctor`)",
     Stage.SCHEMA: "look at ClickHouse: it answers too slowly",
     Stage.UNIVERSE: "look at ClickHouse: it answers too slowly",
+    Stage.COMPANIONS: "look at ClickHouse and Redis (`bitget-pipeline doctor`): they answer too slowly",
     Stage.SOCKETS: "look at the network, the proxy and the exchange (`bitget-pipeline doctor`); it is tried again",
+    Stage.SETTLING: "look at Redis: the run that goes on cannot be asked to stop; another heir is tried",
     Stage.LEASE: "the other run is asked to stop, or ends when it renews its lease no more",
     Stage.FLUSHERS: "look at Redis: it answers too slowly",
 }
@@ -56,13 +60,20 @@ class StageLimits:
     stores: float = 30.0
     schema: float = 30.0
     universe: float = 30.0
+    companions: float = 30.0
     sockets: float = 60.0
+    settling: float = 90.0
     lease: float = 35.0
     flushers: float = 30.0
 
     def of(self, stage: Stage) -> float:
         """The limit of one stage."""
         return float(getattr(self, stage.value))
+
+
+def limit_of(stage: str) -> float:
+    """The seconds that a stage of the start may take, by its name; 0 for one that has no limit."""
+    return StageLimits().of(Stage(stage)) if stage in {one.value for one in REMEDIES} else 0.0
 
 
 @dataclass(slots=True)
@@ -85,6 +96,13 @@ class Stages:
     on_stage: Callable[[str], None] | None = None
     control: LiveControl | None = None
     took: dict[str, float] = field(default_factory=dict)
+    _stage: Stage | None = None
+
+    async def tell_through(self, control: LiveControl) -> None:
+        """From now on whoever looks into Redis sees the stages, the present one too."""
+        self.control = control
+        if self._stage is not None:
+            await self._tell(self._stage)
 
     def enter(self, stage: Stage) -> None:
         """A stage without a limit of its own begins."""
@@ -99,6 +117,7 @@ class Stages:
 
         Raises StageTimedOut after its limit; any other of our errors leaves it with the stage named.
         """
+        self._stage = stage
         self.enter(stage)
         await self._tell(stage)
         began, limit, progress = time.monotonic(), self.limits.of(stage), Progress()

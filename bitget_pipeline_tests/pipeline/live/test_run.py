@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
+import psutil
 import pytest
 
 from bitget_pipeline.errors import LeaseLost
@@ -308,6 +309,35 @@ async def test_an_interruption_anywhere_in_the_loop_is_obeyed(where, local_excha
             assert await asyncio.wait_for(process.wait(), 8) == 3
         assert overview.lease() is None
         assert overview.backlog().pending == 0
+
+
+async def test_a_run_that_is_asked_to_end_while_clickhouse_hangs_is_gone_in_time(where, local_exchange, warehouse):
+    """
+    ClickHouse stands still, an insert waits for it in a thread: the process ends within six seconds, the lease is given
+    back, and what was not stored waits in Redis.
+    """
+    overview = Overview(connect_sync(RedisAddress("127.0.0.1", where.redis_port)), where.prefix, "0")
+    clickhouse = listening_at(where.warehouse_port)
+    async with worker(where) as process:
+        await until(
+            lambda: (p := overview.published()) is not None and p.overall["stored"] > 0, what="the first trades"
+        )
+        clickhouse.suspend()
+        try:
+            await until(lambda: overview.backlog().pending > 0, what="an insert that hangs")
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(process.wait(), 6) == 0
+        finally:
+            clickhouse.resume()
+    assert overview.lease() is None
+    assert overview.published().overall["stage"] == "stopped"
+    assert overview.backlog().entries > 0
+
+
+def listening_at(port: int) -> psutil.Process:
+    """The process that serves this port."""
+    (pid,) = {one.pid for one in psutil.net_connections("tcp") if one.status == "LISTEN" and one.laddr.port == port}
+    return psutil.Process(pid)
 
 
 async def test_renewal_is_made_before_the_break(where, local_exchange, warehouse):

@@ -30,7 +30,7 @@ from bitget_pipeline.storage.redis_connection import RedisAddress, connect, conn
 from bitget_pipeline.storage.warehouse import Warehouse
 
 from ..conftest import until
-from ..live_runner import Where, plan_for, stores_at
+from ..live_runner import Interrupted, Where, plan_for, stores_at
 from .test_outages import Wire
 from .test_run import SYMBOLS, live
 
@@ -183,3 +183,27 @@ async def test_a_run_that_is_still_starting_hears_that_it_shall_stop(
         held = overview.lease()
         assert held is not None
         assert held.owner == "another"
+
+
+async def test_an_interruption_inside_a_callback_breaks_a_start_off(
+    where: Where, local_exchange: LocalExchange
+) -> None:
+    """
+    Dagster's termination strikes in a callback of the loop while the start waits for a Redis that is away: it arrives at the
+    caller, long before the stage's limit.
+    """
+    wire = Wire(where.redis_port)
+    wire.mend()
+
+    def strike() -> None:
+        raise Interrupted
+
+    def on_stage(entered: str) -> None:
+        if entered == "flushers":
+            wire.cut()
+            asyncio.get_running_loop().call_soon(strike)
+
+    walk = start(replace(where, redis_port=wire.port), local_exchange, StageLimits(), on_stage)
+    with pytest.raises(Interrupted):
+        await asyncio.wait_for(walk, 10)
+    wire.away()
