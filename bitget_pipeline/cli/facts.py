@@ -37,7 +37,7 @@ class Facts:
     instruments: int | None = None
     selected: dict[str, int] = field(default_factory=dict)  # by market
     candles: int | None = None  # rows of `candles`, all versions
-    candle_days: int | None = None  # complete or verified empty (symbol, day) keys
+    candle_days: int | None = None  # complete or verified empty (symbol, day) keys of those that are wanted
     candle_days_wanted: int | None = None
     trades: int | None = None  # rows of `trades`, all versions
     age_seconds: float | None = None  # of the newest stored trade
@@ -45,6 +45,8 @@ class Facts:
     starting: dict[str, Any] | None = None  # a run in its start: run_id, stage, age in seconds, why it failed
     lag_p50_ms: float | None = None  # from a trade's arrival to its row in ClickHouse
     lag_p99_ms: float | None = None
+    traded_lag_p50_ms: float | None = None  # from its own time at the exchange
+    traded_lag_p99_ms: float | None = None
     trouble: str = ""  # the live run's, in its words
     connections: dict[str, dict[str, Any]] = field(default_factory=dict)  # of the live run's sockets, by name
     spill_bytes: int = 0  # trades that wait on local disk
@@ -103,7 +105,9 @@ class Gatherer:
         # Longer than anybody waits, so that who is late is called late, and whole seconds, as ClickHouse's driver cuts them off.
         longest = math.ceil(within) + 1.0
         self._stores = {
-            "clickhouse": Asked(sources.InWarehouse(boot, answer_within=longest)),
+            "clickhouse": Asked(
+                sources.InWarehouse(boot, history_days=operational.history_days, answer_within=longest)
+            ),
             "redis": Asked(sources.InRedis(boot, answer_within=longest)),
             "dagster": Asked(sources.InDagster(boot, answer_within=longest)),
         }

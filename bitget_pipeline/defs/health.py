@@ -5,7 +5,7 @@ What is healthy is decided in pipeline/watch/health.py; here it becomes metadata
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -31,7 +31,7 @@ from .resources import PipelineResource, boot
 
 CHECK = "data_arrives"
 FRESH = 60.0
-"""Seconds: the live assets are alive if a trade younger than this was stored."""
+"""Seconds: the live assets are alive if a trade younger than this was stored, and books if one was within them."""
 
 MOST_SHOWN = 40
 """Rows of a check's table."""
@@ -46,6 +46,8 @@ PLOTTED = (
     "stream_pending",
     "lag_p50_ms",
     "lag_p99_ms",
+    "traded_lag_p50_ms",
+    "traded_lag_p99_ms",
     "reconnects",
     "repaired",
     "set_aside",
@@ -57,18 +59,27 @@ PLOTTED = (
 """Facts that are numbers worth a line on the asset's page, as far as they are known."""
 
 
-CONNECTION = ("age", "frames_per_second", "live", "asked", "silent", "opened", "reconnects", "last_reason")
+SUBSCRIPTIONS = ("live", "asked", "silent", "refused", "resting", "paced")
+CONNECTION = ("age", "frames_per_second", *SUBSCRIPTIONS, "opened", "renewed", "reconnects", "last_reason")
 """What is told of each connection of the live run."""
 
 
-def look(pipeline: PipelineResource, instance: dg.DagsterInstance) -> Health:
-    """Look once, and store what was seen; within two seconds, whatever hangs."""
+OF_DAGSTER = ("dagster.daemon", "dagster.runs")
+"""What is known of Dagster, from its own records: unknown when these do not answer in time."""
+
+
+def look(
+    pipeline: PipelineResource, instance: dg.DagsterInstance, *, tell: Callable[[Health], None] | None = None
+) -> Health:
+    """Look once, store what was seen and tell it; within two seconds, whatever hangs."""
     place = boot()
     looking = _looking(str(warehouse_address(place)), str(redis_address(place)), place.redis_prefix)
     return looking.look(
         now_ms=time.time_ns() // 1_000_000,
         rules=pipeline.health_rules(),
         beside=lambda: dagster_vitals(instance, now=time.time(), rules=pipeline.health_rules()),
+        named=OF_DAGSTER,
+        tell=tell,
     )
 
 
@@ -191,7 +202,7 @@ def _beside(seen: Health) -> list[Event]:
             }
             told.append(dg.AssetObservation(asset_key=name, metadata=figures))
     books = seen.facts.get("order_books")
-    if isinstance(books, dict) and books.get("usable") and books.get("stored") and not books.get("trouble"):
+    if isinstance(books, dict) and _reach_the_table(books, since=float(seen.facts.get("published_age_s") or 0.0)):
         told.append(
             dg.AssetMaterialization(
                 asset_key="order_books",
@@ -200,6 +211,12 @@ def _beside(seen: Health) -> list[Event]:
             )
         )
     return told
+
+
+def _reach_the_table(said: Mapping[str, Any], *, since: float) -> bool:
+    """Whether rows of a companion were stored just now, by its word of `since` seconds ago: what it ever stored says nothing."""
+    ago = said.get("stored_ago")
+    return ago is not None and ago + since < FRESH and not said.get("trouble")
 
 
 def budget_events(
@@ -283,11 +300,11 @@ def _told(seen: Health) -> dict[str, Any]:
     metadata["symbols delivering"] = sum(one.status is Status.HEALTHY for one in seen.symbols)
     connections: dict[str, dict[str, Any]] = seen.facts.get("connections") or {}
     if connections:
-        for what in ("live", "asked", "silent"):
-            metadata[f"subscriptions {what}"] = sum(one[what] for one in connections.values())
+        for what in SUBSCRIPTIONS:
+            metadata[f"subscriptions {what}"] = sum(one.get(what, 0) for one in connections.values())
         metadata["connections"] = as_table(
             (
-                {"connection": name} | {column: one[column] for column in CONNECTION}
+                {"connection": name} | {column: one.get(column, "") for column in CONNECTION}
                 for name, one in connections.items()
             ),
             columns=("connection", *CONNECTION),

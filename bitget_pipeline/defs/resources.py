@@ -56,6 +56,7 @@ from ..storage.control import LiveControl
 from ..storage.latest import Latest
 from ..storage.lease import Lease
 from ..storage.overview import Overview, backfill_restraint, budget_use
+from ..storage.paces import PaceBook
 from ..storage.page_shelf import PageShelf
 from ..storage.redis_connection import connect, connect_sync, server_identity
 from ..storage.remedy_memory import RemedyMemory
@@ -227,6 +228,8 @@ class PipelineResource(dg.ConfigurableResource):
             connects=ConnectBudget(history.redis, prefix, boot().egress_name),
             restrain=self.budget_of(history.redis, settings).restrain,
             spill=Spill(boot().home / "spill" / f"live-{shard}", most_bytes=settings.spill_max_mib * 2**20),
+            disks=boot().store_folders,
+            paces=PaceBook(history.redis, prefix, shard),
         )
 
     def companions(

@@ -430,8 +430,7 @@ def _recent_failures(instance: dg.DagsterInstance) -> list[float]:
 )
 def health(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult:
     """What it says is found out by pipeline/watch/; a store that is down is what it says, not a tick that failed."""
-    seen = look(pipeline, context.instance)
-    notice_health(seen)
+    seen = look(pipeline, context.instance, tell=notice_health)
     told: list[Event] = []
     markets = pipeline.operational().markets
     if seen.redis is not None:

@@ -31,6 +31,7 @@ from ..exchange.contract import (
     Venue,
 )
 from ..market.instrument import Symbol
+from ..market.trade import TradeBatch
 from ..telemetry import count, get_logger
 from .pace import Pace
 from .renewal import renew_after
@@ -40,6 +41,10 @@ from .websocket import BINARY, TEXT, SocketAddress, SocketEnded, WebSocket, open
 __all__ = ["Connection", "Listener", "SocketAddress"]
 
 log = get_logger(__name__)
+
+ON_REQUEST, CANCELLED = "closed on request", "cancelled"
+PLANNED = frozenset({ON_REQUEST, CANCELLED})
+"""Why a connection ends that we end ourselves: renewed, moved, or not needed any more."""
 
 
 class Listener(Protocol):
@@ -55,7 +60,10 @@ class Listener(Protocol):
         """A subscription that does not deliver."""
 
     def lost(self, subscriptions: Sequence[Subscription]) -> None:
-        """These were live and no connection carries them any more: what comes next has to prove that nothing is missing."""
+        """
+        Something of these may have been missed, as when no connection carries them any more or another one begins to: what
+        comes next has to prove that nothing is missing.
+        """
 
     def connected(self, name: str) -> None:
         """A connection is open."""
@@ -187,10 +195,10 @@ class Connection:
         steer = asyncio.create_task(self._steer(socket, self._session), name=f"{self.name}.steer")
         closing = asyncio.create_task(self._closing.wait(), name=f"{self.name}.closing")
         tasks = (pump, steer, closing)
-        reason = "cancelled"
+        reason = CANCELLED
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            reason = "closed on request" if closing in done else (pump if pump in done else steer).result()
+            reason = ON_REQUEST if closing in done else (pump if pump in done else steer).result()
         finally:
             for task in tasks:
                 task.cancel()
@@ -233,7 +241,7 @@ class Connection:
                     self._set_aside(raw, f"{frame.batch.rejected} trades make no sense and are left out")
                 if waiting and frame.batch.symbol in waiting:
                     waiting.discard(frame.batch.symbol)
-                    self._first_data(session, Subscription(frame.batch.symbol, Channel.TRADE))
+                    self._first_trades(session, frame.batch)
                 if not frame.batch.snapshot:
                     symbol = frame.batch.symbol
                     traded[id(symbol)] = symbol
@@ -283,8 +291,18 @@ class Connection:
             self._first_data(session, subscription)
             self._listener.frame(frame)
 
-    def _first_data(self, session: Session, subscription: Subscription) -> None:
-        if session.data(subscription) and session.settled:
+    def _first_trades(self, session: Session, batch: TradeBatch) -> None:
+        """
+        What a subscription brings first has to prove that nothing is missing before it, also where another connection
+        delivers until now: that one may have gone deaf before it was replaced. A snapshot has to anyhow.
+        """
+        subscription = Subscription(batch.symbol, Channel.TRADE)
+        if not batch.snapshot:
+            self._listener.lost([subscription])
+        self._first_data(session, subscription, snapshot=batch.snapshot)
+
+    def _first_data(self, session: Session, subscription: Subscription, *, snapshot: bool = False) -> None:
+        if session.data(subscription, snapshot=snapshot) and session.settled:
             self.settled.set()
 
     def _recently_heard(self) -> list[Subscription]:

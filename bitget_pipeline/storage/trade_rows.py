@@ -7,15 +7,34 @@ then acknowledge. Each step may be repeated and done by several at once without 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from datetime import timedelta
 from itertools import chain, repeat
+from typing import NamedTuple
 
-from ..market.instrument import Symbol
+from ..market.instrument import Market, Symbol
 from ..market.interval import Interval
 from ..market.trade import Trade, TradeBatch
 from .connection import Connection
 
 _COLUMNS = ("market", "symbol", "source", "trade_id", "ts", "price", "size", "side", "version", "run_id", "received_at")
+
+
+LOOKED_BACK = (timedelta(minutes=15), timedelta(days=1), timedelta(days=3), timedelta(days=14), timedelta(days=90))
+"""How far `held_through` looks back: each time only for the symbols that were not found, which are ever quieter ones."""
+SETTLED_MS = 60_000
+"""
+Trades are stored in the order in which they came but for what several flushers hold at the same time, and one that dies
+with its hands full is noticed after 45 s: so through here nothing is missing.
+"""
+
+
+class Stored(NamedTuple):
+    """How many seconds had a trade, the time from the first to the last of them, and the longest without one (seconds)."""
+
+    seconds: int
+    span: float
+    longest: float
 
 
 class TradeRows(Connection):
@@ -68,10 +87,49 @@ class TradeRows(Connection):
         )
         return [Trade(row[0], row[1], row[2], row[3], bool(row[4]), bool(row[5])) for row in rows]
 
+    def seconds_with_trades(
+        self, symbols: Sequence[Symbol], *, source: str, now_ms: int, within: float
+    ) -> dict[Symbol, Stored]:
+        """
+        How often these symbols traded in the last day, as far as their trades are stored. `within`: the server gives up after
+        so many seconds (StoreUnavailable or its kin).
+        """
+        rows = self.query(
+            "SELECT market, symbol, length(moments) AS seconds, moments[-1] - moments[1] AS span, "
+            "arrayMax(arrayDifference(moments)) AS longest FROM (SELECT market, symbol, "
+            "arraySort(groupUniqArray(toUnixTimestamp(ts))) AS moments FROM trades "
+            "WHERE (market, symbol) IN (SELECT arrayJoin(arrayZip({markets:Array(String)}, {symbols:Array(String)}))) "
+            "AND source = {source:String} AND ts >= fromUnixTimestamp64Milli({start:Int64}, 'UTC') "
+            f"GROUP BY market, symbol) SETTINGS max_execution_time = {max(1, round(within))}",
+            {
+                "markets": [symbol.market.value for symbol in symbols],
+                "symbols": [symbol.name for symbol in symbols],
+                "source": source,
+                "start": now_ms - 86_400_000,
+            },
+        )
+        return {
+            Symbol(Market(market), name): Stored(int(seconds), float(span), float(longest))
+            for market, name, seconds, span, longest in rows
+        }
+
     def trade_count(self, symbol: Symbol, interval: Interval, *, source: str) -> int:
         """How many trades are stored within the interval."""
         rows = self.query(f"SELECT count() FROM trades_final WHERE {_WITHIN}", _within(symbol, interval, source))
         return int(rows[0][0])
+
+    def trade_counts(self, interval: Interval, *, source: str) -> dict[tuple[Symbol, int], int]:
+        """
+        How many rows of trades are stored within the interval, for every symbol and UTC day (counted from 1970-01-01). Those
+        that are stored twice and not yet merged count twice: it is the cheap count.
+        """
+        rows = self.query(
+            "SELECT market, symbol, toUInt32(toDate(ts, 'UTC')) AS day, count() FROM trades WHERE source = {source:String} "
+            "AND ts >= fromUnixTimestamp64Milli({start:Int64}, 'UTC') AND ts < fromUnixTimestamp64Milli({end:Int64}, 'UTC') "
+            "GROUP BY market, symbol, day",
+            {"source": source, "start": interval.start_ms, "end": interval.end_ms},
+        )
+        return {(Symbol(Market(row[0]), row[1]), int(row[2])): int(row[3]) for row in rows}
 
     def oldest_trade(self, symbol: Symbol, interval: Interval, *, source: str) -> int | None:
         """The least id of the trades stored within the interval."""
@@ -79,6 +137,46 @@ class TradeRows(Connection):
             f"SELECT min(trade_id), count() FROM trades WHERE {_WITHIN}", _within(symbol, interval, source)
         )
         return int(rows[0][0]) if rows[0][1] else None
+
+    def held_through(self, symbols: Collection[Symbol], *, source: str) -> dict[Symbol, int]:
+        """
+        The id through which each symbol is stored for sure, where the stream does not know it any more: the newest one that
+        is a minute older than the symbol's last trade, the oldest one where there is none. Those that have no trade within
+        the last 90 days are left out.
+        """
+        ((oldest, newest, rows),) = self.query(
+            "SELECT toUnixTimestamp64Milli(min(ts)), toUnixTimestamp64Milli(max(ts)), count() FROM trades"  # metadata alone
+        )
+        held: dict[Symbol, int] = {}
+        missing = set(symbols) if rows else set()
+        for back in LOOKED_BACK:
+            start = newest - back // timedelta(milliseconds=1)
+            if not missing:
+                break
+            given = {
+                "markets": [symbol.market.value for symbol in missing],
+                "symbols": [symbol.name for symbol in missing],
+                "source": source,
+                "start": start,
+                "settled": SETTLED_MS,
+            }
+            for market, name, settled, least in self.query(_HELD_THROUGH, given):
+                if settled or start <= oldest or back is LOOKED_BACK[-1]:
+                    held[Symbol(Market(market), name)] = settled or least
+            missing -= held.keys()
+            if start <= oldest:
+                break
+        return held
+
+    def held_at(self, symbol: Symbol, moment_ms: int, *, source: str) -> int | None:
+        """The newest stored id of those traded until then (Unix ms UTC), of the 90 days before it; None when there is none."""
+        within = Interval(moment_ms - LOOKED_BACK[-1] // timedelta(milliseconds=1), moment_ms + 1)
+        rows = self.query(
+            f"SELECT trade_id FROM trades WHERE {_WITHIN} ORDER BY market DESC, symbol DESC, source DESC, "
+            "toStartOfSecond(ts) DESC, trade_id DESC LIMIT 1",
+            _within(symbol, within, source),
+        )
+        return int(rows[0][0]) if rows else None
 
     def minutes_that_differ(self, symbol: Symbol, interval: Interval, *, source: str, tolerance: float) -> list[int]:
         """
@@ -100,6 +198,15 @@ class TradeRows(Connection):
         return [int(row[0]) for row in rows]
 
 
+_OF_THEM = (
+    "source = {source:String} AND ts >= fromUnixTimestamp64Milli({start:Int64}, 'UTC') "
+    "AND (market, symbol) IN (SELECT arrayJoin(arrayZip({markets:Array(String)}, {symbols:Array(String)})))"
+)
+_HELD_THROUGH = (
+    "SELECT market, symbol, maxIf(trade_id, toUnixTimestamp64Milli(ts) <= last - {settled:Int64}), min(trade_id) "
+    f"FROM trades INNER JOIN (SELECT market, symbol, toUnixTimestamp64Milli(max(ts)) AS last FROM trades WHERE {_OF_THEM} "
+    f"GROUP BY market, symbol) AS newest USING (market, symbol) WHERE {_OF_THEM} GROUP BY market, symbol"
+)
 _WITHIN = (
     "market = {market:String} AND symbol = {symbol:String} AND source = {source:String} "
     "AND ts >= fromUnixTimestamp64Milli({start:Int64}, 'UTC') AND ts < fromUnixTimestamp64Milli({end:Int64}, 'UTC')"

@@ -105,7 +105,9 @@ async def backfill_candles(
         if on_progress is not None:
             on_progress(_progress(report, total=len(wanted), elapsed=time.monotonic() - started))
 
-    for done in (await settle_unlisted(walkers, wanted)).values():
+    unlisted, corrected = await settle_unlisted(walkers, wanted)
+    known.update(corrected)
+    for done in unlisted.values():
         is_done(done)
     queue = iter([key for key in wanted if key not in report.keys])
 
@@ -166,6 +168,9 @@ async def _serve(walkers: Walkers, symbol: Symbol, day: date, tally: Tally) -> K
             f"{symbol} is not among the instruments we know",
             remedy="materialize `instruments` first, and check the spelling",
         )
+    walkers.exchange.candle_page(
+        symbol, walkers.resolution, end_ms=whole.end_ms, limit=1
+    )  # refuses what it never serves
     every = walkers.resolution.ms
     stretch, outside = served_part(instrument, whole, every_ms=every)
     closed = Interval(stretch.start_ms, max(stretch.start_ms, min(stretch.end_ms, now - now % every)))
@@ -228,6 +233,8 @@ async def _fetch(walkers: Walkers, walked: Walked, stretch: Interval, *, closed_
             continue
         except PipelineError:
             await _store(walkers, symbol, walk.candles())  # a later run goes on from here
+            if walkers.refresh:  # but for a wish to know it anew: what has lain here must not pass for that
+                await _clear(walkers, symbol, stretch)
             raise
         candles = walk.candles()
         await _store(walkers, symbol, candles)

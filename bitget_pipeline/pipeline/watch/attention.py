@@ -35,9 +35,16 @@ from .failover_vitals import failover_vitals
 from .flow import Flow
 from .health_rules import HealthRules
 from .lookers import Looker
-from .of_the_exchange import exchange_vitals
+from .of_the_exchange import clock_ahead, exchange_vitals
 from .of_the_run import flow_vitals, run_vitals, symbol_vitals, together
-from .of_the_stores import answers, backlog_vitals, budget_vitals, disk_vital, redis_vitals, warehouse_vitals
+from .of_the_stores import (
+    answers,
+    backlog_vitals,
+    budget_vitals,
+    disk_vital,
+    redis_vitals,
+    warehouse_vitals,
+)
 from .probe import Probe, Prober
 
 log = get_logger(__name__)
@@ -169,16 +176,17 @@ class Attention:
     def look(self, writing: Writing, *, now: float) -> list[Vital]:
         """Everything, from what is known at this moment; asks nobody."""
         rules = self._rules
+        ahead = clock_ahead(self._probes, now=now, rules=rules)
+        writing.state.lags.clock_ahead_ms = None if ahead is None else ahead * 1000
         overall, symbols = writing.told()
         self._flow.look(overall, symbols, now=now)
-        uptime = float(overall.get("uptime") or 0.0)
-        of_symbols = symbol_vitals(symbols, uptime=uptime, rules=rules)
+        of_symbols = symbol_vitals(symbols, rules=rules)
         backlog = self._backlog.recent(now=now, within=10.0)
         state = self._redis.recent(now=now, within=rules.store_silent)
         return [
             *exchange_vitals(self._probes, now=now, withheld=self._prober.withheld, rules=rules),
             *run_vitals(overall, rules=rules),
-            *flow_vitals(self._flow, uptime=uptime, rules=rules),
+            *flow_vitals(self._flow, rules=rules),
             together(of_symbols),
             *of_symbols,
             *backlog_vitals(
@@ -191,7 +199,7 @@ class Attention:
             *redis_vitals(state, rules=rules),
             self._answers("clickhouse.answers", "ClickHouse", self._warehouse, now=now),
             *warehouse_vitals(self._warehouse.recent(now=now, within=rules.store_silent), rules=rules),
-            *budget_vitals(state, share_used=self._budget_used, breakers=self._places.client.breakers, rules=rules),
+            *budget_vitals(state, share_used=self._budget_used, breakers=self._places.client.breakers),
             disk_vital(self._disk.recent(now=now, within=60.0), rules=rules),
             *failover_vitals(overall.get("failover") or {}),
             self._clocks.vital(now=now),

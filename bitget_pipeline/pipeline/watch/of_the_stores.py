@@ -122,13 +122,13 @@ def _mutations(state: WarehouseState, rules: HealthRules) -> Vital:
 
 
 def budget_vitals(
-    state: RedisState | None, *, share_used: float | None, breakers: Mapping[str, Breaker] | None, rules: HealthRules
+    state: RedisState | None, *, share_used: float | None, breakers: Mapping[str, Breaker] | None
 ) -> list[Vital]:
     """The request budget, and the breakers: those of all processes as Redis shows them, and of the client of whoever asks."""
-    return [_budget(state, share_used, rules), _breakers(state, breakers)]
+    return [_budget(state, share_used), _breakers(state, breakers)]
 
 
-def _budget(state: RedisState | None, share_used: float | None, rules: HealthRules) -> Vital:
+def _budget(state: RedisState | None, share_used: float | None) -> Vital:
     if state is None:
         return unknown("budget.use", "the use of the request budget is not known: Redis did not tell")
     if state.closed_for > 0:
