@@ -25,6 +25,7 @@ from .asked import Told
 from .facts import SHARD
 from .graphql import ask_graphql
 from .up import folder
+from .up.remedies import together
 
 LIVE_TAG = "live/shard"
 """Every live run carries it, see dagster.yaml."""
@@ -107,22 +108,24 @@ class InRedis:
         behind = ask_redis(overview)
         lease, published = behind["lease"], behind["published"]
         used, closed_for = budget_use(self._client, prefix)
-        starting = overview.starting()
+        starting, supervisor = overview.starting(), overview.supervisor()
+        inside: dict[str, Any] = {}
         figures: dict[str, Any] = {
             "backlog": behind["backlog"].entries,
             "budget": [asdict(use) for use in used],
             "budget_closed_for": closed_for,
             "lease": {"owner": lease.owner, "fence": lease.fence, "age": round(lease.age, 1)} if lease else None,
             "starting": None if starting is None else asdict(starting),
-            "remediation": {
-                "history_restrained_to": backfill_restraint(self._client, prefix),
-                "remembered": [asdict(one) for one in overview.remedies()[:5]],
-            },
         }
         if published is not None and lease is not None:  # without a lease these are the words of a run that is over
             said = _said(published)
-            figures["remediation"] |= said.pop("remediation")
+            inside = said.pop("remediation")
             figures |= said
+        outside = supervisor.said if supervisor is not None else {}
+        figures["remediation"] = together(inside, outside, looked=None if supervisor is None else supervisor.age) | {
+            "history_restrained_to": backfill_restraint(self._client, prefix),
+            "remembered": [asdict(one) for one in overview.remedies()[:5]],
+        }
         return Told(figures, behind)
 
     def close(self) -> None:
