@@ -15,6 +15,7 @@ from ..pipeline.beside.reconcile import Reconciler, size_steps
 from ..pipeline.live.hands import Hands
 from ..pipeline.live.run import LivePlan, LiveReport, run_live
 from ..pipeline.live.stages import Stage, Stages, require_schema, require_universe, until_it_answers
+from ..pipeline.watch.mended import MendedSilences
 from ..pipeline.watch.probe import time_prober
 from .failover import failover_of
 from .resources import PipelineResource
@@ -93,6 +94,7 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                     *pipeline.companions(symbols, warehouse, history, clock=_now_ms),
                     reconciler,
                     attention,
+                    MendedSilences(warehouse, history.versions),
                     failover,
                 ),
                 hands=hands,

@@ -54,6 +54,9 @@ class Listener(Protocol):
     def silent(self, subscription: Subscription, problem: str) -> None:
         """A subscription that does not deliver."""
 
+    def doubted(self, subscription: Subscription, silent: float, *, at_ms: int) -> None:
+        """A subscription that was silent for so many seconds is begun anew: its answer shows whether the market was quiet."""
+
     def lost(self, subscriptions: Sequence[Subscription]) -> None:
         """These were live and no connection carries them any more: what comes next has to prove that nothing is missing."""
 
@@ -313,7 +316,7 @@ class Connection:
                         self.renewal.set()
                     case Report(subscription, problem):
                         self._listener.silent(subscription, problem)
-                    case Stale(subscription, problem):
+                    case Stale(subscription, problem, silent):
                         count("feed.subscriptions_stale")
                         log.warning(
                             "feed.subscription_stale",
@@ -324,6 +327,7 @@ class Connection:
                         )
                         if subscription.channel is Channel.TRADE:
                             self._waiting.add(subscription.symbol)
+                        self._listener.doubted(subscription, silent, at_ms=self._clock())
                         self._listener.lost([subscription])
             if session.settled:
                 self.settled.set()

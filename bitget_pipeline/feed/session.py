@@ -98,10 +98,13 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """A subscription is silent for longer than its own pace makes likely: what it missed has to be proven."""
+    """
+    A subscription is silent, so many seconds, for longer than its own pace makes likely: what it missed has to be proven.
+    """
 
     subscription: Subscription
     problem: str
+    silent: float = 0.0
 
 
 Action = Send | Reconnect | Renew | Report | Stale
@@ -375,4 +378,4 @@ class Session:
         if self.again(subscription, now=now):
             standing.doubts += 1
             problem = f"silent for {silent:.0f} s, at its pace {within:.0f} s would be unusual"
-            self._news.append(Stale(subscription, problem))
+            self._news.append(Stale(subscription, problem, silent))

@@ -18,6 +18,7 @@ from ...feed.pace import Pace, SilenceRules
 from ...market.instrument import Symbol
 from ...market.trade import TradeBatch
 from ...storage.stream import Place, place_of
+from .doubts import Doubts
 
 LAGS_KEPT = 2048
 RATE_OVER = 180.0
@@ -112,6 +113,7 @@ class LiveState:
         self._selected = frozenset(self.symbols)
         self.stage = "starting"
         self.reconnects = 0
+        self.doubts = Doubts()
         self.connected: set[str] = set()
         self.set_aside = 0
         self.repaired_trades = 0
@@ -144,6 +146,8 @@ class LiveState:
         """Live trades are in the stream, under these ids."""
         now = self._steady()
         for batch, entry in zip(batches, ids, strict=True):
+            if self.doubts.open:
+                self.doubts.appended(batch)
             state = self.of(batch.symbol)
             state.trades += len(batch.trades)
             self.appended += len(batch.trades)

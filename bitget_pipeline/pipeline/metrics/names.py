@@ -112,6 +112,10 @@ GROUPS: tuple[Group, ...] = (
             Spec("live_trades_spilled_total", "trades that went by way of the local disk"),
             Spec("live_frames_set_aside_total", "frames that made no sense"),
             Spec("live_reconnects_total", "connections that ended without being planned to"),
+            Spec(
+                "live_silences_mended_total",
+                "subscriptions that were silent although their symbol traded, and brought it when they were begun anew",
+            ),
             Spec("live_lag_seconds", "within which this share of the last trades came from arrival to row", ("share",)),
             Spec("live_trades_waiting", "trades received and not yet in Redis"),
             Spec("live_spill_bytes", "trades that wait on the local disk"),
@@ -149,6 +153,12 @@ GROUPS: tuple[Group, ...] = (
                 _SYMBOL,
             ),
             Spec("symbol_silent", "1: its subscription does not deliver although asked several times", _SYMBOL),
+            Spec(
+                "symbol_overdue",
+                "1: health calls it silent: longer without a word than its own pace makes likely, and its subscription, begun "
+                "anew because of that, brought nothing; missing until its pace is known, and while a break of it is repaired",
+                _SYMBOL,
+            ),
             Spec("symbol_gap_open", "1: a break in its trades is not repaired", _SYMBOL),
         ),
     ),
