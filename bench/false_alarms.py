@@ -112,7 +112,7 @@ class Listening:
     def __init__(self, *, now: float) -> None:
         self.mute = False
         self.doubts = 0
-        self._now = self._began = self._opened = now
+        self._now = self._opened = now
         self._state = LiveState([SYMBOL], steady=lambda: self._now)
         self._session = Session(Words(), [TRADES], now=now, rules=RULES)
         self._answer_at = inf
@@ -140,12 +140,11 @@ class Listening:
     @property
     def is_ill(self) -> bool:
         """Health's verdict now."""
-        uptime = self._now - self._began
-        return symbol_vitals(self._state.published(), uptime=uptime, rules=HEALTH)[0].status in ILL
+        return symbol_vitals(self._state.published(), rules=HEALTH)[0].status in ILL
 
     def noticed_after(self) -> float:
         """The seconds after which a symbol that is mute from now on is called silent."""
-        self.mute, began = True, self._now
+        self.mute, self._answer_at, began = True, inf, self._now
         while not self.is_ill:
             self._step(self._next(began))
         return self._now - began
@@ -172,7 +171,7 @@ class Listening:
             self._now = self._answer_at
             self._alarmed = self._alarmed or self.is_ill
             self._session.acknowledged(TRADES)
-            self._session.data(TRADES)
+            self._session.data(TRADES, snapshot=True)
             self._state.note_snapshot(SYMBOL)
             self._answer_at = inf
         self._now = now

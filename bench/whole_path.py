@@ -4,7 +4,8 @@ The whole live path, from the exchange's push to the row in ClickHouse: how much
     python -m bench.whole_path [--rate 30000] [--seconds 180] [--symbols 60]
 
 Promised on two cores, Redis and ClickHouse included: 30,000 trades a second for three minutes without loss or a lag that
-grows, and 99 of 100 trades queryable within 1.5 s at 5,000 a second (`--rate 5000`). The sender has frames of 1 to 5 trades,
+grows, and 99 of 100 trades queryable within 1.5 s at 5,000 a second (`--rate 5000`): from the push to the row, and from the
+arrival to the acknowledgement, which comes after ClickHouse's answer and the candles. The sender has frames of 1 to 5 trades,
 2 on average, over symbols by Zipf's law, all made before the first is sent but for the time of each trade, which is written
 into them as they leave; the worker is a live run with door, flusher, candles of all resolutions, attention to its health and
 remediation, as Dagster starts it.
@@ -232,7 +233,7 @@ async def live(where: Where) -> None:
             incidents = RemedyIncidents(stores.warehouse, stores.versions, run_id=where.run_id, clock=clock)
             inside = [rule for rule in RULES if rule.name not in FROM_OUTSIDE]
             attention.listeners.append(Remediation(hands, inside, Mode.ON, clock=clock, incidents=incidents))
-            rules = FlushRules(max_rows=50_000, max_wait=1.0, resolutions=tuple(resolutions))
+            rules = FlushRules(max_rows=20_000, max_wait=1.0, resolutions=tuple(resolutions))
             plan = replace(plan_for(where), shard_rules=ShardRules(50, 10), flush_rules=rules, publish_every=1.0)
             await run_live(plan, stores, get("bitget"), clock=clock, stop=stop, companions=(attention,), hands=hands)
         await redis.aclose()
@@ -259,7 +260,7 @@ def main() -> int:
     good = found["lost"] == found["doubled"] == 0
     good &= found["behind_last_third"] <= 2 * max(found["behind_first_third"], chosen.rate)
     if chosen.rate <= PROMISED_P99_UP_TO:
-        good &= found["row_written_p99_ms"] <= PROMISED_P99_MS
+        good &= max(found["row_written_p99_ms"], found["acknowledged_p99_ms"]) <= PROMISED_P99_MS
     print("as promised" if good else "NOT as promised", file=sys.stderr)
     return 0 if good else 1
 

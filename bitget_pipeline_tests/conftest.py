@@ -1,10 +1,10 @@
 """
 What all tests share: a real ClickHouse (the embedded one) and a real Redis, started once per session, as processes of their own.
 
-Each test gets a fresh database, and a fresh key prefix, on them:
+Each test gets an empty database, and a fresh key prefix, on them:
 
-- `warehouse_address`: a WarehouseAddress with a new database name (nothing created yet)
-- `warehouse`: an open Warehouse with every table and view, dropped afterwards
+- `warehouse`: an open Warehouse with every table and view, all empty (databases.py)
+- `warehouse_address`: the WarehouseAddress of that, or of a database that does not exist when a test takes this alone
 - `redis_address`: where Redis is
 - `redis_client`: an asynchronous client to it
 - `redis_prefix`: a key prefix nobody else uses, with the colon at its end
@@ -26,9 +26,10 @@ import redis.asyncio
 
 from bitget_pipeline.local import redis as local_redis
 from bitget_pipeline.storage.connection import WarehouseAddress
-from bitget_pipeline.storage.migrations import migrate
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect
 from bitget_pipeline.storage.warehouse import Warehouse
+
+from .databases import Databases
 
 
 @pytest.fixture(scope="session")
@@ -41,19 +42,24 @@ def warehouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield int(json.loads(first_line)["port"])
 
 
-@pytest.fixture
-def warehouse_address(warehouse_server: int) -> WarehouseAddress:
-    """Where ClickHouse is, with the name of a database that does not exist yet."""
-    return WarehouseAddress("127.0.0.1", warehouse_server, database=f"t_{uuid.uuid4().hex[:12]}")
+@pytest.fixture(scope="session")
+def databases(warehouse_server: int) -> Databases:
+    """The databases of that ClickHouse."""
+    return Databases(warehouse_server)
 
 
 @pytest.fixture
-def warehouse(warehouse_address: WarehouseAddress) -> Iterator[Warehouse]:
-    """An open warehouse with every table and view in a database of its own."""
+def warehouse_address(request: pytest.FixtureRequest, databases: Databases) -> WarehouseAddress:
+    """Where ClickHouse is, with the database of `warehouse`; for a test without that, the name of one that does not exist."""
+    return databases.lend() if "warehouse" in request.fixturenames else databases.unmade()
+
+
+@pytest.fixture
+def warehouse(warehouse_address: WarehouseAddress, databases: Databases) -> Iterator[Warehouse]:
+    """An open warehouse with every table and view, all empty, in a database that is the test's alone."""
     with Warehouse.open(warehouse_address) as opened:
-        migrate(opened)
         yield opened
-        opened.command(f"DROP DATABASE `{warehouse_address.database}`")
+    databases.take_back(warehouse_address)
 
 
 @pytest.fixture(scope="session")

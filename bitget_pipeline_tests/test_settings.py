@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
 
@@ -51,6 +52,29 @@ def complaint(environ: dict[str, str]) -> str:
 
 
 # ---------------------------------------------------------------- what holds
+
+
+def test_while_redis_is_away_there_is_a_part_of_the_budget_for_every_run_that_dagster_allows() -> None:
+    """
+    All slots of dagster.yaml, and a command of a person beside them; at ten requests a second, the least that is published
+    for market data, each may still make one.
+    """
+    slots = re.search(r"max_concurrent_runs: (\d+)", (ROOT / "dagster.yaml").read_text(encoding="utf-8"))
+    assert slots is not None
+    assert int(slots[1]) + 1 <= operational().request_processes <= 10
+    assert operational(request_processes="40").request_processes == 40
+    assert "from 1 to 1000" in complaint({"BITGET_PIPELINE_REQUEST_PROCESSES": "0"})
+
+
+def test_an_egress_address_has_the_name_it_was_given_or_that_of_the_proxy_without_its_user() -> None:
+    """
+    It stands in the names of keys in Redis and in logs, so nothing of the proxy's user may be in it.
+    """
+    proxy = {"BITGET_PIPELINE_PROXY": "socks5://me:pw-21@proxy.example.com:1080"}
+    assert load_boot({}).egress_name == "default"
+    assert load_boot(proxy).egress_name == "proxy.example.com:1080"
+    assert load_boot(proxy | {"BITGET_PIPELINE_EGRESS": "tokyo-1"}).egress_name == "tokyo-1"
+    assert "tokyo-1" in complaint({"BITGET_PIPELINE_EGRESS": "to{kyo"})
 
 
 def test_nothing_has_to_be_set(tmp_path: Path) -> None:

@@ -23,12 +23,30 @@ if TYPE_CHECKING:
     from ..storage.warehouse import Warehouse
 
 STREAM = "candles_1m"
+OTHERS = (
+    "candles_derived",
+    "trades",
+    "order_books",
+    "mark_candles_1m",
+    "index_candles_1m",
+    "funding_rates",
+    "open_interest",
+)
+"""Streams of which not every day is wanted: what nobody asked for, and the ledger says nothing of, does not lack."""
+EVERY = "all"
 DAY = click.DateTime(formats=["%Y-%m-%d"])
 
 
 @click.command("coverage")
 @click.option("--market", type=click.Choice([market.value for market in Market]), help="One market only.")
 @click.option("--symbol", "names", multiple=True, help="These symbols only, for example BTCUSDT or spot:BTCUSDT.")
+@click.option(
+    "--stream",
+    type=click.Choice([STREAM, *OTHERS, EVERY]),
+    default=STREAM,
+    show_default=True,
+    help="What is asked about; of all but candles_1m only the days of which the ledger says something.",
+)
 @click.option("--from", "first", type=DAY, help="First UTC day [default: as far back as the history is wanted].")
 @click.option("--to", "last", type=DAY, help="Last UTC day, inclusive [default: yesterday].")
 @where
@@ -36,6 +54,7 @@ DAY = click.DateTime(formats=["%Y-%m-%d"])
 def coverage_command(
     market: str | None,
     names: tuple[str, ...],
+    stream: str,
     first: datetime | None,
     last: datetime | None,
     demo: bool,
@@ -43,7 +62,8 @@ def coverage_command(
     json_wanted: bool,
 ) -> int:
     """
-    One-minute candles by symbol: complete days, days with holes, missing minutes and the next try.
+    The ledger by symbol: complete days, days with holes, missing minutes and the next try; of one-minute candles, or of
+    another stream.
 
     The columns count days: complete; partial, with minutes missing; absent, of which nothing is stored; empty, where there
     is nothing to store. Then the holes, the missing minutes and the next try.
@@ -61,18 +81,42 @@ def coverage_command(
     with _open(boot) as warehouse:
         symbols = _meant(warehouse, market, names)
         span = Interval(Interval.of_day(start).start_ms, Interval.of_day(end).end_ms)
-        evidence = warehouse.coverage(STREAM, market=Market(market) if market else None, interval=span)
-    now_ms = time.time_ns() // 1_000_000
-    found = by_day(evidence, symbols=symbols, days=days, now_ms=now_ms)
-    lines = [_line(symbol, [found[symbol, day] for day in days]) for symbol in symbols]
+        lines = [
+            line
+            for one in ((STREAM, *OTHERS) if stream == EVERY else (stream,))
+            for line in _of_stream(warehouse, one, market, symbols, days, span)
+        ]
     missing = sum(line["minutes_not_known"] for line in lines)
     if json_wanted:
         print_json(
-            {"home": str(boot.home), "from": start, "to": end, "stream": STREAM, "symbols": lines}
+            {"home": str(boot.home), "from": start, "to": end, "stream": stream, "symbols": lines}
         )  # fmt: skip
     else:
-        _print(boot, lines, start, end, missing)
-    return 1 if missing else 0
+        _print(boot, lines, start, end, missing, stream)
+    return 1 if missing or any(line["rows_lacking"] for line in lines) else 0
+
+
+def _of_stream(
+    warehouse: Warehouse,
+    stream: str,
+    market: str | None,
+    symbols: Sequence[Symbol],
+    days: Sequence[date],
+    span: Interval,
+) -> list[dict[str, Any]]:
+    """A line for each symbol; of streams that are not wanted of every day, for those of which the ledger says something."""
+    evidence = warehouse.coverage(stream, market=Market(market) if market else None, interval=span)
+    found = by_day(evidence, symbols=symbols, days=days, now_ms=time.time_ns() // 1_000_000)
+    lines = []
+    for symbol in symbols:
+        its = [found[symbol, day] for day in days]
+        if stream != STREAM:
+            its = [one for one in its if one.stored or one.without]
+            for one in its:
+                one.unseen = 0
+        if its:
+            lines.append({"stream": stream} | _line(symbol, its))
+    return lines
 
 
 def _meant(warehouse: Warehouse, market: str | None, names: Sequence[str]) -> list[Symbol]:
@@ -80,9 +124,7 @@ def _meant(warehouse: Warehouse, market: str | None, names: Sequence[str]) -> li
     selected = [member.symbol for member in warehouse.current_universe()]
     if not names:
         return [symbol for symbol in selected if market in (None, symbol.market.value)]
-    rows = warehouse.query(
-        "SELECT DISTINCT market, symbol FROM coverage_evidence WHERE stream = {s:String}", {"s": STREAM}
-    )
+    rows = warehouse.query("SELECT DISTINCT market, symbol FROM coverage_evidence")
     known = sorted({*selected, *(Symbol(Market(row[0]), row[1]) for row in rows)}, key=str)
     meant: list[Symbol] = []
     for name in names:
@@ -115,19 +157,24 @@ def _line(symbol: Symbol, days: Sequence[DayCoverage]) -> dict[str, Any]:
         "not_there": sum(bool(one.open) and one.state is not CoverageState.PARTIAL for one in days),
         "minutes_stored": sum(one.stored for one in days),
         "minutes_not_known": sum(one.open for one in days),
+        "rows_lacking": sum(one.lacking for one in days),
         "holes": [hole for hole in holes if hole["state"] in open_states],
         "explained": [hole for hole in holes if hole["state"] not in open_states],
         "next_retry": min(retries, default=None),
     }
 
 
-def _print(boot: Boot, lines: Sequence[dict[str, Any]], start: date, end: date, missing: int) -> None:
+def _print(boot: Boot, lines: Sequence[dict[str, Any]], start: date, end: date, missing: int, stream: str) -> None:
     table = Table(box=None, pad_edge=False)
+    streams = stream == EVERY
+    if streams:
+        table.add_column("stream", no_wrap=True)
     for column in ("symbol", "complete", "partial", "absent", "empty", "holes", "missing", "next try (UTC)"):
         table.add_column(column, no_wrap=True)
     for line in lines:
         retry = line["next_retry"]
         table.add_row(
+            *([line["stream"]] if streams else []),
             line["symbol"],
             f"{line['complete']} of {line['days']}",
             str(line["partial"] or "-"),
@@ -137,7 +184,10 @@ def _print(boot: Boot, lines: Sequence[dict[str, Any]], start: date, end: date, 
             f"{line['minutes_not_known']:,}" if line["minutes_not_known"] else "-",
             f"{retry:%m-%d %H:%M}" if retry else "-",
         )
-    console().print(table if lines else "nothing is selected yet: the discovery job does it, hourly")
+    nothing = "nothing is selected yet: the discovery job does it, hourly"
+    if stream != STREAM:
+        nothing = "the ledger says nothing of it"
+    console().print(table if lines else nothing)
     said = f"{missing:,} minutes are not known" if missing else "nothing is missing"
     console().print(
         f"{start} to {end}: {said}; the ledger lies in ClickHouse at {warehouse_address(boot)}", markup=False

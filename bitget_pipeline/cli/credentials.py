@@ -19,7 +19,7 @@ from dotenv import dotenv_values
 
 from ..errors import PipelineError, SettingsInvalid
 from ..exchange.contract import KeyVerdict
-from ..settings import forget_refusal, load_boot, load_operational, require_private
+from ..settings import accepted, load_boot, load_operational, put_accepted, remember_acceptance, require_private
 from .output import as_json, console, meant_environment, print_json, where
 from .up import folder
 
@@ -70,14 +70,15 @@ def set_command(path: str | None, arguments: tuple[str, ...], demo: bool, home: 
     assert boot.credentials is not None  # else they would have been refused
     store = boot.key_store
     load_operational(boot, given, with_stored_key=False)
-    before = store.snapshot()
+    before, held = store.snapshot(), accepted(boot.home)
     store.write(boot.credentials)
-    forget_refusal(boot.home)  # should the exchange have refused this one before
     try:
+        remember_acceptance(boot.home, boot.credentials)
         holds = load_boot(environ)
         tier = load_operational(holds, environ).tier
     except PipelineError:
         store.restore(before)
+        put_accepted(boot.home, held)
         raise
     told = {"stored": str(store.path), "key_file": str(store.key_file), "tier": tier.value, **_as_json(verdict)}
     told["holds"] = holds.credentials_from == str(store.path)

@@ -46,6 +46,8 @@ class Facts:
     starting: dict[str, Any] | None = None  # a run in its start: run_id, stage, age in seconds, why it failed
     lag_p50_ms: float | None = None  # from a trade's arrival to its row in ClickHouse
     lag_p99_ms: float | None = None
+    traded_lag_p50_ms: float | None = None  # from its own time at the exchange
+    traded_lag_p99_ms: float | None = None
     trouble: str = ""  # the live run's, in its words
     connections: dict[str, dict[str, Any]] = field(default_factory=dict)  # of the live run's sockets, by name
     spill_bytes: int = 0  # trades that wait on local disk
@@ -60,6 +62,7 @@ class Facts:
     backlog: int | None = None  # entries of the stream that wait for ClickHouse or for trimming
     budget: list[dict[str, Any]] = field(default_factory=list)  # of each endpoint: requests granted, 429s, pace
     budget_closed_for: float = 0.0  # seconds for which the exchange asked for silence
+    breakers: list[dict[str, Any]] = field(default_factory=list)  # families of endpoints that a process gives a rest
     lease: dict[str, Any] | None = None  # owner (a run id), fence, age in seconds
     health: str | None = None
     health_reasons: list[str] = field(default_factory=list)  # worst first

@@ -88,7 +88,7 @@ def collector_for(boot: Boot) -> Collector:
         if address not in clients:
             clients.clear()
             clients[address] = connect_sync(address)
-        return redis_families(clients[address], boot.redis_prefix, SHARD)
+        return redis_families(clients[address], boot.redis_prefix, SHARD, egress=boot.egress_name)
 
     questions = WarehouseQuestions(lambda: Warehouse.open(warehouse_address(boot)))
     return Collector([Source("redis", ask_redis), Source("clickhouse", questions.families, WAREHOUSE_EVERY)])

@@ -23,7 +23,7 @@ from ..settings import Boot, exchange_address, ssl_context
 
 SOCKET_WITHIN = 8.0
 """Seconds for opening a websocket and one answer."""
-PATIENCE = Patience(attempts=3, deadline=15.0, first_wait=0.3, longest_wait=2.0)
+PATIENCE = Patience(attempts=3, deadline=15.0, first_wait=0.6, longest_wait=2.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from ..pipeline.watch.last_judged import DAGSTER, as_of_now, last_judged
 from ..settings import Boot, redis_address, warehouse_address
 from ..storage.connection import Connection
 from ..storage.control import Published
-from ..storage.overview import Overview, backfill_restraint, budget_use
+from ..storage.overview import Overview, backfill_restraint
 from ..storage.redis_connection import connect_sync
 from ..storage.warehouse_state import warehouse_state
 from .asked import Told
@@ -104,16 +104,17 @@ class InRedis:
         if self._client is None:
             self._client = connect_sync(redis_address(self._boot), answer_within=self._answer_within)
         prefix = self._boot.redis_prefix
-        overview = Overview(self._client, prefix, SHARD)
+        egress = self._boot.egress_name
+        overview = Overview(self._client, prefix, SHARD, egress=egress)
         behind = ask_redis(overview)
         lease, published = behind["lease"], behind["published"]
-        used, closed_for = budget_use(self._client, prefix)
         starting, supervisor = overview.starting(), overview.supervisor()
         inside: dict[str, Any] = {}
         figures: dict[str, Any] = {
             "backlog": behind["backlog"].entries,
-            "budget": [asdict(use) for use in used],
-            "budget_closed_for": closed_for,
+            "budget": [asdict(use) for use in behind["redis"].budget],
+            "budget_closed_for": behind["redis"].closed_for,
+            "breakers": [asdict(one) for one in behind["redis"].breakers],
             "lease": {"owner": lease.owner, "fence": lease.fence, "age": round(lease.age, 1)} if lease else None,
             "starting": None if starting is None else asdict(starting),
         }
@@ -123,7 +124,7 @@ class InRedis:
             figures |= said
         outside = supervisor.said if supervisor is not None else {}
         figures["remediation"] = together(inside, outside, looked=None if supervisor is None else supervisor.age) | {
-            "history_restrained_to": backfill_restraint(self._client, prefix),
+            "history_restrained_to": backfill_restraint(self._client, prefix, egress),
             "remembered": [asdict(one) for one in overview.remedies()[:5]],
         }
         return Told(figures, behind)
@@ -156,6 +157,8 @@ def _said(published: Published) -> dict[str, Any]:
         "remediation": (said.get("attention") or {}).get("remediation") or {},
         "lag_p50_ms": said.get("lag_p50_ms"),
         "lag_p99_ms": said.get("lag_p99_ms"),
+        "traded_lag_p50_ms": said.get("traded_lag_p50_ms"),
+        "traded_lag_p99_ms": said.get("traded_lag_p99_ms"),
     }
 
 

@@ -21,6 +21,8 @@ from .up.remedies import remedies_table, rules_table
 from .up.view import headlines, rows
 
 SOCKETS_SHOWN = 12
+SUBSCRIPTIONS = ("live", "asked", "silent", "refused", "resting", "paced")
+CONNECTIONS = ("opened", "renewed", "reconnects")
 VITALS_SHOWN = 16
 WORST_FIRST = ("critical", "degraded", "unknown", "healthy")
 COLOURS = {"critical": "bold red", "degraded": "yellow", "unknown": "magenta", "healthy": "green"}
@@ -121,22 +123,13 @@ def _print(boot: Boot, status: dict[str, Any], *, every_rule: bool = False) -> N
 
 def socket_table(connections: Mapping[str, Mapping[str, Any]]) -> Table:
     """The live run's sockets; those that trouble most come first, and the rest is a line."""
-    table = Table(
-        "socket", "open for", "frames/s", "live", "asked", "silent", "opened", "reconnects", "ended last", box=None
-    )
+    table = Table("socket", "open for", "frames/s", *SUBSCRIPTIONS, *CONNECTIONS, "ended last", box=None)
     ordered = sorted(
         connections.items(), key=lambda one: (one[1]["age"] is not None, -one[1]["silent"], -one[1]["reconnects"])
     )
     for name, one in ordered[:SOCKETS_SHOWN]:
         age = "not open" if one["age"] is None else f"{timedelta(seconds=round(one['age']))}"
-        figures = (
-            f"{one['frames_per_second']:,.1f}",
-            one["live"],
-            one["asked"],
-            one["silent"],
-            one["opened"],
-            one["reconnects"],
-        )
+        figures = (f"{one['frames_per_second']:,.1f}", *(one.get(what, "") for what in (*SUBSCRIPTIONS, *CONNECTIONS)))
         table.add_row(Text(name), age, *map(str, figures), Text(str(one["last_reason"])[:60]))
     if len(ordered) > SOCKETS_SHOWN:
         table.add_row(f"and {len(ordered) - SOCKETS_SHOWN} more")

@@ -14,6 +14,7 @@ from .assets import (
     coverage,
     derivative_assets,
     derived_assets,
+    incidents,
     instruments,
     live_assets,
     retention,
@@ -24,7 +25,7 @@ from .assets import (
     universe,
     venue_map,
 )
-from .checks import asset_checks
+from .checks import asset_checks, live_checks
 from .jobs import (
     candle_jobs,
     coverage_recount,
@@ -32,10 +33,12 @@ from .jobs import (
     discovery,
     housekeeping_job,
     live,
+    on_demand_jobs,
     scorecard_of_a_day,
 )
 from .reconfiguration import reconfiguration
 from .resources import PipelineResource
+from .retries import retry_launchers
 from .schedules import (
     daily_housekeeping,
     daily_recount,
@@ -43,6 +46,7 @@ from .schedules import (
     daily_top_ups,
     derivative_schedules,
     hourly_discovery,
+    quarterly_live_checks,
 )
 from .sensors import (
     archive_derivation_launchers,
@@ -74,6 +78,7 @@ def build() -> dg.Definitions:
             *archive_assets(markets, grid_starts=grid_starts),
             *live_assets(markets),
             coverage,
+            incidents,
             retention,
             scorecard_asset(grid_starts=grid_starts),
         ],
@@ -81,14 +86,17 @@ def build() -> dg.Definitions:
         jobs=[
             discovery,
             live,
+            live_checks,
             coverage_recount,
             housekeeping_job,
             scorecard_of_a_day,
             *candle_jobs(markets),
             *derivative_jobs(markets),
+            *(job for market in markets for job in on_demand_jobs(market)),
         ],
         schedules=[
             hourly_discovery,
+            quarterly_live_checks,
             daily_recount,
             daily_housekeeping,
             daily_scorecard,
@@ -106,6 +114,7 @@ def build() -> dg.Definitions:
             *derivation_launchers(markets, grid_starts=grid_starts),
             *archive_launchers(markets, grid_starts=grid_starts),
             *archive_derivation_launchers(markets, grid_starts=grid_starts),
+            *retry_launchers(markets, grid_starts=grid_starts),
         ],
         resources={"pipeline": pipeline},
         executor=dg.in_process_executor,

@@ -16,16 +16,19 @@ from ..guard.vitals import Status
 from ..pipeline.incidents import Severity
 from ..pipeline.watch.alerting import Alerting
 from ..pipeline.watch.alerts import Alert, AlertRules
-from ..pipeline.watch.health import Health
+from ..pipeline.watch.health import Health, told_reasons
 from ..settings.channels import alert_channels
 from ..storage.incident_rows import IncidentGroup
 from .jobs import live
 from .resources import PipelineResource, boot
 
-HEALTH, RUN, INCIDENT = "health", "run", "incident"
+HEALTH, UNSEEN, RUN, INCIDENT = "health", "unseen", "run", "incident"
 
 HEALTH_HOLD = 45.0
 """Seconds: two looks of the health sensor. The live run needs one to start."""
+
+UNSEEN_HOLD = 300.0
+"""Seconds for which something has to be unknown until that is told: a live run that begins has to look first."""
 
 CLOSED_WITHIN = 300
 """Seconds: an incident that opened and closed between two looks is told all the same."""
@@ -46,11 +49,24 @@ def alerting() -> Alerting:
 
 
 def notice_health(seen: Health) -> None:
-    """Critical is an alert, all else is its end; unknown is neither."""
-    if seen.status is Status.UNKNOWN:
-        return
+    """
+    Critical is an alert, all else is its end; unknown is neither. What is unknown for long is an alert of its own, unless
+    something critical says already why nobody can look.
+    """
     critical = [Alert(HEALTH, Severity.CRITICAL, "; ".join(seen.reasons[:5]))] if seen.status is Status.CRITICAL else []
-    alerting().looked(HEALTH, critical, hold=HEALTH_HOLD)
+    if seen.status is not Status.UNKNOWN:
+        alerting().looked(HEALTH, critical, hold=HEALTH_HOLD)
+    if not critical:
+        alerting().looked(UNSEEN, unseen_alerts(seen), hold=UNSEEN_HOLD)
+
+
+def unseen_alerts(seen: Health) -> list[Alert]:
+    """All that nobody could evaluate, as one alert; a symbol or a connection alone is none."""
+    dark = [one for one in seen.vitals if one.status is Status.UNKNOWN and not one.subject]
+    if not dark and seen.status is not Status.UNKNOWN:
+        return []
+    reasons = told_reasons(dark) or seen.reasons[:1]
+    return [Alert(UNSEEN, Severity.DEGRADED, f"it is not known how it stands: {'; '.join(reasons)}")]
 
 
 def incident_alert(group: IncidentGroup) -> Alert:

@@ -16,12 +16,13 @@ from ..market.interval import months_between
 from ..storage.migrations import drift
 from .assets.derivatives import futures
 from .bar_checks import BAR_CHECKS, EVERY_KIND, Bars
-from .check_scope import WITHIN, Scope, last_week, scope_of, whole_archive
+from .check_scope import Scope, last_week, scope_of, whole_archive
 from .health import FAMILIES, Family, assets_of, evaluation, look
 from .metadata import as_table
 from .offenders import SINCE, Check
 from .partitions import EARLIEST_MONTH, MOST_KEYS, symbol_partitions
 from .resources import PipelineResource
+from .trade_checks import TRADE_CHECKS
 
 LAST_HOUR = (
     "BETWEEN toStartOfMinute(now() - INTERVAL 1 HOUR) "
@@ -34,14 +35,19 @@ SHOWN = 20
 
 CHECKS = (
     *BAR_CHECKS,
+    *TRADE_CHECKS,
     Check(
         asset="coverage",
         name="no_hole_grows_old",
-        sentence="No hole of a selected symbol within the wanted history is older than three days.",
+        sentence="No hole of a selected symbol, in any stream, is older than three days, as far back as its history reaches.",
         offenders=(
             "SELECT market, symbol, stream, toString(interval_start), toString(interval_end), state, reason, "
-            "toString(retry_at) FROM coverage WHERE stream LIKE 'candles_%' AND state IN ('unknown', 'unexplained') "
-            "AND interval_end < now() - INTERVAL 3 DAY AND interval_end > now() - toIntervalDay({days:UInt32}) "
+            "toString(retry_at) FROM coverage WHERE state IN ('unknown', 'unexplained') "
+            "AND interval_end < now() - INTERVAL 3 DAY AND interval_end > least(now() - toIntervalDay({days:UInt32}), "
+            # The targets that mean the symbol, in this market or in each.
+            "arrayMin(arrayPushBack(arrayMap(t -> toDateTime(toDate(t.3), 'UTC'), arrayFilter(t -> t.2 = symbol "
+            "AND t.1 IN ('', market), arrayZip({target_markets:Array(String)}, {target_names:Array(String)}, "
+            "{target_days:Array(String)}))), now()))) "
             "AND (market, symbol) IN (SELECT market, symbol FROM universe_now)"
         ),
         columns=("market", "symbol", "stream", "from", "to", "state", "why", "next try"),
@@ -128,20 +134,6 @@ CHECKS = (
             f"WHERE market = {{market:String}} AND {SINCE} AND (base < 0 OR at > inserted_at + INTERVAL 1 MINUTE)"
         ),
         columns=("symbol", "at", "base units"),
-    ),
-    *(
-        Check(
-            asset=f"futures/{price}_candles",
-            name="prices_are_possible",
-            sentence=f"No bar of the {price} price has its high below or its low above another of its prices.",
-            offenders=(
-                "SELECT symbol, toString(open_time), open, high, low, close FROM price_candles_final "
-                f"WHERE market = {{market:String}} AND price = '{price}' AND {WITHIN} "
-                "AND (high < greatest(open, close, low) OR low > least(open, close, high) OR low <= 0)"
-            ),
-            columns=("symbol", "opens at", "open", "high", "low", "close"),
-        )
-        for price in ("mark", "index")
     ),
     Check(
         asset="trades",
@@ -253,6 +245,19 @@ CHECKS = (
 )
 
 
+LIVE = ("trades", "order_books", "candles_live")
+"""Assets that no run materializes: their checks need a run of their own."""
+
+live_checks = dg.define_asset_job(
+    "live_checks",
+    selection=dg.AssetSelection.checks(
+        *(dg.AssetCheckKey(dg.AssetKey(one.asset), one.name) for one in CHECKS if one.asset in LIVE)
+    )
+    | dg.AssetSelection.assets("incidents"),
+    description="The checks of what the live run wrote within the last hour, and the incidents as they stand.",
+)
+
+
 def asset_checks(markets: Sequence[Market], *, grid_starts: date) -> list[dg.AssetChecksDefinition]:
     """Every check as Dagster wants it, those of all markets once for each."""
     made = [_schema_matches()]
@@ -283,6 +288,9 @@ def _as_asset_check(check: Check, asset: dg.AssetKey, market: Market | None) -> 
             "days": settings.history_days,
             "books": int(settings.books),
             "grid_start": settings.grid_start.isoformat(),
+            "target_markets": [target.market.value if target.market else "" for target in settings.history_targets],
+            "target_names": [target.name for target in settings.history_targets],
+            "target_days": [target.since.isoformat() for target in settings.history_targets],
             **(_scope(context, market, check.asset).parameters if market else {}),
         }
         parameters = {name: value for name, value in known.items() if f"{{{name}:" in check.offenders}

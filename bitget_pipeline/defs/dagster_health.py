@@ -3,6 +3,7 @@ How Dagster itself does: whether its daemons are alive, and whether runs are stu
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -29,18 +30,27 @@ def dagster_vitals(instance: dg.DagsterInstance, *, now: float, rules: HealthRul
 
 
 def _daemon(instance: dg.DagsterInstance, *, now: float, line: Line) -> Vital:
-    heard = instance.get_daemon_heartbeats()
-    ages = {
-        name: now - heartbeat.timestamp
-        for name in instance.get_required_daemon_types()
-        if (heartbeat := heard.get(name)) is not None
-    }
+    """One that never said that it lives is ill where another one does; where none does, nobody knows."""
+    heard, required = instance.get_daemon_heartbeats(), sorted(instance.get_required_daemon_types())
+    ages = {name: max(0.0, now - heard[name].timestamp) for name in required if name in heard}
     if not ages:
         return unknown("dagster.daemon", "no daemon of Dagster has said that it lives")
     name, age = max(ages.items(), key=lambda item: item[1])
-    late = f"Dagster's {name.lower().replace('_', ' ')} daemon has not been heard of for {age:.0f} s"
-    reason = f"{len(ages)} daemons of Dagster are alive" if age <= line.degraded else late
-    return measured("dagster.daemon", max(0.0, age), line, reason)
+    late = f"Dagster's {_in_words(name)} daemon has not been heard of for {age:.0f} s"
+    said = measured(
+        "dagster.daemon", age, line, late if age > line.degraded else f"{len(ages)} daemons of Dagster are alive"
+    )
+    missing = [one for one in required if one not in ages]
+    if not missing:
+        return said
+    never = f"never heard of Dagster's daemons: {', '.join(map(_in_words, missing))}"
+    if said.status is Status.HEALTHY:
+        return replace(said, status=Status.DEGRADED, reason=never)
+    return replace(said, reason=f"{said.reason}; {never}")
+
+
+def _in_words(daemon: str) -> str:
+    return daemon.lower().replace("_", " ")
 
 
 def _runs(instance: dg.DagsterInstance, *, now: float) -> Vital:

@@ -2,8 +2,8 @@
 Old runs of Dagster, their events and what they printed: what may go, and its going.
 
 Beside defs/assets/housekeeping.py. With a run its materializations go, and with them what the page shows of assets and
-partitions. So runs that stored partitions stay, and of each job the newest; ticks have a time of their own in
-dagster.yaml.
+partitions. So a run stays while it was the last to store one of its partitions, and of each job the newest; ticks have a time
+of their own in dagster.yaml.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,6 +30,7 @@ def free_runs(instance: dg.DagsterInstance, *, runs_days: int, logs_days: int, n
     """Delete runs and printed logs that are older than so many days (0: none); only look when `dry`."""
     runs, logs = Freed("runs of Dagster"), Freed("logs of runs")
     newest: set[tuple[str, ...]] = set()
+    shown = _Shown(instance)
     for record in _finished(instance, now):
         run = record.dagster_run
         age = now.timestamp() - (record.end_time or record.update_timestamp.timestamp())
@@ -41,7 +42,7 @@ def free_runs(instance: dg.DagsterInstance, *, runs_days: int, logs_days: int, n
         if not runs_days or age <= runs_days * 86_400 or runs.items >= MOST:
             newest.update(_names(run))
             continue
-        if any(tag in run.tags for tag in PARTITIONED) or not newest.issuperset(_names(run)):
+        if not newest.issuperset(_names(run)) or (any(tag in run.tags for tag in PARTITIONED) and shown.needs(run)):
             newest.update(_names(run))
             runs.kept += 1
             continue
@@ -50,8 +51,47 @@ def free_runs(instance: dg.DagsterInstance, *, runs_days: int, logs_days: int, n
         runs.bytes += _free_file(instance, run.run_id, dry=dry)
         runs.items += 1
     if runs.kept:
-        runs.why = "they stored partitions, are the newest of their job, or have the tag " + KEEP
+        runs.why = "they stored partitions last, are the newest of their job, or have the tag " + KEEP
     return [runs, logs]
+
+
+class _Shown:
+    """Which runs the page shows partitions of: those that stored one last. Each asset is looked up once, when it is asked for."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._instance = instance
+        self._runs: dict[dg.AssetKey, frozenset[str]] = {}
+        self._assets: dict[str, frozenset[dg.AssetKey]] = {}
+
+    def needs(self, run: dg.DagsterRun) -> bool:
+        """Whether a partition would be shown as missing without this run; also when nobody knows what it made."""
+        made = run.asset_selection or self._planned(run.execution_plan_snapshot_id)
+        return not made or any(run.run_id in self._last_of(key) for key in made)
+
+    def _planned(self, plan: str | None) -> frozenset[dg.AssetKey]:
+        if plan is None:
+            return frozenset()
+        if plan not in self._assets:
+            outputs = [
+                output.properties
+                for step in self._instance.get_execution_plan_snapshot(plan).steps
+                for output in step.outputs
+            ]
+            self._assets[plan] = frozenset(one.asset_key for one in outputs if one is not None and one.asset_key)
+        return self._assets[plan]
+
+    def _last_of(self, key: dg.AssetKey) -> frozenset[str]:
+        if key not in self._runs:
+            newest = self._instance.event_log_storage.get_latest_storage_id_by_partition(
+                key, dg.DagsterEventType.ASSET_MATERIALIZATION
+            )
+            ids = sorted(newest.values())
+            found: set[str] = set()
+            for start in range(0, len(ids), AT_ONCE):
+                some = dg.AssetRecordsFilter(asset_key=key, storage_ids=ids[start : start + AT_ONCE])
+                found.update(one.run_id for one in self._instance.fetch_materializations(some, limit=AT_ONCE).records)
+            self._runs[key] = frozenset(found)
+        return self._runs[key]
 
 
 def _finished(instance: dg.DagsterInstance, now: datetime) -> Iterator[dg.RunRecord]:

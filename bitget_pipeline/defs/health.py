@@ -5,7 +5,7 @@ What is healthy is decided in pipeline/watch/health.py; here it becomes metadata
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,6 +18,7 @@ from ..pipeline.watch.health import Health, record_health, told_reasons
 from ..pipeline.watch.looking import Looking
 from ..pipeline.watch.scorecard import note_budget
 from ..settings import redis_address, warehouse_address
+from ..storage.breaker_board import Resting
 from ..storage.budget import EndpointUse
 from ..storage.overview import Overview
 from ..storage.redis_connection import connect_sync
@@ -30,7 +31,7 @@ from .resources import PipelineResource, boot
 
 CHECK = "data_arrives"
 FRESH = 60.0
-"""Seconds: the live assets are alive if a trade younger than this was stored."""
+"""Seconds: the live assets are alive if a trade younger than this was stored, and books if one was within them."""
 
 MOST_SHOWN = 40
 """Rows of a check's table."""
@@ -45,6 +46,8 @@ PLOTTED = (
     "stream_pending",
     "lag_p50_ms",
     "lag_p99_ms",
+    "traded_lag_p50_ms",
+    "traded_lag_p99_ms",
     "reconnects",
     "repaired",
     "set_aside",
@@ -56,18 +59,27 @@ PLOTTED = (
 """Facts that are numbers worth a line on the asset's page, as far as they are known."""
 
 
-CONNECTION = ("age", "frames_per_second", "live", "asked", "silent", "opened", "reconnects", "last_reason")
+SUBSCRIPTIONS = ("live", "asked", "silent", "refused", "resting", "paced")
+CONNECTION = ("age", "frames_per_second", *SUBSCRIPTIONS, "opened", "renewed", "reconnects", "last_reason")
 """What is told of each connection of the live run."""
 
 
-def look(pipeline: PipelineResource, instance: dg.DagsterInstance) -> Health:
-    """Look once, and store what was seen; within two seconds, whatever hangs."""
+OF_DAGSTER = ("dagster.daemon", "dagster.runs")
+"""What is known of Dagster, from its own records: unknown when these do not answer in time."""
+
+
+def look(
+    pipeline: PipelineResource, instance: dg.DagsterInstance, *, tell: Callable[[Health], None] | None = None
+) -> Health:
+    """Look once, store what was seen and tell it; within two seconds, whatever hangs."""
     place = boot()
     looking = _looking(str(warehouse_address(place)), str(redis_address(place)), place.redis_prefix)
     return looking.look(
         now_ms=time.time_ns() // 1_000_000,
         rules=pipeline.health_rules(),
         beside=lambda: dagster_vitals(instance, now=time.time(), rules=pipeline.health_rules()),
+        named=OF_DAGSTER,
+        tell=tell,
     )
 
 
@@ -88,7 +100,8 @@ def _open_warehouse() -> Warehouse:
 
 
 def _open_overview() -> Overview:
-    return Overview(connect_sync(redis_address(boot()), answer_within=0.6), boot().redis_prefix, SHARD)
+    client = connect_sync(redis_address(boot()), answer_within=0.6)
+    return Overview(client, boot().redis_prefix, SHARD, egress=boot().egress_name)
 
 
 def _record(warehouse: Warehouse, seen: Health, now_ms: int) -> None:
@@ -189,7 +202,7 @@ def _beside(seen: Health) -> list[Event]:
             }
             told.append(dg.AssetObservation(asset_key=name, metadata=figures))
     books = seen.facts.get("order_books")
-    if isinstance(books, dict) and books.get("usable") and books.get("stored") and not books.get("trouble"):
+    if isinstance(books, dict) and _reach_the_table(books, since=float(seen.facts.get("published_age_s") or 0.0)):
         told.append(
             dg.AssetMaterialization(
                 asset_key="order_books",
@@ -200,18 +213,29 @@ def _beside(seen: Health) -> list[Event]:
     return told
 
 
-def budget_events(used: Sequence[EndpointUse], closed_for: float, markets: Sequence[Market]) -> list[Event]:
-    """What the shared request budget granted and the exchange refused, as observations of each market's history."""
+def _reach_the_table(said: Mapping[str, Any], *, since: float) -> bool:
+    """Whether rows of a companion were stored just now, by its word of `since` seconds ago: what it ever stored says nothing."""
+    ago = said.get("stored_ago")
+    return ago is not None and ago + since < FRESH and not said.get("trouble")
+
+
+def budget_events(
+    used: Sequence[EndpointUse], closed_for: float, markets: Sequence[Market], resting: Sequence[Resting] = ()
+) -> list[Event]:
+    """What the shared budget granted and the exchange refused, and who rests, as observations of each market's history."""
     told: list[Event] = []
     for market in markets:
-        family = "spot." if market is Market.SPOT else "mix."
-        mine = [use for use in used if use.endpoint.startswith(family)]
+        family = "spot" if market is Market.SPOT else "mix"
+        mine = [use for use in used if use.endpoint.startswith(f"{family}.")]
+        at_rest = [one for one in resting if one.family == family]
         if mine:
             metadata: dict[str, Any] = {
                 "requests granted": sum(use.granted for use in mine),
                 "requests refused (429)": sum(use.penalties for use in mine),
                 "slowest pace": min(use.pace for use in mine),
                 "budget closed for (s)": round(max(closed_for, *(use.closed_for for use in mine)), 1),
+                "processes whose breaker is open": len(at_rest),
+                "rests": ", ".join(f"{one.who} for {one.seconds:g} s" for one in at_rest) or "nobody",
                 "endpoints": as_table(
                     (
                         {"endpoint": use.endpoint, "granted": use.granted, "429": use.penalties, "pace": use.pace}
@@ -276,11 +300,11 @@ def _told(seen: Health) -> dict[str, Any]:
     metadata["symbols delivering"] = sum(one.status is Status.HEALTHY for one in seen.symbols)
     connections: dict[str, dict[str, Any]] = seen.facts.get("connections") or {}
     if connections:
-        for what in ("live", "asked", "silent"):
-            metadata[f"subscriptions {what}"] = sum(one[what] for one in connections.values())
+        for what in SUBSCRIPTIONS:
+            metadata[f"subscriptions {what}"] = sum(one.get(what, 0) for one in connections.values())
         metadata["connections"] = as_table(
             (
-                {"connection": name} | {column: one[column] for column in CONNECTION}
+                {"connection": name} | {column: one.get(column, "") for column in CONNECTION}
                 for name, one in connections.items()
             ),
             columns=("connection", *CONNECTION),

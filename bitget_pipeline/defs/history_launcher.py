@@ -4,16 +4,18 @@ What of the history is still missing, as range runs.
 Reads the ledger (`coverage`) and the selection; the launcher sensor and the nightly top-up turn the answer into runs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import chain, zip_longest
 
 import dagster as dg
 
-from ..market.coverage_days import by_day
+from ..market.coverage_days import DayCoverage, by_day
 from ..market.instrument import Market, Symbol
 from ..market.interval import Interval, days_of_month, months_between, to_ms
-from ..market.target import HistoryTarget, target_of
+from ..market.target import HistoryTarget, begins_on, target_of
+from ..pipeline.history.plan import selected_symbols
 from ..pipeline.history.rectangles import RANGE_END, RANGE_START, Rectangle, rectangles
 from ..storage.warehouse import Warehouse
 from .partitions import EARLIEST_MONTH, symbol_partitions
@@ -29,6 +31,8 @@ KEYS_PER_DERIVATION = 365
 
 MONTHS_PER_LAUNCH = 3
 """Months of one symbol in one run: some 750 requests, so three quarters of a minute."""
+
+LOOKED_AT_AGAIN = timedelta(hours=1)
 
 MONTHS_PER_DERIVATION = 12
 """Months of one symbol in one run that makes longer candles: a year."""
@@ -54,24 +58,22 @@ def missing(
     days: Sequence[date],
     now: datetime,
     symbols: Sequence[Symbol] | None = None,
-    wanted: Callable[[Symbol, date], bool] = lambda symbol, day: True,
-) -> list[tuple[str, date]]:
+) -> list[DayCoverage]:
     """
-    The (symbol, day) pairs that have something to fetch now: minutes that nobody has asked for, or holes whose next try
-    is due. In the order of the days, and for each day the most important symbol first.
+    The symbol-days that have something to fetch now: minutes that nobody has asked for, or holes whose next try is due. In the
+    order of the days, and for each day the most important symbol first.
 
-    Of the selection, or of the `symbols` given; `wanted` leaves pairs out.
+    Of the selection, or of the `symbols` given.
     """
     if symbols is None:
-        members = sorted(warehouse.current_universe(), key=lambda member: member.rank)
-        symbols = [member.symbol for member in members if member.symbol.market is market]
+        symbols = selected_symbols(warehouse, market)
     if not days or not symbols:
         return []
     span = Interval(Interval.of_day(min(days)).start_ms, Interval.of_day(max(days)).end_ms)
     alone = symbols[0] if len(symbols) == 1 else None
     evidence = warehouse.coverage(STREAM, symbol=alone, market=market, interval=span)
     found = by_day(evidence, symbols=symbols, days=days, now_ms=to_ms(now))
-    return [(symbol.name, day) for day in days for symbol in symbols if wanted(symbol, day) and found[symbol, day].due]
+    return [found[symbol, day] for day in days for symbol in symbols if found[symbol, day].due]
 
 
 def launches(
@@ -81,26 +83,41 @@ def launches(
     *,
     days: Sequence[date],
     now: datetime,
-    targets: Sequence[HistoryTarget] | None = None,
+    older: Sequence[date] = (),
+    targets: Sequence[HistoryTarget] = (),
 ) -> list[Rectangle]:
     """
-    What is missing of these days, as ranges of the market's symbol partitions: newest days first, of one day the most
-    important symbols. With `targets` only what these reach.
+    What is missing of these days, and of the `older` ones of the symbols whose target reaches there, as ranges of the market's
+    symbol partitions.
+
+    Holes, which were asked for in vain and are due again, come oldest first; days that nobody has asked for newest first; of one
+    day the most important symbols first. They take turns, holes first: neither waits until there is nothing left of the other.
     """
     name = symbol_partitions(market).name
     assert name is not None
+    symbols = selected_symbols(warehouse, market)
+    reaching = {symbol: since for symbol in symbols if (since := target_of(symbol, targets)) is not None}
+    found = missing(warehouse, market, days=days, now=now, symbols=symbols)
+    deep = missing(warehouse, market, days=older, now=now, symbols=list(reaching))
+    found += [one for one in deep if one.day >= reaching[one.symbol]]
+    rank = {symbol.name: place for place, symbol in enumerate(symbols)}
+    order = instance.get_dynamic_partitions(name)
+    holes, fresh = (
+        rectangles(
+            [(one.symbol.name, one.day) for one in found if _tried(one) is tried],
+            order=order,
+            max_keys=KEYS_PER_LAUNCH,
+            rank=rank,
+            oldest_first=tried,
+        )
+        for tried in (True, False)
+    )
+    return [one for one in chain.from_iterable(zip_longest(holes, fresh)) if one is not None]
 
-    def wanted(symbol: Symbol, day: date) -> bool:
-        if targets is None:
-            return True
-        since = target_of(symbol, targets)
-        return since is not None and day >= since
 
-    found = missing(warehouse, market, days=days, now=now, wanted=wanted)
-    rank: dict[str, int] = {}
-    for symbol, _ in found:
-        rank.setdefault(symbol, len(rank))
-    return rectangles(found, order=instance.get_dynamic_partitions(name), max_keys=KEYS_PER_LAUNCH, rank=rank)
+def _tried(day: DayCoverage) -> bool:
+    """Whether the day was asked for before, so that what is missing of it is a hole and not the first fill."""
+    return bool(day.stored or day.without)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,24 +140,35 @@ def archive_launches(
     market: Market,
     *,
     targets: Sequence[HistoryTarget],
+    history_days: int,
     grid_starts: date,
     now: datetime,
-) -> list[ArchiveRange]:
-    """Which months before the grid are missing: of the most important symbol first, and its oldest first."""
+    nothing_of: MutableMapping[tuple[Symbol, date], datetime] | None = None,
+) -> Iterator[ArchiveRange]:
+    """
+    Which months before the grid are missing, by the targets or because `history_days` reach further back than the grid: of the
+    most important symbol first, and its oldest first.
+
+    Years of a symbol are thousands of days to look at. So one symbol is looked at after the other, as far as the caller wants,
+    and one of which nothing was missing since that month (`nothing_of`, kept by the caller) again after an hour.
+    """
     partitions = symbol_partitions(market).name
     assert partitions is not None
     known = set(instance.get_dynamic_partitions(partitions))
-    found: list[ArchiveRange] = []
-    for member in sorted(warehouse.current_universe(), key=lambda member: member.rank):
-        since = target_of(member.symbol, targets)
-        if member.symbol.market is not market or member.symbol.name not in known or since is None:
-            continue
+    for symbol in selected_symbols(warehouse, market):
+        since = max(EARLIEST_MONTH, begins_on(symbol, targets, days=history_days, today=now.astimezone(UTC).date()))
         months = months_between(since, grid_starts)
+        if symbol.name not in known or not months:
+            continue
+        seen = None if nothing_of is None else nothing_of.get((symbol, months[0]))
+        if seen is not None and seen <= now < seen + LOOKED_AT_AGAIN:
+            continue
         days = [day for month in months for day in days_of_month(month)]
-        due = missing(warehouse, market, days=days, now=now, symbols=[member.symbol])
-        open_months = sorted({day.replace(day=1) for _, day in due})
-        found += [ArchiveRange(member.symbol.name, run[0], run[-1]) for run in _consecutive(open_months)]
-    return found
+        due = missing(warehouse, market, days=days, now=now, symbols=[symbol])
+        if not due and nothing_of is not None:
+            nothing_of[symbol, months[0]] = now
+        open_months = sorted({one.day.replace(day=1) for one in due})
+        yield from (ArchiveRange(symbol.name, run[0], run[-1]) for run in _consecutive(open_months))
 
 
 def _consecutive(months: Sequence[date], *, most: int = MONTHS_PER_LAUNCH) -> list[list[date]]:

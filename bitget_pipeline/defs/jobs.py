@@ -1,7 +1,9 @@
 """The jobs: discovery, the history of each market, and the live run."""
 
+import functools
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Any
 
 import dagster as dg
 
@@ -89,6 +91,29 @@ def candle_jobs(markets: Sequence[Market]) -> list:
         for work, (asset, tag, about) in _CANDLE_JOBS.items()
         for market in markets
     ]
+
+
+ON_DEMAND = {
+    "trades_history": ("trades", "Trades of days that were asked for once and lack something."),
+    "mark_candles": ("mark_candles_1m", "Mark prices of days that were asked for once and lack minutes."),
+    "index_candles": ("index_candles_1m", "Index prices of days that were asked for once and lack minutes."),
+}
+"""Assets that nothing launches by itself the first time: their streams in the ledger, and what their jobs make."""
+
+
+@functools.cache
+def on_demand_jobs(market: Market) -> tuple[Any, ...]:
+    """One job for each asset of a market that is collected on demand: what the launcher of second tries starts."""
+    return tuple(
+        dg.define_asset_job(
+            f"{market}_{asset}",
+            selection=dg.AssetSelection.assets(dg.AssetKey([market.value, asset])),
+            tags={HISTORY_MARKET: market.value},
+            description=about,
+        )
+        for asset, (_, about) in ON_DEMAND.items()
+        if asset == "trades_history" or futures([market])
+    )
 
 
 def derivative_jobs(markets: Sequence[Market]) -> list:

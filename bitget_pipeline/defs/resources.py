@@ -8,7 +8,7 @@ no address or secret stands in a run's config. Everything is opened when a run a
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
 
@@ -49,12 +49,14 @@ from ..settings import (
     warehouse_address,
 )
 from ..storage.alert_book import AlertBook
+from ..storage.breaker_board import BreakerBoard
 from ..storage.budget import Budget, EndpointUse
 from ..storage.connects import ConnectBudget
 from ..storage.control import LiveControl
 from ..storage.latest import Latest
 from ..storage.lease import Lease
 from ..storage.overview import Overview, backfill_restraint, budget_use
+from ..storage.paces import PaceBook
 from ..storage.page_shelf import PageShelf
 from ..storage.redis_connection import connect, connect_sync, server_identity
 from ..storage.remedy_memory import RemedyMemory
@@ -115,7 +117,7 @@ class PipelineResource(dg.ConfigurableResource):
         """A live shard seen from outside, for sensors."""
         client = connect_sync(redis_address(boot()))
         try:
-            yield Overview(client, boot().redis_prefix, shard)
+            yield Overview(client, boot().redis_prefix, shard, egress=boot().egress_name)
         finally:
             client.close()
 
@@ -123,11 +125,23 @@ class PipelineResource(dg.ConfigurableResource):
         """What requests are planned with."""
         return BudgetRules(share=settings.request_share, backfill_per_second=settings.historical_rps)
 
+    def budget_of(self, client: redis.asyncio.Redis, settings: Operational, *, venue: str = "") -> Budget:
+        """
+        The budget of the address that the settings go out by; a `venue` that stands in has one of its own there, without the
+        ceiling for backfills.
+        """
+        place, rules = boot(), self.budget_rules(settings)
+        egress = place.egress_name
+        if venue:
+            egress = venue if egress == "default" else f"{venue}:{egress}"
+            rules = replace(rules, backfill_per_second=None)
+        return Budget(client, place.redis_prefix, egress, rules=rules, most_processes=settings.request_processes)
+
     def budget(self) -> tuple[list[EndpointUse], float]:
         """The use of the shared budget by endpoint, and the seconds for which the exchange asked for silence."""
         client = connect_sync(redis_address(boot()))
         try:
-            return budget_use(client, boot().redis_prefix)
+            return budget_use(client, boot().redis_prefix, boot().egress_name)
         finally:
             client.close()
 
@@ -135,7 +149,7 @@ class PipelineResource(dg.ConfigurableResource):
         """How many requests a second remediation leaves to backfills; None when it leaves them alone."""
         client = connect_sync(redis_address(boot()))
         try:
-            return backfill_restraint(client, boot().redis_prefix)
+            return backfill_restraint(client, boot().redis_prefix, boot().egress_name)
         finally:
             client.close()
 
@@ -156,7 +170,7 @@ class PipelineResource(dg.ConfigurableResource):
         try:
             await stamp_prefix(client, place.redis_prefix, place.exchange)
             floor = await asyncio.to_thread(warehouse.highest_version)
-            budget = Budget(client, place.redis_prefix, rules=self.budget_rules(settings))
+            budget = self.budget_of(client, settings)
             proxy = place.proxy.get_secret_value() if place.proxy else None
             address = HttpAddress(
                 exchange_address(place).rest_url,
@@ -164,7 +178,8 @@ class PipelineResource(dg.ConfigurableResource):
                 tls=ssl_context(place),
                 answer_within=ANSWER_WITHIN[settings.tier],
             )
-            async with opened(registry.get("bitget"), address, budget) as http:
+            board = BreakerBoard(client, place.redis_prefix, place.egress_name)
+            async with opened(registry.get("bitget"), address, budget, board=board) as http:
                 versions = Versions(client, place.redis_prefix, floor=floor)
                 yield History(http, versions, client, PageShelf(client, place.redis_prefix))
         finally:
@@ -190,8 +205,7 @@ class PipelineResource(dg.ConfigurableResource):
                     where = addresses.get(market)
                     if where is None:
                         continue
-                    rules = BudgetRules(share=settings.request_share)
-                    budget = Budget(client, place.redis_prefix, f"{venue.name}-{market.value}", rules=rules)
+                    budget = self.budget_of(client, settings, venue=f"{venue.name}-{market.value}")
                     address = HttpAddress(where.rest_url, proxy=proxy, tls=ssl_context(place))
                     found[market] = await stack.enter_async_context(
                         opened_for(venue, address, budget, patience=SHORT_PATIENCE)
@@ -211,9 +225,10 @@ class PipelineResource(dg.ConfigurableResource):
             versions=history.versions,
             client=history.client,
             identity=lambda: server_identity(history.redis),
-            connects=ConnectBudget(history.redis, prefix),
-            restrain=Budget(history.redis, prefix, rules=self.budget_rules(settings)).restrain,
+            connects=ConnectBudget(history.redis, prefix, boot().egress_name),
+            restrain=self.budget_of(history.redis, settings).restrain,
             spill=Spill(boot().home / "spill" / f"live-{shard}", most_bytes=settings.spill_max_mib * 2**20),
+            paces=PaceBook(history.redis, prefix, shard),
         )
 
     def companions(
@@ -249,6 +264,7 @@ class PipelineResource(dg.ConfigurableResource):
             warehouse=warehouse,
             home=place.home,
             share=self.operational().request_share,
+            egress=place.egress_name,
         )
         return Attention(places, prober, rules=self.health_rules())
 

@@ -7,6 +7,7 @@ import dagster as dg
 
 from ..market.instrument import Market
 from .assets.derivatives import futures
+from .checks import live_checks
 from .history_launcher import days_back, launches
 from .jobs import Work, coverage_recount, discovery, housekeeping_job, job_name, scorecard_of_a_day
 from .resources import PipelineResource
@@ -36,6 +37,16 @@ daily_housekeeping = dg.ScheduleDefinition(
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="What is over is deleted, long after the night's top-up and recount.",
+)
+
+
+quarterly_live_checks = dg.ScheduleDefinition(
+    name="quarterly_live_checks",
+    job=live_checks,
+    cron_schedule="8,23,38,53 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Checks of live data, and the incidents, every quarter of an hour.",
 )
 
 

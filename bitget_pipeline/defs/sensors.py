@@ -6,7 +6,7 @@ Each gathers facts, lets the layers below decide, and turns the answer into Dags
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
@@ -24,7 +24,7 @@ from ..guard.supervisor import (
     latest_series,
     supervise,
 )
-from ..market.instrument import Market
+from ..market.instrument import Market, Symbol
 from ..pipeline.history.rectangles import Rectangle
 from ..storage.control import ChangeRequest, Published
 from ..storage.warehouse import Warehouse
@@ -109,9 +109,10 @@ def _history_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
         minimum_interval_seconds=10,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            f"Fills what the ledger calls missing in the last days of every selected {market} symbol, newest days and most "
-            "important symbols first, a few runs at a time; then the older days of the grid that a history target reaches. A "
-            "range that failed rests for ten minutes."
+            f"Fills what the ledger calls missing of every selected {market} symbol in the last days, and of older days of the "
+            "grid where a history target reaches, a few runs at a time. Holes that are due again and days that nobody has asked "
+            "for take turns: of holes the oldest first, of the others the newest, of one day the most important symbols. A range "
+            "that failed rests for ten minutes."
         ),
     )
     def launcher(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult | dg.SkipReason:
@@ -141,14 +142,13 @@ def _missing_in_grid(
     grid_starts: date,
     now: datetime,
 ) -> list[Rectangle]:
-    """The recent days of everybody; once these are complete, the older days of the symbols that reach further back."""
+    """The recent days of everybody, and the older days of the symbols that reach further back."""
     settings = pipeline.operational()
     days = days_back(settings.history_days, now=now, not_before=grid_starts)
-    found = launches(warehouse, instance, market, days=days, now=now)
-    if found or not days:
-        return found
+    if not days:
+        return []
     older = older_days(settings.history_targets, before=min(days), not_before=grid_starts)
-    return launches(warehouse, instance, market, days=older, now=now, targets=settings.history_targets)
+    return launches(warehouse, instance, market, days=days, now=now, older=older, targets=settings.history_targets)
 
 
 def archive_launchers(markets: Sequence[Market], *, grid_starts: date) -> list[dg.SensorDefinition]:
@@ -157,15 +157,17 @@ def archive_launchers(markets: Sequence[Market], *, grid_starts: date) -> list[d
 
 
 def _archive_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
+    nothing_of: dict[tuple[Symbol, date], datetime] = {}
+
     @dg.sensor(
         name=f"{market}_archive_launcher",
         job_name=job_name(market, Work.ARCHIVE),
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            f"Fills the months before {grid_starts} of the {market} symbols whose history reaches further back (the setting "
-            "`history_targets`), the most important symbol and its oldest month first, one run at a time. It waits while "
-            "any of the days after that is missing. A range that failed rests for ten minutes."
+            f"Fills the months before {grid_starts} of the {market} symbols whose history reaches further back (the settings "
+            "`history_targets` and `history_days`), the most important symbol and its oldest month first, one run at a time. It "
+            "waits while any of the days after that is missing. A range that failed rests for ten minutes."
         ),
     )
     def launcher(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult | dg.SkipReason:
@@ -179,14 +181,21 @@ def _archive_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
         closed_for = pipeline.budget()[1]
         if closed_for > 0:
             return dg.SkipReason(f"the exchange asked for silence, for {closed_for:.0f} more seconds")
-        now, targets = datetime.now(UTC), pipeline.operational().history_targets
+        now, settings = datetime.now(UTC), pipeline.operational()
         with pipeline.warehouse() as warehouse:
             if _missing_in_grid(pipeline, warehouse, context.instance, market, grid_starts, now):
                 return dg.SkipReason("younger days come first")
             found = archive_launches(
-                warehouse, context.instance, market, targets=targets, grid_starts=grid_starts, now=now
+                warehouse,
+                context.instance,
+                market,
+                targets=settings.history_targets,
+                history_days=settings.history_days,
+                grid_starts=grid_starts,
+                now=now,
+                nothing_of=nothing_of,
             )
-        return _runs_for(found, context.cursor, now, most=1)
+            return _runs_for(found, context.cursor, now, most=1)
 
     return launcher
 
@@ -252,14 +261,21 @@ def _archive_derivation_launcher(market: Market, grid_starts: date) -> dg.Sensor
 
 
 def _runs_for(
-    found: Sequence[Rectangle | ArchiveRange], cursor: str | None, now: datetime, *, most: int
+    found: Iterable[Rectangle | ArchiveRange], cursor: str | None, now: datetime, *, most: int
 ) -> dg.SensorResult | dg.SkipReason:
-    """The first ranges that were not launched within the last minutes, as runs; the rest waits for the next look."""
+    """The first ranges that were not launched within the last minutes, as runs; no more are looked for."""
     rested = _launched_lately(cursor, now)
-    fresh = [one for one in found if json.dumps(one.tags, sort_keys=True) not in rested]
-    if not fresh:
-        return dg.SkipReason(f"{len(found)} ranges rest after a launch" if found else "nothing is missing")
-    chosen = fresh[:most]
+    chosen: list[Rectangle | ArchiveRange] = []
+    resting = 0
+    for one in found:
+        if json.dumps(one.tags, sort_keys=True) in rested:
+            resting += 1
+            continue
+        chosen.append(one)
+        if len(chosen) == most:
+            break
+    if not chosen:
+        return dg.SkipReason(f"{resting} ranges rest after a launch" if resting else "nothing is missing")
     for one in chosen:
         rested[json.dumps(one.tags, sort_keys=True)] = now.timestamp()
     return dg.SensorResult(
@@ -414,10 +430,9 @@ def _recent_failures(instance: dg.DagsterInstance) -> list[float]:
 )
 def health(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult:
     """What it says is found out by pipeline/watch/; a store that is down is what it says, not a tick that failed."""
-    seen = look(pipeline, context.instance)
-    notice_health(seen)
+    seen = look(pipeline, context.instance, tell=notice_health)
     told: list[Event] = []
     markets = pipeline.operational().markets
     if seen.redis is not None:
-        told = budget_events(seen.redis.budget, seen.redis.closed_for, markets)
+        told = budget_events(seen.redis.budget, seen.redis.closed_for, markets, seen.redis.breakers)
     return dg.SensorResult(asset_events=[*events(seen, markets), *told])

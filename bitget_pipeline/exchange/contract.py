@@ -67,6 +67,11 @@ class Request:
     endpoint: str
     per_second: float
 
+    @property
+    def family(self) -> str:
+        """The endpoints that one service of the exchange answers, which fail together: `spot` of `spot.history-candles`."""
+        return self.endpoint.rpartition(".")[0]
+
     def url_query(self) -> str:
         """The query as it stands in the URL, percent-encoded as UTF-8, without the question mark."""
         return "&".join(f"{_quoted(name)}={_quoted(value)}" for name, value in self.params)

@@ -41,6 +41,10 @@ __all__ = ["Connection", "Listener", "SocketAddress"]
 
 log = get_logger(__name__)
 
+ON_REQUEST, CANCELLED = "closed on request", "cancelled"
+PLANNED = frozenset({ON_REQUEST, CANCELLED})
+"""Why a connection ends that we end ourselves: renewed, moved, or not needed any more."""
+
 
 class Listener(Protocol):
     """Who hears what connections bring. Called in the event loop; none of it may block."""
@@ -190,10 +194,10 @@ class Connection:
         steer = asyncio.create_task(self._steer(socket, self._session), name=f"{self.name}.steer")
         closing = asyncio.create_task(self._closing.wait(), name=f"{self.name}.closing")
         tasks = (pump, steer, closing)
-        reason = "cancelled"
+        reason = CANCELLED
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            reason = "closed on request" if closing in done else (pump if pump in done else steer).result()
+            reason = ON_REQUEST if closing in done else (pump if pump in done else steer).result()
         finally:
             for task in tasks:
                 task.cancel()
@@ -236,7 +240,8 @@ class Connection:
                     self._set_aside(raw, f"{frame.batch.rejected} trades make no sense and are left out")
                 if waiting and frame.batch.symbol in waiting:
                     waiting.discard(frame.batch.symbol)
-                    self._first_data(session, Subscription(frame.batch.symbol, Channel.TRADE))
+                    trades = Subscription(frame.batch.symbol, Channel.TRADE)
+                    self._first_data(session, trades, snapshot=frame.batch.snapshot)
                 if not frame.batch.snapshot:
                     symbol = frame.batch.symbol
                     traded[id(symbol)] = symbol
@@ -286,8 +291,8 @@ class Connection:
             self._first_data(session, subscription)
             self._listener.frame(frame)
 
-    def _first_data(self, session: Session, subscription: Subscription) -> None:
-        if session.data(subscription) and session.settled:
+    def _first_data(self, session: Session, subscription: Subscription, *, snapshot: bool = False) -> None:
+        if session.data(subscription, snapshot=snapshot) and session.settled:
             self.settled.set()
 
     def _recently_heard(self) -> list[Subscription]:

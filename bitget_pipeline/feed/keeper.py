@@ -27,7 +27,8 @@ log = get_logger(__name__)
 class ConnectionStatistics:
     """
     How a planned connection does. `opened` counts all that were opened for it, `reconnects` those after an end that was
-    not planned; `age` is of the one that is open, in seconds, None when none is; `frames` counts all that ever came.
+    not planned, `renewed` those that took over before the one before them was closed; `age` is of the one that is open, in
+    seconds, None when none is; `frames` counts all that ever came.
 
     The subscriptions: `live` delivered, `asked` did not yet, `silent` do not although asked several times; of `paced` it is
     known how often they bring something, so that a silence of theirs is noticed within their own time. `resting` are not
@@ -36,6 +37,7 @@ class ConnectionStatistics:
 
     opened: int
     reconnects: int
+    renewed: int
     age: float | None
     frames: int
     live: int
@@ -81,6 +83,7 @@ class Keeper:
         self.subscriptions = tuple(subscriptions)
         self.opened = 0
         self.reconnects = 0
+        self.renewed = 0
         self.last_reason = ""
         """Why the last connection that ended did."""
         self._past_frames = 0
@@ -111,6 +114,7 @@ class Keeper:
         return ConnectionStatistics(
             opened=self.opened,
             reconnects=self.reconnects,
+            renewed=self.renewed,
             age=max((age for one in self._open if (age := one.age()) is not None), default=None),
             frames=self._past_frames + sum(one.frames for one in self._open),
             live=stages[Stage.LIVE],
@@ -267,6 +271,7 @@ class Keeper:
         await asyncio.wait({self._open[loser]})
         self._ended(loser)
         winner = successor if loser is current else current
+        self.renewed += winner is successor
         log.info("feed.renewed" if winner is successor else "feed.renewal_failed", connection=winner.name)
         return winner
 

@@ -2,19 +2,27 @@
 How often a subscription brings something, and how long it may therefore be silent. Pure.
 
 Kept by feed/session.py for each subscription; it is fed with the moments at which something had arrived. A connection's
-successor goes on with what was learned (`resumed`).
+successor goes on with what was learned (`resumed`), and so does the next live run (`plain`, `of_plain`).
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log
+from typing import Any, Self
 
 FAST_ARRIVALS = 30
 SLOW_ARRIVALS = 1000
 LEAST_ARRIVALS = 8
 """Arrivals over which the pace is averaged, and how many it takes to know one at all."""
+
+UNPACED_WITHIN = 120.0
+"""
+Seconds for which a subscription may be silent at first whose pace is not known, where the exchange answers with a snapshot: asked
+anew it proves that it is not mute.
+"""
 
 DAY = 86_400.0
 DAYS_REMEMBERED = 8
@@ -79,6 +87,41 @@ class Pace:
         other._arrivals, other._fast_gap, other._slow_gap = self._arrivals, self._fast_gap, self._slow_gap
         other._pauses = self._pauses.copy()
         return other
+
+    @classmethod
+    def seeded(cls, *, arrivals: int, gap: float, longest: float, now: float) -> Self:
+        """
+        One that is guessed from so many arrivals, `gap` seconds between two, with a longest pause of late; it weighs little, so
+        that it is soon corrected by what arrives.
+        """
+        made = cls()
+        made._arrivals = min(arrivals, FAST_ARRIVALS)
+        made._fast_gap = made._slow_gap = gap
+        made._remember(longest, int(now // DAY))
+        return made
+
+    def plain(self, *, now: float) -> dict[str, Any]:
+        """What was learned, for another process: no moment of this one's clock is in it, only days ago."""
+        today = int(now // DAY)
+        return {
+            "arrivals": self._arrivals,
+            "fast": round(self._fast_gap, 4),
+            "slow": round(self._slow_gap, 4),
+            "pauses": [[today - day, round(pause, 2)] for day, pause in self._pauses],
+        }
+
+    @classmethod
+    def of_plain(cls, plain: Mapping[str, Any], *, now: float, later: float = 0.0) -> Self:
+        """What another process had learned `later` seconds ago. Raises KeyError, TypeError and ValueError for anything else."""
+        made = cls()
+        arrivals = int(plain["arrivals"])
+        made._arrivals = arrivals if later < DAY else min(arrivals, FAST_ARRIVALS)  # of before yesterday it weighs less
+        made._fast_gap, made._slow_gap = float(plain["fast"]), float(plain["slow"])
+        today, since = int(now // DAY), int(later // DAY)
+        for ago, pause in plain["pauses"]:
+            if ago + since < DAYS_REMEMBERED:
+                made._pauses.append((today - int(ago) - since, float(pause)))
+        return made
 
     def heard(self, *, now: float) -> None:
         """Something arrived."""

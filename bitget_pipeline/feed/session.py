@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from ..exchange.contract import ReleaseWindow, SocketLimits, Subscription
-from .pace import Pace, SilenceRules
+from .pace import UNPACED_WITHIN, Pace, SilenceRules
 
 RENEW_BEFORE = 1800.0
 """Seconds before its natural end at which a connection is replaced."""
@@ -39,6 +39,8 @@ class SessionRules:
     Timing of a session, in seconds; the defaults are Bitget's documented limits with a margin.
 
     `messages_per_second` counts pings too; going over it closes the connection and may block the address.
+
+    `unpaced_within` is how long one that began with a snapshot may be silent while its pace is not known.
     """
 
     messages_per_second: float = 10.0
@@ -50,6 +52,7 @@ class SessionRules:
     retry_silent_every: float = 300.0
     renew_after: float = 23.5 * 3600
     silence: SilenceRules = field(default_factory=SilenceRules)
+    unpaced_within: float = UNPACED_WITHIN
     review_every: float = 1.0
     releases: tuple[ReleaseWindow, ...] = ()
 
@@ -129,6 +132,7 @@ class _Standing:
     attempts: int = 0
     pace: Pace = field(default_factory=Pace)
     delivered: bool = False  # showed data on this connection
+    answered: bool = False  # began with a snapshot: it would again
     doubts: int = 0  # how often it was begun anew since it last brought something new
 
 
@@ -183,13 +187,17 @@ class Session:
             standing.stage = Stage.REFUSED
             self._news.append(Report(subscription, problem))
 
-    def data(self, subscription: Subscription) -> bool:
-        """A data frame came. Whether it is the first one of this subscription on this connection."""
+    def data(self, subscription: Subscription, *, snapshot: bool = False) -> bool:
+        """
+        A data frame came, perhaps the snapshot that answers a subscription. Whether it is the first one of this subscription
+        on this connection.
+        """
         standing = self._standing.get(subscription)
         if standing is None or standing.stage is Stage.LIVE:
             return False
         standing.stage = Stage.LIVE
         standing.delivered = True
+        standing.answered = standing.answered or snapshot
         return True
 
     def heard(self, subscriptions: Iterable[Subscription], *, now: float) -> None:
@@ -212,12 +220,16 @@ class Session:
         standing = self._standing.get(subscription)
         if standing is None or standing.stage is Stage.REFUSED or self._room(now=now) < 2:
             return False
-        ending = self._spelling.unsubscribe([subscription])
+        self._begin_anew([subscription], now=now)
+        return True
+
+    def _begin_anew(self, subscriptions: list[Subscription], *, now: float) -> None:
+        ending = self._spelling.unsubscribe(subscriptions)
         self._outbox.extend(ending)
         self._subscribes.extend(now for _ in ending)
-        standing.attempts = 0
-        self._ask([subscription], now=now)
-        return True
+        for subscription in subscriptions:
+            self._standing[subscription].attempts = 0
+        self._ask(subscriptions, now=now)
 
     def add(self, subscriptions: Iterable[Subscription], paces: Mapping[Subscription, Pace], *, now: float) -> bool:
         """Carry these too. False, and nothing is changed, when the hour's allowance has no room for their frames."""
@@ -359,10 +371,11 @@ class Session:
                         self._news.append(Reconnect(f"{subscription.symbol} fell silent: {problem}"))
             elif standing.stage is Stage.SILENT and waited >= self._rules.retry_silent_every:
                 overdue.append(subscription)
-            elif standing.stage is Stage.LIVE:
+            elif standing.stage is Stage.LIVE and (standing.pace.known or not standing.answered):
                 self._doubt(subscription, standing, now=now)
         if overdue:
             self._ask(overdue, now=now)
+        self._doubt_unpaced(now=now)
 
     def _doubt(self, subscription: Subscription, standing: _Standing, *, now: float) -> None:
         """
@@ -379,3 +392,28 @@ class Session:
             standing.doubts += 1
             problem = f"silent for {silent:.0f} s, at its pace {within:.0f} s would be unusual"
             self._news.append(Stale(subscription, problem, silent))
+
+    def _doubt_unpaced(self, *, now: float) -> None:
+        """
+        Those whose pace is not known, and that the exchange answers with a snapshot: quiet or mute, that has to be asked. Ever
+        more seldom while it is answered, all together whose time is half over, and only as long as half of the hour's
+        allowance is left.
+        """
+        waited: dict[Subscription, float] = {}  # of its patience, as a share
+        for subscription, standing in self._standing.items():
+            if standing.stage is Stage.LIVE and standing.answered and not standing.pace.known:
+                within = min(standing.pace.silence_within(self._rules.silence), self._rules.unpaced_within)
+                patience = min(within * 2 ** min(standing.doubts, 32), self._rules.silence.most)
+                since = max(standing.asked_at, standing.pace.heard_at or standing.asked_at)
+                waited[subscription] = (now - since) / patience
+        if max(waited.values(), default=0.0) < 1.0:
+            return
+        doubted = [subscription for subscription, share in waited.items() if share >= 0.5]
+        if not self.affords_rest(doubted, now=now):
+            return
+        for subscription in doubted:
+            standing = self._standing[subscription]
+            standing.doubts += 1
+            silent = now - (standing.asked_at if standing.pace.heard_at is None else standing.pace.heard_at)
+            self._news.append(Stale(subscription, f"silent for {silent:.0f} s, its pace is not known", silent))
+        self._begin_anew(doubted, now=now)

@@ -1,7 +1,8 @@
 """
 A circuit breaker: stop asking somebody who keeps failing, then try with one request.
 
-One per endpoint, kept by history/client. It answers with the seconds to rest; the time is given.
+One per family of endpoints and one for a blocked region, kept by history/client. It answers with the seconds to rest; the time
+is given.
 """
 
 from __future__ import annotations
@@ -56,6 +57,11 @@ class Breaker:
         self._failures = 0
         self._rest = rest
         self._until = 0.0  # end of the rest when OPEN, end of our patience when TRIAL
+
+    @property
+    def rest(self) -> float:
+        """The seconds of the rest that has begun, or of the next one."""
+        return self._rest
 
     def resting(self, *, now: float) -> float:
         """

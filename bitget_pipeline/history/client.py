@@ -7,12 +7,12 @@ cannot be helped by repeating (a wrong parameter, a blocked region) is raised at
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from random import Random
 from typing import Protocol, TypeVar
 
 import aiohttp
@@ -22,11 +22,11 @@ from yarl import URL
 
 from ..errors import ExchangeBusy, ExchangeUnavailable, MalformedPage, Refused, RegionBlocked, Transient
 from ..exchange.contract import Exchange, Request, Venue
-from ..guard.breaker import Breaker
+from ..guard.backoff import Backoff
+from ..guard.breaker import Breaker, State
 from ..guard.rate_limit import Priority
-from ..telemetry import count, get_logger
-
-log = get_logger(__name__)
+from ..telemetry import count
+from .allowance import RateBudget, allowed
 
 Answer = TypeVar("Answer")
 
@@ -34,32 +34,12 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 """The longest honest answer, every instrument of a market, has about 3 MB; far beyond that something is wrong."""
 
 
-GRANT_KEEPS = 0.1
-"""Seconds within which a grant must be used: two requests a second are the margin between budget and limit."""
-
-
-class RateBudget(Protocol):
-    """The allowance of requests that all processes of one address share (storage/budget.py)."""
-
-    async def reserve(self, endpoint: str, per_second: float, priority: Priority) -> float:
-        """Take one request out of it: 0.0, it may be sent. Else nothing was taken: ask again after so many seconds."""
-
-    async def penalise(self, endpoint: str, per_second: float, seconds: float) -> None:
-        """The exchange said that it is too much: nobody asks this endpoint for so long."""
-
-    async def succeeded(self, endpoint: str, per_second: float) -> None:
-        """A request was served after a 429; asked only then, not after every request."""
-
-    async def remaining(self, endpoint: str, per_second: float, left: int) -> None:
-        """The exchange said how many requests are left in this second."""
-
-
 @dataclass(frozen=True, slots=True)
 class HttpAddress:
     """
     Where requests go. `proxy` is http://, https://, socks4:// or socks5://; `tls` None means the system's defaults.
 
-    `connect_within` and `answer_within` are seconds for one request; bulk lists get `bulk_within`.
+    `connect_within` and `answer_within` are seconds for one request, the longest lists included.
     """
 
     url: str
@@ -67,17 +47,38 @@ class HttpAddress:
     tls: ssl.SSLContext | None = None
     connect_within: float = 10.0
     answer_within: float = 30.0
-    bulk_within: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How often and how long one question is repeated. Waits in seconds, doubling with jitter up to the ceiling."""
+    """
+    How often and how long one question is repeated. Waits in seconds: `first_wait`, doubling up to `longest_wait`, of each up
+    to a half left to chance, and never less than the exchange said.
+    """
 
     attempts: int = 8
     deadline: float = 180.0
-    first_wait: float = 0.5
+    first_wait: float = 1.0
     longest_wait: float = 30.0
+
+    def wait(self, tries: int, *, told: float, chance: Random) -> float:
+        """The seconds before the next try, after so many in vain; `told` is the least the exchange asked for."""
+        return max(told, Backoff(base=self.first_wait, ceiling=self.longest_wait).delay(tries, chance))
+
+
+class BreakerBoard(Protocol):
+    """Where a process tells others which family of endpoints it gives a rest (storage/breaker_board.py)."""
+
+    async def rests(self, family: str, seconds: float) -> None:
+        """This process asks nothing of the family for so long; 0.0: it asks again. Never raises for a store that is away."""
+
+
+def region_breaker() -> Breaker:
+    """
+    How long a blocked region is believed: a minute, up to a quarter of an hour when it is found blocked again. One request then
+    finds out whether it still is, so that what runs for weeks takes up its work when a block ends.
+    """
+    return Breaker(trip_after=1, rest=60.0, longest_rest=900.0)
 
 
 @dataclass(slots=True)
@@ -92,6 +93,8 @@ class Tally:
 class VenueClient:
     """
     Asks a venue. Open it with `opened_for`, which closes it too; one per event loop.
+
+    A family of endpoints (`Request.family`) that fails again and again rests by its breaker; a blocked region rests everything.
     """
 
     exchange: Venue
@@ -99,10 +102,13 @@ class VenueClient:
     budget: RateBudget
     session: aiohttp.ClientSession
     patience: Patience = field(default_factory=Patience)
+    board: BreakerBoard | None = None
     breakers: dict[str, Breaker] = field(default_factory=dict)
+    region: Breaker = field(default_factory=region_breaker)
+    chance: Random = field(default_factory=Random)
     sent: int = 0
     _busy: set[str] = field(default_factory=set)  # endpoints whose last answer was a 429
-    _blocked: RegionBlocked | None = None
+    _blocked: RegionBlocked | None = None  # what the exchange said when `region` opened
 
     async def fetch(
         self,
@@ -111,7 +117,6 @@ class VenueClient:
         *,
         priority: Priority,
         tally: Tally | None = None,
-        bulk: bool = False,
     ) -> Answer:
         """
         Send the request and read its answer, repeating while that may help.
@@ -124,23 +129,22 @@ class VenueClient:
             on=_worth_repeating,
             attempts=self.patience.attempts,
             timeout=self.patience.deadline,
-            wait_initial=self.patience.first_wait,
+            wait_initial=self.patience.first_wait / 2,
             wait_max=self.patience.longest_wait,
-            wait_jitter=self.patience.first_wait,
+            wait_jitter=self.patience.first_wait / 2,
         ):
             with attempt:
                 if attempt.num > 1:
                     tally.repeats += 1
-                return await self._once(request, read, priority=priority, tally=tally, bulk=bulk, tries=attempt.num)
+                return await self._once(request, read, priority=priority, tally=tally, tries=attempt.num)
         raise AssertionError("retrying ends with an answer or an error")
 
     async def fetch_once(self, request: Request, read: Callable[[int, bytes], Answer]) -> Answer:
         """
-        Send it once, whatever the breaker says: for a probe, which is there to find out. Its part of the budget has been taken.
-        Raises as `fetch` does.
+        Send it once, whatever the breaker of its family says: for a probe, which is there to find out. Its part of the budget
+        has been taken. Raises as `fetch` does.
         """
-        if self._blocked is not None:
-            raise self._blocked
+        self._heed_the_region()
         return await self._asked(request, read, tries=1)
 
     async def _once(
@@ -150,47 +154,68 @@ class VenueClient:
         *,
         priority: Priority,
         tally: Tally,
-        bulk: bool,
         tries: int,
     ) -> Answer:
-        if self._blocked is not None:
-            raise self._blocked
-        breaker = self.breakers.setdefault(request.endpoint, Breaker())
-        resting = breaker.resting(now=time.monotonic())
+        self._heed_the_region()
+        resting = self._breaker(request).resting(now=time.monotonic())
         if resting > 0:
             raise ExchangeUnavailable(
-                f"{request.endpoint} failed repeatedly and rests", where=self.address.url, retry_after=resting
+                f"{request.family} failed repeatedly and rests", where=self.address.url, retry_after=resting
             )
         await allowed(self.budget, request.endpoint, request.per_second, priority)
         tally.requests += 1
-        return await self._asked(request, read, bulk=bulk, tries=tries)
+        return await self._asked(request, read, tries=tries)
 
-    async def _asked(
-        self, request: Request, read: Callable[[int, bytes], Answer], *, tries: int, bulk: bool = False
+    def _heed_the_region(self) -> None:
+        """Raises what the exchange said of our region, while that is believed; then one caller finds out."""
+        if self._blocked is not None and self.region.resting(now=time.monotonic()) > 0:
+            raise self._blocked
+
+    def _breaker(self, request: Request) -> Breaker:
+        return self.breakers.setdefault(request.family, Breaker())
+
+    async def _asked(self, request: Request, read: Callable[[int, bytes], Answer], *, tries: int) -> Answer:
+        """Send it and read the answer; breakers, budget and board hear of the outcome."""
+        breaker = self._breaker(request)
+        before = breaker.state
+        try:
+            return await self._judged(request, read, breaker, tries=tries)
+        finally:
+            if self.board is not None and breaker.state is not before and breaker.state is not State.TRIAL:
+                await self.board.rests(request.family, breaker.rest if breaker.state is State.OPEN else 0.0)
+
+    async def _judged(
+        self, request: Request, read: Callable[[int, bytes], Answer], breaker: Breaker, *, tries: int
     ) -> Answer:
-        """Send it and read the answer; breaker and budget hear of the outcome."""
-        breaker = self.breakers.setdefault(request.endpoint, Breaker())
         headers: dict[str, str] = {}
         try:
-            status, headers, body = await self._send(request, bulk=bulk)
+            status, headers, body = await self._send(request)
             answer = read(status, body)
         except ExchangeBusy as busy:
-            breaker.succeeded(now=time.monotonic())  # it is there; the budget deals with the rest
+            self._answered(breaker)  # it is there; the budget deals with the rest
             count("history.busy")
-            busy.retry_after = told_to_wait(headers) or busy.retry_after
-            seconds = busy.retry_after or min(30.0, 2.0 ** (tries - 1))
+            told = told_to_wait(headers) or busy.retry_after
+            busy.retry_after = self.patience.wait(tries, told=told, chance=self.chance)
             self._busy.add(request.endpoint)
-            await self.budget.penalise(request.endpoint, request.per_second, seconds)
+            await self.budget.penalise(request.endpoint, request.per_second, busy.retry_after)
             raise
-        except (ExchangeUnavailable, MalformedPage):
+        except ExchangeUnavailable as unavailable:
+            breaker.failed(now=time.monotonic())
+            told = told_to_wait(headers) or unavailable.retry_after
+            unavailable.retry_after = self.patience.wait(tries, told=told, chance=self.chance)
+            raise
+        except MalformedPage:
             breaker.failed(now=time.monotonic())
             raise
-        except Refused as refused:
+        except RegionBlocked as blocked:
             breaker.succeeded(now=time.monotonic())
-            if isinstance(refused, RegionBlocked):
-                self._blocked = refused  # the whole address is affected: nobody should go on asking
+            self._blocked = blocked  # the whole address is affected: nobody should go on asking
+            self.region.failed(now=time.monotonic())
             raise
-        breaker.succeeded(now=time.monotonic())
+        except Refused:
+            self._answered(breaker)
+            raise
+        self._answered(breaker)
         if request.endpoint in self._busy:
             self._busy.discard(request.endpoint)
             await self.budget.succeeded(request.endpoint, request.per_second)
@@ -199,12 +224,16 @@ class VenueClient:
             await self.budget.remaining(request.endpoint, request.per_second, left)
         return answer
 
-    async def _send(self, request: Request, *, bulk: bool) -> tuple[int, dict[str, str], bytes]:
+    def _answered(self, breaker: Breaker) -> None:
+        """The exchange is there, and serves this region."""
+        now = time.monotonic()
+        breaker.succeeded(now=now)
+        self.region.succeeded(now=now)
+        self._blocked = None
+
+    async def _send(self, request: Request) -> tuple[int, dict[str, str], bytes]:
         url = request.url(self.address.url)
-        timeout = aiohttp.ClientTimeout(
-            total=self.address.bulk_within if bulk else self.address.answer_within,
-            connect=self.address.connect_within,
-        )
+        timeout = aiohttp.ClientTimeout(total=self.address.answer_within, connect=self.address.connect_within)
         self.sent += 1
         count("history.requests")
         try:
@@ -248,40 +277,6 @@ def told_to_wait(headers: Mapping[str, str]) -> float:
     return 0.0
 
 
-async def allowed(budget: RateBudget, endpoint: str, per_second: float, priority: Priority) -> None:
-    """
-    Wait until one request may be sent; it has been taken out of the budget then.
-
-    A grant that reaches us late, because this process stood still, is dropped once and asked for again: the requests of
-    a stall would otherwise all be sent at its end, more than the exchange allows in a second.
-    """
-    late_before = False
-    while True:
-        asked = time.monotonic()
-        delay = await budget.reserve(endpoint, per_second, priority)
-        heed_cancellation()
-        if delay <= 0:
-            if late_before or time.monotonic() - asked < GRANT_KEEPS:
-                return
-            late_before = True
-            count("history.grants_late")
-            continue
-        if delay > 30:
-            log.warning("history.closed_by_budget", endpoint=endpoint, seconds=round(delay))
-        await asyncio.sleep(delay)
-
-
-def heed_cancellation() -> None:
-    """
-    Raise CancelledError if this task was cancelled and the cancellation got lost in a library.
-
-    Python 3.11's `asyncio.wait_for`, which redis-py uses, drops a cancellation that arrives together with the result.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
 def _worth_repeating(error: Exception) -> bool | float:
     """
     Transient failures, at the earliest when they say; an unreadable page too: torn answers are usual in release windows.
@@ -301,11 +296,16 @@ def _cause(error: BaseException) -> str:
 
 @contextlib.asynccontextmanager
 async def opened(
-    exchange: Exchange, address: HttpAddress, budget: RateBudget, *, patience: Patience | None = None
+    exchange: Exchange,
+    address: HttpAddress,
+    budget: RateBudget,
+    *,
+    patience: Patience | None = None,
+    board: BreakerBoard | None = None,
 ) -> AsyncIterator[HistoryClient]:
     """A client that can be used until the end of the block."""
     async with _session(address) as session:
-        yield HistoryClient(exchange, address, budget, session, patience or Patience())
+        yield HistoryClient(exchange, address, budget, session, patience or Patience(), board)
 
 
 @contextlib.asynccontextmanager

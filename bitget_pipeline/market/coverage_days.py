@@ -23,7 +23,8 @@ _STORED = frozenset({CoverageState.COMPLETE, CoverageState.PARTIAL})
 @dataclass(slots=True)
 class DayCoverage:
     """
-    One symbol's UTC day, in minutes: `stored`, and without a bar by state. `unseen` minutes have closed and no evidence.
+    One symbol's UTC day, in minutes: `stored`, and without a bar by state. `unseen` minutes have closed and no evidence;
+    `lacking` counts rows that are missing of what has no row for every minute (longer bars).
 
     `due`: something can be fetched now. `next_retry`: else the next time when something is tried.
     """
@@ -33,6 +34,7 @@ class DayCoverage:
     stored: int = 0
     without: dict[CoverageState, int] = field(default_factory=dict)
     unseen: int = 0
+    lacking: int = 0
     holes: list[tuple[Interval, CoverageState, str]] = field(default_factory=list)
     due: bool = False
     next_retry: datetime | None = None
@@ -45,7 +47,7 @@ class DayCoverage:
     @property
     def state(self) -> CoverageState:
         """The whole day in a word: `complete` when every closed minute is stored or settled, but not all are settled."""
-        if self.open:
+        if self.open or self.lacking:
             looked = self.stored or any(self.without.get(state) for state in CoverageState if state not in OPEN)
             if looked:
                 return CoverageState.PARTIAL
@@ -80,21 +82,24 @@ def day_of(
             if top.state in OPEN and top.retry_at is not None:
                 retries.append(top.retry_at)
                 found.due = found.due or to_ms(top.retry_at) <= now_ms
-    _mistrust(found, evidence, whole)
+    _mistrust(found, evidence, whole, every_ms)
     found.next_retry = min(retries, default=None)
     return found
 
 
-def _mistrust(found: DayCoverage, evidence: Sequence[Evidence], whole: Interval) -> None:
-    """A writer that claims more than it counted left a hole that nobody listed."""
+def _mistrust(found: DayCoverage, evidence: Sequence[Evidence], whole: Interval, every_ms: int) -> None:
+    """A writer that claims more than it counted left a hole that nobody listed, where every minute has a row."""
     counted = [
         one for one in evidence
         if one.state in _STORED and one.interval.start_ms >= whole.start_ms and one.interval.end_ms <= whole.end_ms
     ]  # fmt: skip
-    if len(counted) == 1 and counted[0].expected and counted[0].rows < found.stored:
+    by_minute = [one for one in counted if one.expected * every_ms == one.interval.end_ms - one.interval.start_ms]
+    if len(counted) == len(by_minute) == 1 and counted[0].rows < found.stored:
         found.unseen += found.stored - counted[0].rows
         found.stored = counted[0].rows
         found.due = True
+    if not by_minute:
+        found.lacking = sum(max(0, one.expected - one.rows) for one in counted)
 
 
 def _painted(within: Interval, evidence: Sequence[Evidence]) -> list[tuple[Interval, Evidence | None]]:

@@ -44,13 +44,24 @@ KEPT = (
     Kept("candles", "candles", "open_time", streams=("candles_1m", "candles_derived")),
     Kept("tickers", "tickers", "at"),
     Kept("open_interest", "open_interest", "at", streams=("open_interest",)),
+    Kept("funding_rates", "funding_rates", "settled_at", streams=("funding_rates",)),
+    Kept("price_candles", "price_candles", "open_time", streams=("mark_candles_1m", "index_candles_1m")),
     Kept("reconciliation", "reconciliation", "minute"),
     Kept("health", "health", "at", 90),
+    Kept("budget_readings", "budget_readings", "at", 400),
 )
-"""
-What grows. The rest (instruments, selections, funding, mark and index prices, the ledger, incidents, the scorecard) is small,
-or is what everything else is judged by, and stays.
-"""
+"""What grows by the clock, and may be bounded."""
+
+STAYS = {
+    "instruments": "a row for each change of an instrument: what was listed when is needed to read all other tables",
+    "universe": "what was selected when: the scorecard of a past day and the live selection are read from it",
+    "universe_pins": "what people pinned, some rows",
+    "venue_map": "who stands in for whom: a row for each change",
+    "coverage_evidence": "the ledger: whatever is missing, empty or expired is known by it alone",
+    "incidents": "what went wrong: some rows a day, and the only record of it",
+    "scorecard": "some hundred rows a day, and what is left of a day when its rows are gone",
+}
+"""Tables that are kept for ever, and why."""
 
 BY_NAME = {kept.name: kept for kept in KEPT}
 

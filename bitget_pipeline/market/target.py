@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 
 from .instrument import FORBIDDEN_IN_SYMBOLS, Market, Symbol
 
@@ -47,3 +47,11 @@ class HistoryTarget:
 def target_of(symbol: Symbol, targets: Iterable[HistoryTarget]) -> date | None:
     """The day on which the symbol's history should begin; the earliest of several, None when none is meant."""
     return min((target.since for target in targets if target.of(symbol)), default=None)
+
+
+def begins_on(symbol: Symbol, targets: Iterable[HistoryTarget], *, days: int, today: date) -> date:
+    """
+    The UTC day on which the history of a selected symbol should begin: `days` back like everybody's, or earlier by its target.
+    """
+    everybody = today - timedelta(days=days)
+    return min(everybody, target_of(symbol, targets) or everybody)

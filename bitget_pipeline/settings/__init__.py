@@ -17,10 +17,18 @@ from .addresses import (
     warehouse_address,
 )
 from .boot import NOT_IN_FILE, Boot, is_loopback, load_boot
-from .in_force import InForce, boot_in_force, keep, operational_in_force
+from .in_force import InForce, boot_in_force, is_being_written, keep, operational_in_force
 from .operational import EARLIEST_DAY, TIERS, Operational, Tier, TierRules, key_now, load_operational
 from .reading import Documented, documented, variable_of
-from .refused_key import forget_refusal, refused, remember_refusal
+from .refused_key import (
+    accepted,
+    digest_of,
+    forget_refusal,
+    put_accepted,
+    refused,
+    remember_acceptance,
+    remember_refusal,
+)
 from .stored_key import KeyStore, require_private
 
 DERIVED = frozenset({"tier"})
@@ -40,10 +48,13 @@ __all__ = [
     "Operational",
     "Tier",
     "TierRules",
+    "accepted",
     "all_settings",
     "boot_in_force",
+    "digest_of",
     "exchange_address",
     "forget_refusal",
+    "is_being_written",
     "is_loopback",
     "keep",
     "key_now",
@@ -52,8 +63,10 @@ __all__ = [
     "load_boot",
     "load_operational",
     "operational_in_force",
+    "put_accepted",
     "redis_address",
     "refused",
+    "remember_acceptance",
     "remember_refusal",
     "require_private",
     "run_file",

@@ -229,6 +229,14 @@ class Boot(BaseModel):
         variable="BITGET_PIPELINE_PROXY",
         write="http://, https:// or socks5:// with host and port, for example socks5://proxy.example.com:1080",
     )
+    egress: str | None = setting(
+        None,
+        "A name for the address that requests go out by: all processes with the same name share one request budget. Give "
+        "instances that leave by different addresses different names, and those that share one the same (and the same Redis).",
+        write="1 to 64 letters, digits, '_', '.', ':' or '-', for example tokyo-1",
+        shown="default, or host and port of the proxy",
+        pattern=r"^[A-Za-z0-9_.:-]{1,64}$",
+    )
     alert_webhook: SecretStr | None = setting(
         None,
         "Where alerts are posted: an incoming webhook of Slack, or of anything that takes its JSON. The address is a secret.",
@@ -421,6 +429,14 @@ class Boot(BaseModel):
         return KeyStore(self.home, self.credentials_key_file or default_key_file(None), self.exchange)
 
     @property
+    def egress_name(self) -> str:
+        """The name of the address that requests go out by. Of a proxy host and port alone, never who we are to it."""
+        if self.egress or self.proxy is None:
+            return self.egress or "default"
+        _, host, port = _parts(self.proxy.get_secret_value())
+        return f"{host}:{port}" if port else host
+
+    @property
     def proxy_shown(self) -> str | None:
         """The proxy without its user and password, for people."""
         if self.proxy is None:
@@ -487,6 +503,13 @@ def load_boot(
         boot = reading.build(Boot, {**written, **given_too}, defaults)
         boot._credentials_from = where
     return boot
+
+
+def credentials_in(file: Path) -> Credentials | None:
+    """The key that stands in a settings file now, None without. Raises SettingsInvalid when the file cannot be read."""
+    written = reading.read_file(file, required=False)
+    found = [str(written[name].value).strip() if name in written else "" for name in CREDENTIALS]
+    return Credentials(*found) if all(found) else None
 
 
 def is_loopback(url: str) -> bool:

@@ -52,7 +52,7 @@ def operational_in_force(
     Raises SettingsInvalid when the settings are wrong and none was good before.
     """
     kept = _kept(boot.home)
-    if kept is not None and _is_being_written(boot.settings_file, now()):
+    if kept is not None and is_being_written(boot.settings_file, now()):
         return InForce(kept)
     try:
         found = load_operational(boot, environ)
@@ -74,7 +74,7 @@ def boot_in_force(environ: Mapping[str, str] | None = None, *, looking: bool = F
     """
     home, file, _ = settings_path(environ)
     copy = home / COPY
-    if copy.exists() and _is_being_written(file, time.time()):
+    if copy.exists() and is_being_written(file, time.time()):
         return load_boot(environ, read_instead=copy)
     try:
         boot = load_boot(environ)
@@ -119,7 +119,8 @@ def _keep_copy(boot: Boot) -> None:
     _write(copy, content)
 
 
-def _is_being_written(file: Path | None, now: float) -> bool:
+def is_being_written(file: Path | None, now: float) -> bool:
+    """Whether a file changed so lately (`now` in Unix seconds) that it may be half of one."""
     if file is None:
         return False
     try:

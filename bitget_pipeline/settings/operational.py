@@ -27,9 +27,9 @@ from ..market.resolution import Resolution
 from ..market.retention import FOR_EVER, LONGEST, Retention, days_kept
 from ..market.target import HistoryTarget
 from . import reading
-from .boot import Boot
+from .boot import CREDENTIALS, Boot, credentials_in
 from .reading import setting
-from .refused_key import refused
+from .refused_key import accepted, refused
 
 MAX_CHANNELS_PER_CONNECTION = 50  # reference/bitget-api.md: more than 50 make a connection unstable
 MAX_REQUESTS_PER_SECOND = 100.0  # 6,000 a minute per address over all endpoints (reference/bitget-api.md 2.2)
@@ -227,7 +227,7 @@ class Operational(BaseModel):
     )
     history_days: int = setting(
         30,
-        "How many days back the history of a selected symbol reaches.",
+        "How many days back the history of a selected symbol reaches; what lies before the grid goes into the archive.",
         write="a number of days from 1 to 3660",
         shown="30 (365 with credentials)",
         ge=1,
@@ -263,11 +263,19 @@ class Operational(BaseModel):
         le=MAX_REQUESTS_PER_SECOND,
         allow_inf_nan=False,
     )
+    request_processes: int = setting(
+        10,
+        "How many processes of this address may ask the exchange at once. While Redis is away nobody counts together, and each "
+        "keeps to such a part of the request budget. At least all runs that dagster.yaml allows at once (9) and one command.",
+        write="a number from 1 to 1000, at least the runs that Dagster may run at once",
+        ge=1,
+        le=1000,
+    )
     backfill_concurrency: int = setting(
         8, "How many (symbol, day) keys one backfill run fetches at once.", write="a number from 1 to 64", ge=1, le=64
     )
     flush_max_rows: int = setting(
-        50_000,
+        20_000,
         "Trades in one insert into ClickHouse, at most.",
         write="a number from 1 to 1000000",
         ge=1,
@@ -333,14 +341,15 @@ class Operational(BaseModel):
         (),
         "How long things are kept, as NAME=days, 0 for ever; deleted by the daily job `housekeeping`, a partition (day, month or "
         "year) at a time, and told to the ledger as `expired`. Names: order_books, candles_1s, candles_live, trades, candles, "
-        "tickers, open_interest, reconciliation (minutes without trades are shown by it), health.",
+        "tickers, open_interest, funding_rates, price_candles (mark and index), reconciliation (minutes without trades are shown "
+        "by it), health, budget_readings. The rest (instruments, selections, the ledger, incidents, the scorecard) stays.",
         write="NAME=days separated by commas, for example order_books=3,trades=365",
-        shown="order_books=7,candles_1s=30,health=90, the rest for ever",
+        shown="order_books=7,candles_1s=30,health=90,budget_readings=400, the rest for ever",
     )
     runs_kept_days: int = setting(
         30,
-        "After how many days finished runs of Dagster are deleted, with their events; 0 for never. Runs that stored partitions, "
-        "the last one of each job, and those with the tag `housekeeping/keep` stay.",
+        "After how many days finished runs of Dagster are deleted, with their events; 0 for never. Runs that were the last to "
+        "store a partition, the last one of each job, and those with the tag `housekeeping/keep` stay.",
         write="a number of days from 0 to 36500",
         ge=0,
         le=LONGEST,
@@ -497,6 +506,12 @@ class Operational(BaseModel):
                 f"the {self.history_days} days of BITGET_PIPELINE_HISTORY_DAYS, and write none in "
                 "BITGET_PIPELINE_HISTORY_TARGETS"
             )
+        funding = days_kept(self.retention)["funding_rates"]
+        if funding != FOR_EVER and funding < self.history_days:  # each hour would bring what each night deletes
+            raise ValueError(
+                f"BITGET_PIPELINE_RETENTION throws funding away after {funding} days, but more of them are wanted — keep at "
+                f"least the {self.history_days} days of BITGET_PIPELINE_HISTORY_DAYS"
+            )
         for symbol in self.pinned:
             if symbol.market not in self.markets:
                 raise ValueError(
@@ -545,7 +560,7 @@ def load_operational(
     if "remedies" in in_file and given["remedies"] is in_file["remedies"] and boot.settings_file:
         _refuse_wrong_rules(in_file["remedies"], boot.settings_file)
     given.pop("tier", None)  # it follows from the credentials
-    tier = Tier.CREDENTIALED if _has_key_now(boot, with_stored_key) else Tier.PUBLIC
+    tier = tier_of(boot, key_now(boot)) if with_stored_key else _tier_of_given(boot)
     return reading.build(Operational, given, {"tier": tier, **TIERS[tier].defaults})
 
 
@@ -572,18 +587,37 @@ def _stands(rule: str, figures: dict[str, float | bool]) -> bool:
     return True
 
 
-def _has_key_now(boot: Boot, with_stored_key: bool) -> bool:
-    key = key_now(boot) if with_stored_key else _given(boot)
-    return key is not None and not refused(boot.home, key)
+def tier_of(boot: Boot, key: Credentials | None) -> Tier:
+    """
+    The tier that a key has by what the exchange said last. A key that was not asked for yet, or is refused, has that of the
+    key before it: a new one raises nothing before it is accepted, and one with a mistake in it lowers nothing.
+    """
+    before = accepted(boot.home)
+    if key is None or before == "":
+        return Tier.PUBLIC
+    if before is None and refused(boot.home, key):
+        return Tier.PUBLIC
+    return Tier.CREDENTIALED
+
+
+def _tier_of_given(boot: Boot) -> Tier:
+    key = _given(boot)
+    return Tier.CREDENTIALED if key is not None and not refused(boot.home, key) else Tier.PUBLIC
 
 
 def key_now(boot: Boot) -> Credentials | None:
-    """The key that holds now, whether or not the exchange accepts it. Raises SettingsInvalid when it cannot be read."""
-    return _given(boot) or boot.key_store.read()
+    """
+    The key that is written down now, whether or not the exchange accepts it: in the environment of this process, else in the
+    settings file as it is, else the stored one. Raises SettingsInvalid when it cannot be read.
+    """
+    if boot.credentials_from == reading.variable_of(CREDENTIALS[0], Boot.model_fields[CREDENTIALS[0]]):
+        return boot.credentials
+    written = credentials_in(boot.settings_file) if boot.settings_file is not None else None
+    return written or boot.key_store.read()
 
 
 def _given(boot: Boot) -> Credentials | None:
-    """A key that was given to the process, in its environment or the settings file: it cannot change."""
+    """A key that was given to the process as it started, in its environment or the settings file."""
     return boot.credentials if boot.credentials_from != str(boot.key_store.path) else None
 
 

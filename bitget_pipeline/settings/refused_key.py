@@ -1,20 +1,23 @@
 """
-A key that the exchange does not accept any more: remembered in the instance's folder, so that every process lowers its tier.
+Which key the exchange accepted last, and which it does not accept: remembered in the instance's folder, so that every process
+has the same tier.
 
-Written by whoever asked the exchange (defs/reconfiguration.py), read with the settings (operational.py). It names the key by
-a digest; another key is another matter, and the same one counts again once the exchange accepts it.
+Written by whoever asked the exchange (defs/reconfiguration.py, `up`, `credentials set`), read with the settings (operational.py).
+Keys are named by a digest. Another key than the accepted one is another matter: it changes nothing before it was asked for.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import DiskFull
 from ..exchange.credentials import Credentials
 
 FILE = "key-refused.json"
+ACCEPTED = "key-accepted.json"
 
 
 def refused(home: Path, credentials: Credentials) -> str:
@@ -27,23 +30,52 @@ def refused(home: Path, credentials: Credentials) -> str:
 
 
 def remember_refusal(home: Path, credentials: Credentials, because: str) -> None:
-    """The exchange refuses it. Raises DiskFull."""
-    content = json.dumps({"key": digest_of(credentials), "because": because})
-    part = home / f".{FILE}"
-    try:
-        part.write_text(content, encoding="utf-8")
-        part.replace(home / FILE)
-    except OSError as error:
-        raise DiskFull(f"cannot write: {error.strerror}", where=str(part), remedy="make room on the disk") from None
+    """The exchange refuses it; was it the accepted one, none is any more. Raises DiskFull."""
+    _write(home / FILE, {"key": digest_of(credentials), "because": because})
+    if accepted(home) == digest_of(credentials):
+        put_accepted(home, "")
 
 
 def forget_refusal(home: Path) -> bool:
-    """The exchange accepts our key; whether it did not before."""
+    """Nothing is known against any key; whether something was."""
     try:
         (home / FILE).unlink()
     except OSError:
         return False
     return True
+
+
+def accepted(home: Path) -> str | None:
+    """The digest of the key that was accepted last; empty when none holds, None when nobody has asked yet."""
+    try:
+        return str(json.loads((home / ACCEPTED).read_bytes())["key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def remember_acceptance(home: Path, credentials: Credentials | None) -> None:
+    """The exchange accepts this key, or there is none. Raises DiskFull."""
+    name = digest_of(credentials) if credentials is not None else ""
+    if accepted(home) != name:
+        put_accepted(home, name)
+    forget_refusal(home)
+
+
+def put_accepted(home: Path, name: str | None) -> None:
+    """The key of this digest is the accepted one: none for an empty one, nobody knows for None. Raises DiskFull."""
+    if name is None:
+        (home / ACCEPTED).unlink(missing_ok=True)
+    else:
+        _write(home / ACCEPTED, {"key": name})
+
+
+def _write(path: Path, content: Mapping[str, str]) -> None:
+    part = path.with_name(f".{path.name}")
+    try:
+        part.write_text(json.dumps(content), encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise DiskFull(f"cannot write: {error.strerror}", where=str(part), remedy="make room on the disk") from None
 
 
 def digest_of(credentials: Credentials) -> str:

@@ -31,7 +31,7 @@ class Budget:
     The allowance of one egress address (`egress` is any name for it; processes with the same address use the same
     name).
 
-    `most_processes` bounds how many processes may ask at once while Redis is away.
+    `most_processes` is how many processes there may be that ask: while Redis is away each keeps to such a part.
     """
 
     def __init__(
@@ -41,21 +41,21 @@ class Budget:
         egress: str = "default",
         *,
         rules: BudgetRules | None = None,
-        most_processes: int = 4,
+        most_processes: int = 10,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._key = egress_key(prefix, egress, "budget")
         self._rules = rules or BudgetRules()
         self._line = in_one_line(self._rules)
         self._script = client.register_script(script("budget"))
-        self._alone = StrictShare(self._rules, most_processes, clock)
+        self.alone = StrictShare(self._rules, most_processes, clock)
         self._clock = clock
         self._retry_redis_at = float("-inf")
 
     async def reserve(self, endpoint: str, per_second: float, priority: Priority) -> float:
         """Take one request: 0.0, it may be sent. Else nothing was taken: ask again after so many seconds."""
         answer = await self._call("ask", endpoint, per_second, priority, 0.0)
-        return self._alone.reserve(endpoint, per_second, priority) if answer is None else answer
+        return self.alone.reserve(endpoint, per_second, priority) if answer is None else answer
 
     async def restrain(self, per_second: float, seconds: float) -> None:
         """
@@ -68,12 +68,12 @@ class Budget:
 
     async def penalise(self, endpoint: str, per_second: float, seconds: float) -> None:
         """The exchange said that it is too much: nobody asks this endpoint for so long, and then more slowly."""
-        self._alone.penalise(endpoint, per_second, seconds)
+        self.alone.penalise(endpoint, per_second, seconds)
         await self._call("penalise", endpoint, per_second, Priority.LIVE_REPAIR, seconds)
 
     async def succeeded(self, endpoint: str, per_second: float) -> None:
         """A request was served after the exchange had said 429: what comes next is another run of them."""
-        self._alone.succeeded(endpoint, per_second)
+        self.alone.succeeded(endpoint, per_second)
         await self._call("succeeded", endpoint, per_second, Priority.LIVE_REPAIR, 0.0)
 
     async def remaining(self, endpoint: str, per_second: float, left: int) -> None:
@@ -95,19 +95,25 @@ class Budget:
         except (StoreUnavailable, DiskFull) as error:  # away, or full: a budget must not stop what empties it
             self._retry_redis_at = self._clock() + 2.0
             count("budget.without_redis")
-            log.warning("budget.strict_share", processes=self._alone.processes, problem=str(error))
+            log.warning(
+                "budget.strict_share", processes=self.alone.processes, share=self.alone.share, problem=str(error)
+            )
             return None
         return float(answer)
 
 
 class StrictShare:
-    """What one process may do while nobody can tell it what the others do: its part of every limit, without bursts."""
+    """
+    What one process may do while nobody can tell it what the others do: its part of every limit, without bursts. `share` is
+    that part.
+    """
 
     def __init__(self, rules: BudgetRules, processes: int, clock: Callable[[], float]) -> None:
         self.processes = processes
         self._share = rules.share
         self._clock = clock
         part = rules.share / processes
+        self.share = round(part, 4)
         alone = replace(
             rules,
             share=1.0,

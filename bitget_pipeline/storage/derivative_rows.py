@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ..market.candle import Candle, Candles, Resolution
 from ..market.derivatives import FundingRate, OpenInterest, PriceKind
-from ..market.instrument import Symbol
+from ..market.instrument import Market, Symbol
 from ..market.interval import Interval
 from .connection import Connection
 
@@ -86,6 +86,16 @@ class DerivativeRows(Connection):
         )
         return [Candle(*row) for row in rows]
 
+    def price_candle_counts(self, kind: PriceKind, *, source: str) -> dict[tuple[Symbol, int], int]:
+        """How many minutes of a price are stored, for every symbol and UTC day (counted from 1970-01-01)."""
+        rows = self.query(
+            "SELECT market, symbol, toUInt32(toDate(open_time, 'UTC')) AS day, count() FROM price_candles_final "
+            "WHERE price = {price:String} AND resolution = '1m' AND source = {source:String} "
+            "GROUP BY market, symbol, day",
+            {"price": kind.value, "source": source},
+        )
+        return {(Symbol(Market(row[0]), row[1]), int(row[2])): int(row[3]) for row in rows}
+
     # ---------------------------------------------------------------- funding
 
     def store_funding(
@@ -114,6 +124,15 @@ class DerivativeRows(Connection):
         )
         return [FundingRate(*row) for row in rows]
 
+    def settlements(self, *, source: str) -> dict[Symbol, list[int]]:
+        """When every symbol settled, as far as it is stored: Unix ms UTC, ascending."""
+        rows = self.query(
+            "SELECT market, symbol, arraySort(groupArray(toUnixTimestamp64Milli(settled_at))) FROM funding_rates_final "
+            "WHERE source = {source:String} GROUP BY market, symbol",
+            {"source": source},
+        )
+        return {Symbol(Market(row[0]), row[1]): list(row[2]) for row in rows}
+
     # ---------------------------------------------------------------- open interest
 
     def store_open_interest(
@@ -139,3 +158,12 @@ class DerivativeRows(Connection):
             {"market": symbol.market.value, "symbol": symbol.name, "source": source},
         )
         return [(int(row[0]), float(row[1]), row[2]) for row in rows]
+
+    def newest_open_interest(self, *, source: str) -> dict[Symbol, int]:
+        """When the newest snapshot of each symbol was taken (Unix ms UTC)."""
+        rows = self.query(
+            "SELECT market, symbol, toUnixTimestamp64Milli(max(at)) FROM open_interest WHERE source = {source:String} "
+            "GROUP BY market, symbol",
+            {"source": source},
+        )
+        return {Symbol(Market(row[0]), row[1]): int(row[2]) for row in rows}

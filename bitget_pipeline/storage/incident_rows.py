@@ -1,5 +1,5 @@
 """
-Incidents in ClickHouse: which of them are open.
+Incidents in ClickHouse: which of them are open, and how many there were.
 
 Part of the warehouse (warehouse.py); written by pipeline/incidents.py, and by a person who says something about one.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from ..market.instrument import Market, Symbol
@@ -44,8 +45,50 @@ class IncidentGroup:
     what: str
 
 
+@dataclass(frozen=True, slots=True)
+class ToldIncident:
+    """An incident as it is shown; times are Unix ms UTC, `closed_ms` None while it lasts, `details` its figures as JSON."""
+
+    kind: str
+    severity: str
+    place: str
+    what: str
+    opened_ms: int
+    closed_ms: int | None
+    details: str
+
+
 class IncidentRows(Connection):
     """What went wrong and is not over."""
+
+    def told_incidents(self, *, most: int) -> list[ToldIncident]:
+        """The open ones, the worst first, then those that are over, the newest first."""
+        rows = self.query(
+            "SELECT kind, severity, if(symbol != '', concat(market, ':', symbol), market), what, "
+            "toUnixTimestamp64Milli(opened_at), toUnixTimestamp64Milli(closed_at), details FROM incidents_final "
+            "ORDER BY closed_at IS NOT NULL, if(closed_at IS NULL, transform(severity, ['critical', 'degraded'], [0, 1], 2), 3), "
+            "opened_at DESC, incident_id LIMIT {most:UInt32}",
+            {"most": most},
+        )
+        return [ToldIncident(*row) for row in rows]
+
+    def incidents_by_day(self, *, days: int) -> dict[date, dict[str, int]]:
+        """How many of each kind began on each of the last UTC days, today the last; days without any are there too."""
+        rows = self.query(
+            "SELECT toDate(opened_at), kind, count() FROM incidents_final "
+            "WHERE opened_at >= toStartOfDay(now('UTC')) - toIntervalDay({days:UInt32} - 1) GROUP BY ALL",
+            {"days": days},
+        )
+        today = datetime.now(UTC).date()
+        found: dict[date, dict[str, int]] = {today - timedelta(days=n): {} for n in reversed(range(days))}
+        for day, kind, count in rows:
+            found.setdefault(day, {})[str(kind)] = int(count)
+        return found
+
+    def open_by_severity(self) -> dict[str, int]:
+        """How many incidents are open, by how bad they are."""
+        rows = self.query("SELECT severity, count() FROM incidents_final WHERE closed_at IS NULL GROUP BY severity")
+        return {str(severity): int(count) for severity, count in rows}
 
     def open_incidents(self, kind: str, *, market: Market | None = None) -> list[OpenIncident]:
         """The open incidents of a kind, of one market or all, oldest first."""

@@ -47,9 +47,12 @@ from .scripts import script
 class Overview:
     """One live shard, seen from outside. All methods raise StoreUnavailable and its kin."""
 
-    def __init__(self, client: redis.Redis, prefix: str, shard: str, *, group: str = "flush") -> None:
+    def __init__(
+        self, client: redis.Redis, prefix: str, shard: str, *, group: str = "flush", egress: str = "default"
+    ) -> None:
         self._redis = client
         self._prefix = prefix
+        self._egress = egress
         self._group = group
         self._lease = lease_keys(prefix, shard)
         self._stream = shard_key(prefix, shard, "trades")
@@ -209,8 +212,8 @@ class Overview:
         return Backlog(int(length), int(pending["pending"]), age)
 
     def state(self) -> RedisState:
-        """How the server stands, and the use of the request budget."""
-        return redis_state_now(self._redis, self._prefix)
+        """How the server stands, and the use of the request budget of the egress address."""
+        return redis_state_now(self._redis, self._prefix, self._egress)
 
     def anchors(self) -> dict[Symbol, Anchor]:
         """How far each symbol's trades are held without a hole."""

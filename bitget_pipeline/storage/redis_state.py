@@ -14,6 +14,7 @@ from typing import Any
 import redis
 import redis.asyncio
 
+from .breaker_board import Resting, breakers_key, parse_board
 from .budget import EndpointUse, parse_use
 from .keys import egress_key, shard_key
 from .redis_errors import translated
@@ -38,7 +39,7 @@ class RedisState:
     """
     Bytes used and the bound they are held against (`maxmemory`, else the machine's memory; None where the server hides both), the
     policy for a full memory, and whether what it is given is kept on disk. `budget` is the use of each endpoint of the request
-    budget, `closed_for` the seconds for which the exchange asked for silence.
+    budget, `closed_for` the seconds for which the exchange asked for silence, `breakers` which endpoints rest in which process.
     """
 
     used: int
@@ -48,6 +49,7 @@ class RedisState:
     written: bool
     budget: list[EndpointUse] = field(default_factory=list)
     closed_for: float = 0.0
+    breakers: list[Resting] = field(default_factory=list)
 
 
 async def redis_state(client: redis.asyncio.Redis, prefix: str, egress: str = "default") -> RedisState:
@@ -93,15 +95,17 @@ def _ask_state(pipeline: Any, prefix: str, egress: str) -> None:
     for section in _SECTIONS:
         pipeline.info(section)
     pipeline.hgetall(egress_key(prefix, egress, "budget"))
+    pipeline.hgetall(breakers_key(prefix, egress))
     pipeline.time()
 
 
 def _read_state(answers: list[Any]) -> RedisState:
     memory: Mapping[str, Any] = answers[0]
     persistence: Mapping[str, Any] = answers[1]
-    fields, now = answers[2], answers[3]
+    fields, board, (seconds, microseconds) = answers[2], answers[3], answers[4]
+    now = seconds + microseconds / 1e6
     bound = int(memory.get("maxmemory") or 0) or int(memory.get("total_system_memory") or 0)
-    used, closed_for = parse_use(fields, now[0] + now[1] / 1e6)
+    used, closed_for = parse_use(fields, now)
     return RedisState(
         used=int(memory.get("used_memory") or 0),
         bound=bound or None,
@@ -110,4 +114,5 @@ def _read_state(answers: list[Any]) -> RedisState:
         written=persistence.get("aof_last_write_status", "ok") == "ok",
         budget=used,
         closed_for=closed_for,
+        breakers=parse_board(board, now),
     )

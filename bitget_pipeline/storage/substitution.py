@@ -47,16 +47,29 @@ class Episode(msgspec.Struct):
     minutes: int = 0
 
 
+class Darkness(msgspec.Struct):
+    """
+    One time in which our exchange is dark and nobody stands in: its incident, `since_ms` it was said, and in what words.
+    `over_ms` is when it was over, 0 before; it is kept until the incident says so too.
+    """
+
+    incident_id: str
+    since_ms: int
+    what: str
+    over_ms: int = 0
+
+
 class Substitution(msgspec.Struct):
     """
     How one market stands. `state` is ours, substituted or returning; `went_over_ms` are the failovers of the last hour.
-    `ending` are episodes whose streams are ended and whose interval is not repaired yet.
+    `ending` are episodes whose streams are ended and whose interval is not repaired yet. `nobody`: nobody stands in.
     """
 
     state: str = OURS
     episode: Episode | None = None
     ending: list[Episode] = []
     went_over_ms: list[int] = []
+    nobody: Darkness | None = None
 
 
 _decode = msgspec.json.Decoder(Substitution).decode

@@ -9,13 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain, repeat
+from typing import NamedTuple
 
-from ..market.instrument import Symbol
+from ..market.instrument import Market, Symbol
 from ..market.interval import Interval
 from ..market.trade import Trade, TradeBatch
 from .connection import Connection
 
 _COLUMNS = ("market", "symbol", "source", "trade_id", "ts", "price", "size", "side", "version", "run_id", "received_at")
+
+
+class Stored(NamedTuple):
+    """How many seconds had a trade, the time from the first to the last of them, and the longest without one (seconds)."""
+
+    seconds: int
+    span: float
+    longest: float
 
 
 class TradeRows(Connection):
@@ -68,10 +77,49 @@ class TradeRows(Connection):
         )
         return [Trade(row[0], row[1], row[2], row[3], bool(row[4]), bool(row[5])) for row in rows]
 
+    def seconds_with_trades(
+        self, symbols: Sequence[Symbol], *, source: str, now_ms: int, within: float
+    ) -> dict[Symbol, Stored]:
+        """
+        How often these symbols traded in the last day, as far as their trades are stored. `within`: the server gives up after
+        so many seconds (StoreUnavailable or its kin).
+        """
+        rows = self.query(
+            "SELECT market, symbol, length(moments) AS seconds, moments[-1] - moments[1] AS span, "
+            "arrayMax(arrayDifference(moments)) AS longest FROM (SELECT market, symbol, "
+            "arraySort(groupUniqArray(toUnixTimestamp(ts))) AS moments FROM trades "
+            "WHERE (market, symbol) IN (SELECT arrayJoin(arrayZip({markets:Array(String)}, {symbols:Array(String)}))) "
+            "AND source = {source:String} AND ts >= fromUnixTimestamp64Milli({start:Int64}, 'UTC') "
+            f"GROUP BY market, symbol) SETTINGS max_execution_time = {max(1, round(within))}",
+            {
+                "markets": [symbol.market.value for symbol in symbols],
+                "symbols": [symbol.name for symbol in symbols],
+                "source": source,
+                "start": now_ms - 86_400_000,
+            },
+        )
+        return {
+            Symbol(Market(market), name): Stored(int(seconds), float(span), float(longest))
+            for market, name, seconds, span, longest in rows
+        }
+
     def trade_count(self, symbol: Symbol, interval: Interval, *, source: str) -> int:
         """How many trades are stored within the interval."""
         rows = self.query(f"SELECT count() FROM trades_final WHERE {_WITHIN}", _within(symbol, interval, source))
         return int(rows[0][0])
+
+    def trade_counts(self, interval: Interval, *, source: str) -> dict[tuple[Symbol, int], int]:
+        """
+        How many rows of trades are stored within the interval, for every symbol and UTC day (counted from 1970-01-01). Those
+        that are stored twice and not yet merged count twice: it is the cheap count.
+        """
+        rows = self.query(
+            "SELECT market, symbol, toUInt32(toDate(ts, 'UTC')) AS day, count() FROM trades WHERE source = {source:String} "
+            "AND ts >= fromUnixTimestamp64Milli({start:Int64}, 'UTC') AND ts < fromUnixTimestamp64Milli({end:Int64}, 'UTC') "
+            "GROUP BY market, symbol, day",
+            {"source": source, "start": interval.start_ms, "end": interval.end_ms},
+        )
+        return {(Symbol(Market(row[0]), row[1]), int(row[2])): int(row[3]) for row in rows}
 
     def oldest_trade(self, symbol: Symbol, interval: Interval, *, source: str) -> int | None:
         """The least id of the trades stored within the interval."""

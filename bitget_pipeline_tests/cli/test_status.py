@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.asyncio
 
 from bitget_pipeline.cli import status as status_module
 from bitget_pipeline.cli.asked import Asked, NoAnswerYet, Told
@@ -21,11 +23,14 @@ from bitget_pipeline.cli.facts import WITHIN, Facts, Gatherer
 from bitget_pipeline.cli.main import main
 from bitget_pipeline.cli.up.view import rows
 from bitget_pipeline.errors import StoreUnavailable
+from bitget_pipeline.guard.rate_limit import Priority
 from bitget_pipeline.guard.vitals import Status, Vital
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.universe import Chosen, Reason
 from bitget_pipeline.pipeline.watch.health import Health, record_health
 from bitget_pipeline.settings import load_boot, load_operational
+from bitget_pipeline.storage.breaker_board import BreakerBoard
+from bitget_pipeline.storage.budget import Budget
 from bitget_pipeline.storage.redis_connection import RedisAddress
 from bitget_pipeline.storage.warehouse import Warehouse
 
@@ -203,6 +208,29 @@ def test_daemons_and_runs_of_dagster_are_told_as_the_sensor_saw_them(warehouse: 
     assert found["dagster.runs"]["status"] == "degraded"
     assert found["dagster.runs"]["reason"].startswith("run 1234 has been queued for 70 minutes (seen ")
     assert any(reason.startswith("run 1234 has been queued") for reason in facts.health_reasons)
+
+
+async def test_the_use_of_the_budget_and_what_rests_is_told_by_endpoint_and_process(
+    gathered: Gathered, redis_client: redis.asyncio.Redis, redis_prefix: str
+) -> None:
+    """
+    Of the egress address of the settings: what was granted and refused, and which worker gives which endpoints a rest.
+    """
+    budget = Budget(redis_client, redis_prefix, "tokyo-1")
+    assert await budget.reserve("spot.tickers", 20, Priority.DISCOVERY) == 0.0
+    await budget.penalise("spot.tickers", 20, 30.0)
+    await BreakerBoard(redis_client, redis_prefix, "tokyo-1", who="host:17").rests("mix", 20.0)
+    facts = (await asyncio.to_thread(gathered, BITGET_PIPELINE_EGRESS="tokyo-1")).as_json()
+
+    (use,) = facts["budget"]
+    assert (use["endpoint"], use["granted"], use["penalties"], use["pace"]) == ("spot.tickers", 1, 1, 0.5)
+    assert 20 < use["closed_for"] <= 30
+    (rests,) = facts["breakers"]
+    assert (rests["family"], rests["who"]) == ("mix", "host:17")
+    (vital,) = [one for one in facts["vitals"] if one["name"] == "budget.breaker"]
+    assert (vital["status"], vital["reason"]) == ("degraded", "failed repeatedly and rest: mix")
+    elsewhere = await asyncio.to_thread(gathered)
+    assert (elsewhere.budget, elsewhere.breakers) == ([], [])
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,8 @@ def test_of_many_sockets_those_that_trouble_most_are_shown() -> None:
     """
     A table of twelve: the ones that are not open come first, and the others are counted.
     """
-    good = {"age": 3700.0, "frames_per_second": 1.0, "live": 5, "asked": 0, "silent": 0, "opened": 1, "reconnects": 0}
+    good = {"age": 3700.0, "frames_per_second": 1.0, "live": 5, "asked": 0, "silent": 0, "refused": 2}
+    good |= {"resting": 7, "paced": 6, "opened": 1, "renewed": 3, "reconnects": 0}
     every = {f"socket-{number}": good | {"last_reason": ""} for number in range(20)}
     every["socket-17"] |= {"age": None, "reconnects": 4, "last_reason": "no pong within 15 s"}
     shown = io.StringIO()
@@ -86,6 +87,10 @@ def test_of_many_sockets_those_that_trouble_most_are_shown() -> None:
     assert "socket-17" in lines[1]
     assert "no pong within 15 s" in lines[1]
     assert "1:01:40" in lines[2]
+    assert lines[0].split()[4:] == [
+        *("live", "asked", "silent", "refused", "resting", "paced", "opened", "renewed", "reconnects", "ended", "last")
+    ]
+    assert lines[2].split()[3:] == ["5", "0", "0", "2", "7", "6", "1", "3", "0"]
     assert "and 8 more" in lines[-1]
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from bitget_pipeline.defs.alerts import LIVE_STEADY, alerting, alerts, run_failures, still_failing
+from bitget_pipeline.defs.alerts import LIVE_STEADY, alerting, alerts, notice_health, run_failures, still_failing
 from bitget_pipeline.defs.resources import PipelineResource, boot
 from bitget_pipeline.defs.sensors import health
+from bitget_pipeline.guard.vitals import Status, Vital, worst
 from bitget_pipeline.pipeline.incidents import Incident, Severity, report_incident
+from bitget_pipeline.pipeline.watch.health import Health, told_reasons
 from bitget_pipeline.settings import load_boot
 from bitget_pipeline.settings.channels import alert_channels
 from bitget_pipeline.storage.connection import WarehouseAddress
@@ -139,6 +141,45 @@ def test_critical_health_is_told_when_it_lasts(place: Place) -> None:
         place.tick(after=60, with_health=True)
     (line,) = place.lines()
     assert line.startswith("critical: health: no live run holds the lease: nothing is being collected")
+
+
+def seen(*vitals: Vital) -> Health:
+    """What the health sensor saw."""
+    return Health(worst(vitals), told_reasons(vitals), vitals=list(vitals))
+
+
+def test_what_stays_unknown_is_told_and_its_end_too(place: Place) -> None:
+    """Five minutes in which nobody could say how it stands are an alert, degraded; a moment of it is none."""
+    dark = Vital("exchange.rest", Status.UNKNOWN, "the exchange was not asked yet")
+    well = Vital("exchange.rest", Status.HEALTHY, "it answers")
+    for sight in (dark, well, dark, dark, dark, dark, dark):
+        notice_health(seen(sight))
+        place.tick(after=60)
+    assert place.lines() == []
+    notice_health(seen(dark, Vital("lag.p50", Status.DEGRADED, "late")))
+    place.tick()
+    assert place.lines() == [
+        "degraded: unseen: it is not known how it stands: the exchange was not asked yet",
+    ]
+    for _ in range(3):
+        notice_health(seen(well))
+        place.tick(after=90)
+    assert place.lines()[1].startswith("over: degraded: unseen")
+
+
+def test_what_is_unknown_beside_something_critical_is_no_alert_of_its_own(place: Place) -> None:
+    """No live run: that says already why nobody looks. A symbol alone of which nothing came is none either."""
+    gone = Vital("live.lease", Status.CRITICAL, "no live run holds the lease")
+    dark = Vital("exchange.rest", Status.UNKNOWN, "no live run looks")
+    alone = Vital("subscription.silence", Status.UNKNOWN, "nothing came yet", subject="spot/NEWUSDT")
+    for _ in range(8):
+        notice_health(seen(gone, dark))
+        place.tick(after=60)
+    assert not any("unseen" in line for line in place.lines())
+    for _ in range(8):
+        notice_health(seen(Vital("lag.p50", Status.DEGRADED, "late"), alone))
+        place.tick(after=60)
+    assert not any("unseen" in line for line in place.lines())
 
 
 def test_a_store_that_is_down_is_red_and_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

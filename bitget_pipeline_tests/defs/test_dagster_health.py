@@ -45,6 +45,20 @@ def test_daemons_that_live_are_healthy_and_one_that_fell_silent_is_not(instance)
     assert seen(instance, later=400.0)["dagster.daemon"].status is Status.CRITICAL
 
 
+def test_a_daemon_that_never_said_that_it_lives_is_named_although_the_others_do(instance):
+    """
+    A sensor daemon that did not start stands still as one that died; which are late is told beside it.
+    """
+    missing, *others = sorted(instance.get_required_daemon_types())
+    for name in others:
+        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), name, "here"))
+    found = seen(instance)["dagster.daemon"]
+    assert found.status is Status.DEGRADED
+    assert found.reason == f"never heard of Dagster's daemons: {missing.lower().replace('_', ' ')}"
+    late = seen(instance, later=400.0)["dagster.daemon"]
+    assert (late.status, found.reason in late.reason) == (Status.CRITICAL, True)
+
+
 def test_daemons_that_nobody_heard_of_are_unknown(instance):
     """
     Where no daemon runs there is nothing to judge.

@@ -7,9 +7,12 @@ from datetime import date, timedelta
 
 import dagster as dg
 import pytest
+import yaml
 
+from bitget_pipeline.cli.up.dagster_home import dagster_yaml
 from bitget_pipeline.definitions import defs
-from bitget_pipeline.defs.checks import fits
+from bitget_pipeline.defs.checks import fits, live_checks
+from bitget_pipeline.defs.health import FAMILIES
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +94,33 @@ def test_live_data_is_external_and_follows_the_selection(specs):
     assert [dep.asset_key.to_user_string() for dep in by_key["trades"].deps] == ["universe"]
 
 
+def test_whatever_is_made_by_itself_says_how_old_it_may_become(specs):
+    """Live data minutes, by its heartbeat; what runs by the clock somewhat longer than that; what is on demand has no age."""
+    warn = {
+        spec.key.to_user_string(): spec.freshness_policy.warn_window.to_timedelta()
+        for spec in specs
+        if spec.freshness_policy
+    }
+    live = {spec.key.to_user_string() for spec in specs if spec.group_name == "live"}
+    assert {name for name, window in warn.items() if window == timedelta(minutes=2)} == live
+    assert min(warn[name] for name in ("instruments", "universe", "usdtm/funding_rates")) > timedelta(hours=1)
+    assert min(warn[name] for name in ("coverage", "scorecard", "retention", "spot/candles_1m")) > timedelta(days=1)
+    on_demand = ("candles_1m_archive", "candles_derived_archive", "trades_history", "mark_candles", "index_candles")
+    assert {spec.key.path[-1] for spec in specs} - {name.split("/")[-1] for name in warn} == set(on_demand)
+
+
+def test_the_instance_looks_at_freshness():
+    """Without the daemon the policies are words."""
+    assert yaml.safe_load(dagster_yaml().read_text())["freshness"] == {"enabled": True}
+
+
 def test_schedules_and_sensors_are_on():
     """`up` has nothing to switch on: whoever starts the pipeline wants it to run."""
     repository = defs.get_repository_def()
 
     assert {s.name for s in repository.schedule_defs} == {
         "hourly_discovery",
+        "quarterly_live_checks",
         "daily_recount",
         "daily_housekeeping",
         "daily_scorecard",
@@ -108,6 +132,20 @@ def test_schedules_and_sensors_are_on():
     assert all(s.default_status is dg.DefaultScheduleStatus.RUNNING for s in repository.schedule_defs)
     assert all(s.default_status is dg.DefaultSensorStatus.RUNNING for s in repository.sensor_defs)
     assert all(s.description for s in repository.sensor_defs)
+
+
+def test_checks_of_what_no_run_materializes_have_a_run_of_their_own():
+    """
+    A check that nothing runs says "not evaluated" for ever; those of the minute's look are the health sensor's.
+    """
+    graph = defs.resolve_asset_graph()
+    run = {key.name for key in live_checks.selection.resolve_checks(graph)}
+    live = {"trades", "order_books", "candles_live"}
+    watched = {family.check for family in FAMILIES}
+    assert run == {
+        key.name for key in graph.asset_check_keys if key.asset_key.to_user_string() in live and key.name not in watched
+    }
+    assert {"trades_are_possible", "live_candles_hold_every_trade"} <= run
 
 
 def test_every_check_says_its_sentence():

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
 
 from bitget_pipeline.defs.assets import candles_assets, derivative_assets, derived_assets, trades_history_assets
+from bitget_pipeline.defs.assets.history import Talk
 from bitget_pipeline.defs.check_scope import last_week
 from bitget_pipeline.defs.checks import CHECKS, asset_checks
 from bitget_pipeline.defs.history_launcher import derivations
@@ -21,7 +23,7 @@ from bitget_pipeline.market.derivatives import FundingRate, OpenInterest, PriceK
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.universe import Chosen, Reason
-from bitget_pipeline.pipeline.history.backfill import backfill_candles
+from bitget_pipeline.pipeline.history.backfill import Progress, backfill_candles
 from bitget_pipeline.pipeline.history.rectangles import RANGE_END, RANGE_START
 from bitget_pipeline.pipeline.universe.discover import discover
 from bitget_pipeline.storage.stamp import stamp_database
@@ -87,6 +89,33 @@ def metadata_of(result, name):
     """The metadata of the one materialization of an asset."""
     (event,) = result.asset_materializations_for_node(f"usdtm__{name}")
     return {key: value.value for key, value in event.metadata.items()}
+
+
+def test_a_run_at_work_is_observed_once_a_minute_with_its_end_in_sight():
+    """How far, of how much, and the seconds left plot on the asset's page; the log has a line every ten seconds."""
+    now, lines = [0.0], []
+    asset = dg.AssetKey(["spot", "candles_1m"])
+    with dg.DagsterInstance.ephemeral() as instance:
+        log = SimpleNamespace(info=lines.append)
+        context = SimpleNamespace(instance=instance, asset_key=asset, run=SimpleNamespace(run_id="run-17"), log=log)
+        talk = Talk(context, clock=lambda: now[0])
+        for second in range(1, 131):
+            now[0] = float(second)
+            talk.progress(Progress(second, 130, 1440 * second, 8 * second, float(second), 130.0 - second))
+        records = instance.fetch_observations(asset, limit=10).records
+
+    newest, oldest = (record.asset_observation.metadata for record in records)
+    assert {name: one.value for name, one in oldest.items()} == {
+        "run": "run-17",
+        "symbol-days done": 60,
+        "symbol-days of the run": 130,
+        "candles so far": 86_400,
+        "requests so far": 480,
+        "seconds left": 70.0,
+    }
+    assert (newest["symbol-days done"].value, newest["seconds left"].value) == (120, 10.0)
+    assert len(lines) == 13
+    assert lines[0] == "10 of 130 symbol-days, 14,400 candles, 80 requests, about 120 s left"
 
 
 async def test_empty_answers_turn_no_day_green_and_take_nothing_from_the_others(placed, warehouse):

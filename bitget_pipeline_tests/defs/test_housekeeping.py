@@ -31,6 +31,11 @@ def parted() -> None:
     """Something with partitions."""
 
 
+@dg.asset(partitions_def=dg.StaticPartitionsDefinition(["a", "b"]), backfill_policy=dg.BackfillPolicy.single_run())
+def ranged() -> None:
+    """Something whose partitions are made several at once."""
+
+
 @dg.op
 def fails() -> None:
     """Something that never goes well."""
@@ -69,7 +74,9 @@ def folder_of(instance: dg.DagsterInstance, run: str) -> Path:
     return Path(manager.get_captured_local_path([run, "compute_logs", "x"], "out")).parent  # type: ignore[attr-defined]
 
 
-def test_old_runs_go_but_for_the_newest_those_with_partitions_and_those_to_keep(instance: dg.DagsterInstance) -> None:
+def test_old_runs_go_but_for_the_newest_those_whose_partitions_are_shown_and_those_to_keep(
+    instance: dg.DagsterInstance,
+) -> None:
     """
     What the page shows as stored stays so: every partition, and the last time each asset was made.
     """
@@ -97,6 +104,21 @@ def test_old_runs_go_but_for_the_newest_those_with_partitions_and_those_to_keep(
     latest = instance.get_latest_materialization_event(dg.AssetKey("hourly"))
     assert latest is not None
     assert latest.run_id == newest
+
+
+def test_a_run_goes_once_each_of_its_partitions_was_stored_again(instance: dg.DagsterInstance) -> None:
+    """
+    While one of them was not, the page would show it as missing; a range of several is one run.
+    """
+    tags = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "b"}
+    both = ran(instance, ranged, tags=tags)
+    again = [ran(instance, ranged, partition_key="a")]
+    runs, _ = free_runs(instance, runs_days=30, logs_days=0, now=LATER, dry=False)
+    assert (runs.items, {run.run_id for run in instance.get_runs()}) == (0, {both, *again})
+    again.append(ran(instance, ranged, partition_key="b"))
+    runs, _ = free_runs(instance, runs_days=30, logs_days=0, now=LATER, dry=False)
+    assert (runs.items, {run.run_id for run in instance.get_runs()}) == (1, set(again))
+    assert instance.get_materialized_partitions(dg.AssetKey("ranged")) == {"a", "b"}
 
 
 def test_newest_run_that_failed_does_not_cost_the_last_good_one(instance: dg.DagsterInstance) -> None:

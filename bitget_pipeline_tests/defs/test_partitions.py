@@ -59,6 +59,15 @@ def test_newest_days_come_first():
     assert [r.last_day for r in rectangles(wanted, order=ORDER)] == [FIRST_DAY + timedelta(days=9), FIRST_DAY]
 
 
+def test_of_holes_the_oldest_come_first_and_of_one_day_the_most_important():
+    """What is missing longest has been a hole to whoever reads longest."""
+    late, early = FIRST_DAY + timedelta(days=9), FIRST_DAY
+    wanted = [(ORDER[0], late), (ORDER[0], early), (ORDER[4], early)]
+    found = rectangles(wanted, order=ORDER, rank={ORDER[4]: 0, ORDER[0]: 1}, oldest_first=True)
+
+    assert [(r.first, r.first_day) for r in found] == [(ORDER[4], early), (ORDER[0], early), (ORDER[0], late)]
+
+
 def test_symbol_without_a_partition_is_left_out():
     """A symbol that was selected a moment ago has no partition yet and waits for the next look."""
     assert rectangles([("NEWUSDT", FIRST_DAY)], order=ORDER) == []

@@ -20,10 +20,11 @@ from bitget_pipeline.defs.live import SHARD, run_live_shard
 from bitget_pipeline.defs.reconfiguration import reconfiguration
 from bitget_pipeline.defs.resources import PipelineResource, boot
 from bitget_pipeline.defs.sensors import live_supervisor
+from bitget_pipeline.exchange.credentials import Credentials
 from bitget_pipeline.local.exchange import Credential
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.universe import Chosen, Reason
-from bitget_pipeline.settings import Tier
+from bitget_pipeline.settings import Tier, accepted, digest_of
 from bitget_pipeline.storage.overview import Overview
 from bitget_pipeline.storage.redis_connection import connect_sync
 
@@ -210,3 +211,80 @@ async def test_a_key_that_is_withdrawn_at_the_exchange_lowers_the_tier(
         assert pipeline.operational().tier is Tier.CREDENTIALED
         assert [over for _, over in incidents(warehouse, "key_refused")] == [True]
         assert not any(secret in said + cursor for secret in (key.key, key.secret, key.passphrase))
+
+
+READER = Credential("bg_reader", "secret_of_reader", "phrase of reader")
+SECOND = Credential("bg_second", "secret_of_second", "phrase of second")
+TRADER = Credential("bg_trader", "secret_of_trader", "phrase of trader", authorities=("stor", "stow"))
+SECOND_TEXTS = (SECOND.key, SECOND.secret, SECOND.passphrase)
+MISTYPED = replace(SECOND, passphrase="phrase of secnod")
+
+
+def with_key(key: Credential | None, *others: str) -> str:
+    """The text of a settings file with this key in it."""
+    texts = {"api_key": key.key, "secret_key": key.secret, "passphrase": key.passphrase} if key else {}
+    lines = [f'bitget_{word} = "{text}"' for word, text in texts.items()]
+    return "\n".join([*lines, *others, ""])
+
+
+async def test_a_key_in_the_settings_file_counts_once_it_was_asked_for(
+    placed,  # noqa: F811
+    warehouse,
+    tmp_path: Path,
+):
+    """
+    Put, rotated, mistyped, with rights, put back and taken out while everything runs: the tick that sees it asks, only what is
+    accepted changes the tier and so the generation, and what is refused leaves the tier of the key before.
+    """
+    placed.venue.config = replace(placed.venue.config, credentials=(READER, SECOND, TRADER))
+    settings, pipeline = tmp_path / "settings.toml", PipelineResource()
+    said, cursor = "", None
+
+    def stands() -> tuple[Tier, str]:
+        now = pipeline.operational()
+        return now.tier, now.generation
+
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        async def look() -> None:
+            nonlocal said, cursor
+            said, cursor = await asyncio.to_thread(looked, instance, cursor)
+
+        await look()
+        public = stands()
+        write(settings, with_key(TRADER))
+        await look()
+        assert "may do more than read" in said
+        assert stands() == public
+        assert incidents(warehouse, "key_refused") == [(said, False)]
+
+        write(settings, with_key(READER))
+        assert stands() == public  # nobody has asked for it yet
+        await look()
+        credentialed = stands()
+        assert (credentialed[0], credentialed[1] != public[1]) == (Tier.CREDENTIALED, True)
+        assert [over for _, over in incidents(warehouse, "key_refused")] == [True]
+
+        write(settings, with_key(SECOND))
+        await look()
+        assert said.endswith("is in force")
+        assert (stands(), accepted(tmp_path)) == (credentialed, digest_of(Credentials(*SECOND_TEXTS)))
+
+        for key, looks in ((MISTYPED, 2), (TRADER, 1)):
+            write(settings, with_key(key))
+            for _ in range(looks):
+                await look()
+                cursor = json.dumps(json.loads(cursor) | {"ask_key_at": 0.0})
+            assert stands() == credentialed
+            assert [over for _, over in incidents(warehouse, "key_refused")][-1:] == [False]
+            assert accepted(tmp_path) == digest_of(Credentials(*SECOND_TEXTS))
+
+        write(settings, with_key(SECOND))
+        await look()
+        assert all(over for _, over in incidents(warehouse, "key_refused"))
+        write(settings, with_key(None))
+        assert stands() == public
+        await look()
+        write(settings, with_key(READER))
+        assert stands() == public
+    assert not any(text in str(cursor) for key in (READER, SECOND, TRADER) for text in (key.key, key.secret))

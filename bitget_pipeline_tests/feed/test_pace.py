@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from bitget_pipeline.feed.pace import Pace, SilenceRules
@@ -45,6 +47,34 @@ def test_the_next_connection_goes_on_with_the_pace_and_learns_nothing_from_the_b
     for number in range(5):
         later.heard(now=3600.0 + number)
     assert later.silence_within(SilenceRules()) == pytest.approx(learned.silence_within(SilenceRules()))
+
+
+def test_another_process_goes_on_with_the_pace_whatever_its_clock_says() -> None:
+    """
+    What is written down and read by a clock that began anew is the same pace, its pauses as many days ago.
+    """
+    pace = Pace()
+    now = spell(pace, start=1e6, every=12.0, lasting=6 * 3600.0, pause=540.0)
+    now = spell(pace, start=now, every=12.0, lasting=7200.0, pause=0.0)
+    other = Pace.of_plain(json.loads(json.dumps(pace.plain(now=now))), now=5.0)
+    assert (other.known, other.heard_at, other.arrivals) == (True, None, pace.arrivals)
+    assert other.silence_within(SilenceRules()) == pytest.approx(pace.silence_within(SilenceRules()), rel=1e-3)
+    later = Pace.of_plain(pace.plain(now=now), now=5.0, later=9 * 86_400.0)
+    assert (
+        160 < later.silence_within(SilenceRules()) < 200 < pace.silence_within(SilenceRules())
+    )  # last week's pause is over
+
+
+def test_a_pace_that_was_guessed_is_known_and_soon_corrected() -> None:
+    """
+    The trades of yesterday say one a second; the day after it is one in ten, and after some of these that is its pace.
+    """
+    pace = Pace.seeded(arrivals=80_000, gap=1.0, longest=4.0, now=0.0)
+    assert pace.known
+    assert pace.silence_within(SilenceRules()) == pytest.approx(15.0)
+    for number in range(40):
+        pace.heard(now=10.0 * number)
+    assert pace.silence_within(SilenceRules()) > 70
 
 
 def test_one_that_goes_quiet_may_be_silent_longer() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -342,3 +343,55 @@ def test_a_rest_is_refused_when_half_of_the_hour_is_used_up():
     assert session.again(one, now=2.0)
     assert not session.affords_rest([one], now=3.0)
     assert session.affords_rest([one], now=3601.0)
+
+
+def test_one_that_brings_its_snapshot_and_nothing_else_is_doubted_within_minutes_and_ever_more_seldom():
+    """
+    Its pace is not known: it is asked for again after two minutes, and after twice as long each time it is answered.
+    """
+    (one,) = trades_of("NEW")
+    session = Session(PlainSpelling(), [one], now=0.0)
+    session.data(one, snapshot=True)
+    moments = []
+    for now in range(3600):
+        session.ponged()
+        moments += [now for action in session.tick(now=float(now)) if isinstance(action, Stale)]
+        session.data(one, snapshot=True)
+    assert 119 <= moments[0] <= 122
+    between = [later - earlier for earlier, later in pairwise(moments)]
+    assert [round(each / 120) for each in between] == [2, 4, 8, 16][: len(between)]
+    assert len(between) >= 3
+
+
+def test_one_that_is_not_answered_by_a_snapshot_is_not_asked_again_while_its_pace_is_not_known():
+    """
+    Where an exchange sends none, quiet could not be told from mute: asking again would end in another socket.
+    """
+    (one,) = trades_of("NEW")
+    session = Session(PlainSpelling(), [one], now=0.0)
+    session.data(one)
+    assert not any(isinstance(action, Stale) for _, action in quiet_after(session, start=0.0, until=3600.0))
+
+
+def test_many_quiet_ones_are_doubted_together_and_leave_half_of_the_hour():
+    """
+    Fifty symbols that trade every ten minutes or so, and whose paces are not known yet: one frame ends and one begins many.
+    """
+    chance = random.Random(5)
+    quiet = trades_of(*(f"Q{number}" for number in range(50)))
+    session = Session(PlainSpelling(size=50), quiet, now=0.0)
+    next_trade = {one: chance.expovariate(1 / 600) for one in quiet}
+    frames = stale = 0
+    for now in range(3600):
+        session.ponged()
+        if traded := [one for one, at in next_trade.items() if at <= now]:
+            session.heard(traded, now=float(now))
+            next_trade |= {one: now + chance.expovariate(1 / 600) for one in traded}
+        for action in session.tick(now=float(now)):
+            frames += isinstance(action, Send) and action.text != "ping"
+            stale += isinstance(action, Stale)
+        for one in quiet:
+            session.data(one, snapshot=True)
+    assert stale > 100
+    assert frames <= 120
+    assert set(session.stages().values()) == {Stage.LIVE}

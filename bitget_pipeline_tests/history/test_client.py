@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from random import Random
 
 import pytest
 
-from bitget_pipeline.errors import ExchangeUnavailable, RegionBlocked
+from bitget_pipeline.errors import ExchangeBusy, ExchangeUnavailable, RegionBlocked
 from bitget_pipeline.exchange.contract import Channel, Exchange, Frame, Subscription, TradesFrame
 from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.feed.connection import Connection, SocketAddress
 from bitget_pipeline.feed.session import SessionRules
+from bitget_pipeline.guard.breaker import Breaker, State
 from bitget_pipeline.guard.rate_limit import BudgetRules, Priority
 from bitget_pipeline.guard.rate_limit import RateBudget as Model
-from bitget_pipeline.history.client import HttpAddress, Patience, Tally, opened
+from bitget_pipeline.history.client import HttpAddress, Patience, Tally, opened, region_breaker
 from bitget_pipeline.local.exchange import ExchangeConfig, LocalExchange, running
+from bitget_pipeline.market.candle import Resolution
 from bitget_pipeline.market.instrument import Market, Symbol
 
+BTC = Symbol(Market.SPOT, "BTCUSDT")
 QUICK = Patience(attempts=3, deadline=5.0, first_wait=0.01, longest_wait=0.05)
 
 
@@ -27,17 +32,21 @@ class OwnBudget:
 
     def __init__(self) -> None:
         self._model = Model(BudgetRules(), now=asyncio.get_running_loop().time())
+        self.penalties: list[float] = []
+        self.left: list[int] = []
 
     async def reserve(self, endpoint: str, per_second: float, priority: Priority) -> float:
         return self._model.ask(endpoint, per_second, priority, now=asyncio.get_running_loop().time())
 
     async def penalise(self, endpoint: str, per_second: float, seconds: float) -> None:
+        self.penalties.append(seconds)
         self._model.penalise(endpoint, per_second, seconds, now=asyncio.get_running_loop().time())
 
     async def succeeded(self, endpoint: str, per_second: float) -> None:
         self._model.succeeded(endpoint, per_second, now=asyncio.get_running_loop().time())
 
     async def remaining(self, endpoint: str, per_second: float, left: int) -> None:
+        self.left.append(left)
         self._model.remaining(endpoint, per_second, left, now=asyncio.get_running_loop().time())
 
 
@@ -87,6 +96,178 @@ async def test_a_blocked_region_is_asked_once(exchange, local_exchange):
             with pytest.raises(RegionBlocked):
                 await client.fetch(exchange.server_time(), exchange.read_server_time, priority=Priority.HEALTH)
         assert client.sent == 1
+
+
+async def test_a_block_is_believed_for_a_while_and_one_request_finds_out_that_it_ended(exchange, local_exchange):
+    """
+    While it lasts one request after each rest asks again; the first that is served lets everybody through.
+    """
+    async with opened(exchange, HttpAddress(local_exchange.rest_url), OwnBudget(), patience=QUICK) as client:
+        client.region = Breaker(trip_after=1, rest=0.02, longest_rest=0.02)
+
+        async def asked() -> bool:
+            try:
+                await client.fetch(exchange.server_time(), exchange.read_server_time, priority=Priority.HEALTH)
+            except RegionBlocked:
+                return False
+            return True
+
+        with local_exchange.faulty("region_block"):
+            assert not await asked()
+            await until(asked, lambda: client.sent == 3)  # the block is looked at again, and found
+            assert client.region.state is State.OPEN
+        await until(asked, lambda: client.region.state is State.CLOSED)
+        assert (client.region.state, client.breakers["public"].state) == (State.CLOSED, State.CLOSED)
+        assert await asked()
+
+
+def test_what_runs_for_weeks_looks_at_a_block_again_after_a_minute_and_at_most_a_quarter_of_an_hour():
+    """
+    A backfill that is blocked is over long before: it stops with one sentence.
+    """
+    region, now, rests = region_breaker(), 0.0, []
+    region.failed(now=now)
+    for _ in range(6):
+        rests.append(region.resting(now=now))
+        now += rests[-1]
+        assert region.resting(now=now) == 0.0
+        region.failed(now=now)
+    assert rests == [60, 120, 240, 480, 900, 900]
+
+
+def test_waits_double_from_one_second_to_thirty_and_are_never_less_than_the_exchange_said():
+    """
+    Up to a half of each is left to chance, so that processes which were refused together do not come back together.
+    """
+    waits = [[Patience().wait(tries, told=1.0, chance=Random(seed)) for tries in range(1, 8)] for seed in range(200)]
+    for tries, expected in enumerate((1, 2, 4, 8, 16, 30, 30)):
+        seen = [one[tries] for one in waits]
+        assert max(1.0, expected / 2) <= min(seen) <= max(seen) <= expected
+        assert tries == 0 or max(seen) > 0.9 * expected > min(seen)
+    assert min(sum(one) for one in waits) > 40  # eight attempts outlast a storm of 429s and single errors of a release
+    assert Patience().wait(1, told=60.0, chance=Random(1)) == 60.0
+
+
+@pytest.mark.parametrize("code", ["45001", "40725", "40808", "40015", "40010"])
+async def test_errors_of_a_release_are_waited_out_with_growing_waits(exchange, local_exchange, code, monkeypatch):
+    """
+    The exchange says no time: a second is the least, and then twice as long, and again.
+    """
+    waits: list[float] = []
+    real = Patience.wait
+
+    def noted(patience: Patience, tries: int, *, told: float, chance: Random) -> float:
+        waits.append(real(patience, tries, told=told, chance=chance))
+        return 0.001  # noted, not waited for
+
+    monkeypatch.setattr(Patience, "wait", noted)
+    patience = Patience(attempts=4, deadline=20.0)
+    async with opened(exchange, HttpAddress(local_exchange.rest_url), OwnBudget(), patience=patience) as client:
+        client.chance = Random(7)
+        with local_exchange.faulty("error_code", code=code), pytest.raises(ExchangeUnavailable):
+            await client.fetch(exchange.server_time(), exchange.read_server_time, priority=Priority.HEALTH)
+    assert len(waits) == 4
+    assert waits[0] == 1.0 < waits[2] < waits[3]
+
+
+async def test_a_429_closes_the_endpoint_for_longer_each_time(exchange, local_exchange):
+    """
+    What the budget is told doubles with each refusal of the question.
+    """
+    budget, patience = OwnBudget(), Patience(attempts=3, deadline=20.0, first_wait=0.02, longest_wait=0.2)
+
+    def busy(status: int, body: bytes) -> int:
+        raise ExchangeBusy("too many requests", retry_after=0.01)
+
+    async with opened(exchange, HttpAddress(local_exchange.rest_url), budget, patience=patience) as client:
+        client.chance = Random(7)
+        with pytest.raises(ExchangeBusy):
+            await client.fetch(exchange.server_time(), busy, priority=Priority.HEALTH)
+    assert len(budget.penalties) == 3
+    assert 0.01 <= budget.penalties[0] <= 0.02 <= budget.penalties[1] <= 0.04 <= budget.penalties[2] <= 0.08
+
+
+async def test_a_family_of_endpoints_that_keeps_failing_rests_and_one_request_tries(exchange, local_exchange):
+    """
+    Its breaker opens for all endpoints of the family and for no other, tells the board, tries again with one request, closes.
+    """
+    board = Board()
+    once = Patience(attempts=1, deadline=5.0)
+    candles = exchange.candle_page(BTC, Resolution.M1, end_ms=local_exchange.now_ms() // 60_000 * 60_000, limit=10)
+    tickers = exchange.tickers(Market.SPOT)
+    address = HttpAddress(local_exchange.rest_url)
+    async with opened(exchange, address, OwnBudget(), patience=once, board=board) as client:
+
+        async def asked(request, read=lambda status, body: None) -> str:
+            try:
+                await client.fetch(request, read, priority=Priority.HEALTH)
+            except ExchangeUnavailable as error:
+                return error.what
+            return "served"
+
+        client.breakers["spot"] = Breaker(trip_after=3, rest=0.2)
+        with local_exchange.faulty("dark"):
+            for _ in range(3):
+                await asked(candles)
+            assert client.breakers["spot"].state is State.OPEN
+            sent = client.sent
+            assert await asked(tickers) == "spot failed repeatedly and rests"
+            assert client.sent == sent
+            await asked(exchange.server_time())
+            assert client.sent == sent + 1  # another family is asked
+        assert board.told == [("spot", 0.2)]
+        await until(lambda: asked(tickers), lambda: client.breakers["spot"].state is State.CLOSED)
+        assert client.sent == sent + 2  # one request found out
+        assert await asked(candles) == "served"
+    assert board.told == [("spot", 0.2), ("spot", 0.0)]
+
+
+async def until(ask: Callable[[], Awaitable[object]], true: Callable[[], bool]) -> None:
+    """Ask again and again until it is."""
+    async with asyncio.timeout(20):
+        while not true():
+            await ask()
+            await asyncio.sleep(0.005)
+
+
+class Board:
+    """What the client tells others of its breakers."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, float]] = []
+
+    async def rests(self, family: str, seconds: float) -> None:
+        self.told.append((family, seconds))
+
+
+async def test_what_the_exchange_says_is_left_reaches_the_budget(exchange, local_exchange):
+    """
+    Where its limit falls, its header of what remains says so with every answer; the budget hears of it and waits.
+    """
+    budget = OwnBudget()
+    async with opened(exchange, HttpAddress(local_exchange.rest_url), budget, patience=QUICK) as client:
+        await client.fetch(exchange.server_time(), exchange.read_server_time, priority=Priority.HEALTH)
+        assert budget.left == []
+        with local_exchange.faulty("lower_limit", per_second=3):
+            await client.fetch(exchange.server_time(), exchange.read_server_time, priority=Priority.HEALTH)
+        assert budget.left
+        assert budget.left[0] < 5
+        assert budget.penalties == []
+        request = exchange.server_time()
+        assert await budget.reserve(request.endpoint, request.per_second, Priority.BACKFILL) > 0
+
+
+async def test_a_request_gets_the_time_of_its_address_the_longest_lists_too(exchange, local_exchange):
+    """
+    Instruments and tickers of a whole market are given up like anything else.
+    """
+    local_exchange.fault("slow", "/spot/public/symbols", seconds=30, delay=30)
+    address, once = HttpAddress(local_exchange.rest_url, answer_within=0.2), Patience(attempts=1, deadline=5.0)
+    began = time.monotonic()
+    async with opened(exchange, address, OwnBudget(), patience=once) as client:
+        with pytest.raises(ExchangeUnavailable, match=r"no answer within 0\.2 s"):
+            await client.fetch(exchange.instruments(Market.SPOT), lambda *_: None, priority=Priority.DISCOVERY)
+    assert time.monotonic() - began < 10
 
 
 async def test_requests_go_through_the_proxy(exchange, local_exchange):

@@ -8,7 +8,7 @@ import pytest
 
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import days_of_month, months_between
-from bitget_pipeline.market.target import HistoryTarget, target_of
+from bitget_pipeline.market.target import HistoryTarget, begins_on, target_of
 
 
 @pytest.mark.parametrize("text", ["BTCUSDT=2020-01-01", "usdtm:BTCUSDT=2021-02-03"])
@@ -38,6 +38,18 @@ def test_a_target_without_a_market_is_of_every_market() -> None:
     assert target_of(Symbol(Market.SPOT, "BTCUSDT"), targets) == date(2020, 1, 1)
     assert target_of(Symbol(Market.USDTM, "BTCUSDT"), targets) == date(2021, 1, 1)
     assert target_of(Symbol(Market.SPOT, "ETHUSDT"), targets) is None
+
+
+def test_a_history_begins_with_everybodys_or_earlier_by_a_target() -> None:
+    """
+    A target never shortens what every selected symbol gets.
+    """
+    targets = [HistoryTarget.parse("BTCUSDT=2021-01-01"), HistoryTarget.parse("ETHUSDT=2026-10-01")]
+
+    def begins(name: str) -> date:
+        return begins_on(Symbol(Market.SPOT, name), targets, days=30, today=date(2026, 10, 5))
+
+    assert (begins("BTCUSDT"), begins("ETHUSDT"), begins("SOLUSDT")) == (date(2021, 1, 1), *[date(2026, 9, 5)] * 2)
 
 
 def test_months_reach_up_to_the_grid() -> None:

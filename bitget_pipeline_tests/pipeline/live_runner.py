@@ -32,6 +32,7 @@ from bitget_pipeline.storage.connection import WarehouseAddress
 from bitget_pipeline.storage.connects import ConnectBudget
 from bitget_pipeline.storage.control import LiveControl
 from bitget_pipeline.storage.lease import Lease
+from bitget_pipeline.storage.paces import PaceBook
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect, server_identity
 from bitget_pipeline.storage.spill import Spill
 from bitget_pipeline.storage.stream import TradeStream
@@ -79,6 +80,7 @@ async def stores_at(where: Where) -> AsyncIterator[LiveStores]:
                 spill=spill_of(where),
                 connects=ConnectBudget(client, where.prefix),
                 restrain=budget.restrain,
+                paces=PaceBook(client, where.prefix, "0"),
             )
     finally:
         await client.aclose()

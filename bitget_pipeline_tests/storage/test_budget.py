@@ -13,6 +13,7 @@ import pytest
 import redis.asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from bitget_pipeline.errors import StoreUnavailable
 from bitget_pipeline.guard.rate_limit import BudgetRules, Priority, RateBudget
@@ -193,7 +194,19 @@ async def test_without_redis_each_process_keeps_to_its_part() -> None:
     assert len(sent) > 30
 
 
-@given(limit=st.integers(1, 40), processes=st.integers(1, 8))
+async def test_the_strict_share_is_said_in_the_log() -> None:
+    """
+    Whoever reads why a backfill crawls finds how many processes share, and which part each keeps to.
+    """
+    client = connect(RedisAddress("127.0.0.1", 1))
+    with capture_logs() as said:
+        await Budget(client, "t:", most_processes=10).reserve("spot.tickers", 20, Priority.BACKFILL)
+    await client.aclose()
+    (line,) = said
+    assert (line["event"], line["processes"], line["share"]) == ("budget.strict_share", 10, 0.09)
+
+
+@given(limit=st.integers(1, 40), processes=st.integers(1, 12))
 @settings(max_examples=40, deadline=None)
 def test_a_strict_share_never_adds_up_to_more_than_the_limit(limit: int, processes: int) -> None:
     """

@@ -244,3 +244,18 @@ def test_thousands_of_touched_bars_fit_into_one_call(warehouse: Warehouse) -> No
     assert warehouse.query("SELECT count(), sum(trades) FROM candles_live_final WHERE resolution = '1m'") == [
         (6_000, 6_000)
     ]
+
+
+def test_how_often_a_symbol_traded_of_late_is_told_in_seconds(warehouse):
+    """
+    Trades of one second are one; the longest pause and the time from the first to the last are whole seconds. Other sources,
+    and what is older than a day, do not count.
+    """
+    at = [START + 1_000 * second for second in (0, 1, 1, 2, 10, 12)]
+    old = Trade(99, START - 86_400_000, 1.0, 1.0, True)
+    store(warehouse, [Trade(number, ms, 1.0, 1.0, True) for number, ms in enumerate(at)] + [old])
+    store(warehouse, [Trade(1, START + 500_000, 1.0, 1.0, True)], source="other")
+    store(warehouse, [Trade(1, START, 1.0, 1.0, True)], symbol=ODD)
+    asked = [BTC, FUTURE, ODD]
+    found = warehouse.seconds_with_trades(asked, source="bitget", now_ms=START + 60_000, within=5.0)
+    assert found == {BTC: (5, 12.0, 8.0), ODD: (1, 0.0, 0.0)}

@@ -38,6 +38,7 @@ CONTENTS = (
     "settings.in-force.json",
     "settings.in-force.toml",
     "key-refused.json",
+    "key-accepted.json",
     STAMP,
     LOCK,
 )

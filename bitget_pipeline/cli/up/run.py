@@ -22,7 +22,7 @@ from rich.console import Console
 
 from ...errors import PipelineError, StoreUnavailable
 from ...local.redis import find_redis_server
-from ...settings import Boot, keep, load_boot, load_operational
+from ...settings import Boot, keep, load_boot, load_operational, remember_acceptance
 from .. import output
 from ..facts import Gatherer
 from . import folder, leftovers, plan, ports, runs, stores
@@ -57,6 +57,8 @@ def run(options: Options) -> int:
         _require_what_it_needs(boot, options)
     began = time.monotonic()
     with folder.taken(boot.home, boot.exchange), _told_to_stop() as told, ports.Claims() as claims:
+        remember_acceptance(boot.home, boot.credentials)  # it was asked for above, or is one of the local exchange
+        operational = load_operational(boot, environ)
         keep(boot, operational)
         left = leftovers.end_recorded(boot.home)
         mark = uuid.uuid4().hex

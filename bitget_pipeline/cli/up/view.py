@@ -281,9 +281,16 @@ def _lag(facts: Facts) -> str:
     newest = "no trade in ten minutes" if facts.age_seconds is None else f"newest trade {facts.age_seconds:.1f} s old"
     if "clickhouse" in facts.unreachable:
         newest = "the newest trade is unknown"
-    if facts.lag_p99_ms is None:
+    told: list[str] = []
+    if facts.traded_lag_p50_ms is not None and facts.traded_lag_p99_ms is not None:
+        told += [
+            f"{facts.traded_lag_p50_ms:,.0f} ms half, {facts.traded_lag_p99_ms:,.0f} ms 99 % of them since they were made"
+        ]
+    if facts.lag_p50_ms is not None and facts.lag_p99_ms is not None:
+        told += [f"{facts.lag_p50_ms:,.0f} ms half, {facts.lag_p99_ms:,.0f} ms 99 % of them since they arrived"]
+    if not told:
         return newest
-    return f"{facts.lag_p50_ms:,.0f} ms half, {facts.lag_p99_ms:,.0f} ms 99 % of them; {newest}; {_number(facts.backlog)} waiting"
+    return "; ".join([*told, newest, f"{_number(facts.backlog)} waiting"])
 
 
 def _sockets(facts: Facts) -> str:

@@ -6,6 +6,7 @@ from .derived import derived_assets
 from .health import coverage
 from .history import candles_assets
 from .housekeeping import retention
+from .incidents import incidents
 from .live import live_assets
 from .reference import instruments, tables, tickers, universe
 from .scorecard import scorecard_asset
@@ -18,6 +19,7 @@ __all__ = [
     "coverage",
     "derivative_assets",
     "derived_assets",
+    "incidents",
     "instruments",
     "live_assets",
     "retention",

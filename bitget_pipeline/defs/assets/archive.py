@@ -14,7 +14,8 @@ from ...market.interval import days_of_month
 from ..metadata import KINDS, OWNERS, described
 from ..partitions import archive_grid, archive_slice_of
 from ..resources import PipelineResource
-from .history import GROUP, CandlesConfig, backfilled, told
+from .history import GROUP, CandlesConfig, backfilled, of_run
+from .outcome import told
 from .reference import universe
 
 MONTHS_PER_RUN = 6
@@ -50,6 +51,6 @@ def _candles_1m_archive(market: Market, grid_starts: date) -> dg.AssetsDefinitio
         partitions = {
             key: [report.keys[symbol, day] for day in days_of_month(month)] for (symbol, month), key in months.items()
         }
-        return told(context, report, partitions)
+        return told(context, partitions, of_run(report))
 
     return candles_1m_archive

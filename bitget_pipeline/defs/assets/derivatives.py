@@ -19,10 +19,13 @@ from ...pipeline.history.funding import FundingReport, collect_funding
 from ...pipeline.history.open_interest import OpenInterestReport, snapshot_open_interest
 from ...pipeline.history.price_candles import backfill_prices
 from ...storage.warehouse import Warehouse
-from ..metadata import KINDS, OWNERS, add_to_each, as_table, described
+from ..freshness import EVERY_HOUR, EVERY_QUARTER
+from ..metadata import KINDS, OWNERS, as_table, described
 from ..partitions import grid, key_of, slice_of
+from ..priority import give_way
 from ..resources import PipelineResource
 from .history import GROUP, KEYS_PER_RUN, CandlesConfig
+from .outcome import told
 from .reference import universe
 
 DAY_MS = 86_400_000
@@ -56,6 +59,7 @@ def _funding_rates(market: Market) -> dg.AssetsDefinition:
         group_name=GROUP,
         owners=OWNERS,
         kinds={*KINDS, market.value},
+        freshness_policy=EVERY_HOUR,
         deps=[universe],
         metadata=described("funding_rates"),
         description=(
@@ -102,6 +106,7 @@ def _open_interest(market: Market) -> dg.AssetsDefinition:
         group_name=GROUP,
         owners=OWNERS,
         kinds={*KINDS, market.value},
+        freshness_policy=EVERY_QUARTER,
         deps=[universe],
         metadata=described("open_interest"),
         description=(
@@ -120,6 +125,7 @@ def _open_interest(market: Market) -> dg.AssetsDefinition:
                     _selected(warehouse, market),
                     source=pipeline.source,
                     run_id=context.run.run_id,
+                    now_ms=_now_ms,
                 )
 
         with pipeline.warehouse() as warehouse:
@@ -160,6 +166,7 @@ def _price_candles(market: Market, kind: PriceKind, grid_starts: date) -> dg.Ass
         context: dg.AssetExecutionContext, config: CandlesConfig, pipeline: PipelineResource
     ) -> dg.MaterializeResult:
         keys = slice_of(context, market)
+        give_way()
         settings = pipeline.operational()
 
         async def run() -> BackfillReport:
@@ -180,33 +187,16 @@ def _price_candles(market: Market, kind: PriceKind, grid_starts: date) -> dg.Ass
 
         with pipeline.warehouse() as warehouse:
             report = asyncio.run(run())
-        add_to_each(
+        return told(
             context,
+            {key_of(symbol, day): [done] for (symbol, day), done in report.keys.items()},
             {
-                key_of(symbol, day): {
-                    "dagster/partition_row_count": done.rows,
-                    "state": done.state.value,
-                    "holes": len(done.holes),
-                    "requests": done.requests,
-                }
-                for (symbol, day), done in report.keys.items()
-            },
-        )
-        if report.failed:
-            first = report.failed[0]
-            raise dg.Failure(
-                f"{len(report.failed)} of {len(report.keys)} symbol-days failed; the others are stored. "
-                f"First: {first.symbol} {first.day}: {first.error}",
-                allow_retries=False,
-            )
-        return dg.MaterializeResult(
-            metadata={
                 "bars stored": report.rows,
                 "symbol-days": len(report.keys),
                 "symbol-days with holes": sum(bool(done.holes) for done in report.keys.values()),
                 "requests of the run": report.requests,
                 "seconds of the run": round(report.seconds, 1),
-            }
+            },
         )
 
     return price_candles

@@ -16,8 +16,10 @@ from ...market.instrument import Market
 from ...market.interval import days_of_month
 from ...pipeline.history.comparison import Comparison, compare_derived
 from ...pipeline.history.derive import DerivedDay, Key, derive_candles
+from ..freshness import EVERY_DAY
 from ..metadata import KINDS, OWNERS, add_to_each, as_table, described
 from ..partitions import archive_grid, archive_slice_of, grid, key_of, slice_of
+from ..priority import give_way
 from ..resources import PipelineResource
 from .history import GROUP, KEYS_PER_RUN
 
@@ -46,21 +48,22 @@ def _candles_derived(market: Market, grid_starts: date) -> dg.AssetsDefinition:
         group_name=GROUP,
         owners=OWNERS,
         kinds={*KINDS, market.value},
+        freshness_policy=EVERY_DAY,
         deps=[dg.AssetKey([market.value, "candles_1m"])],
         partitions_def=grid(market, starts=grid_starts),
         backfill_policy=dg.BackfillPolicy.multi_run(KEYS_PER_RUN),
         metadata=described("candles"),
         description=(
             f"Candles of 5m, 15m, 1h, 4h and 1d (UTC) of the {market} market, made in ClickHouse from `candles_1m`. A bar is "
-            "made only when each of its minutes is stored, and withdrawn when one of them is. A few bars of each day are held "
-            "against the exchange's own; a difference is an incident that shows both, closed when it is gone."
+            "made only when each of its minutes is stored or proven empty, and withdrawn when one of them is. A few bars of "
+            "each day are held against the exchange's own; a difference is an incident that shows both, closed when it is gone."
         ),
     )
     def candles_derived(
         context: dg.AssetExecutionContext, config: DerivedConfig, pipeline: PipelineResource
     ) -> dg.MaterializeResult:
         made, sampled = _derive(context, config, pipeline, slice_of(context, market))
-        add_to_each(context, {key_of(one.symbol, one.day): _of_keys([one]) for one in made})
+        add_to_each(context, {key_of(one.symbol, one.day): _of_keys([one], sampled) for one in made})
         return dg.MaterializeResult(metadata=_of_run(made, sampled))
 
     return candles_derived
@@ -91,7 +94,7 @@ def _candles_derived_archive(market: Market, grid_starts: date) -> dg.AssetsDefi
         partitions = {
             key: [by_key[symbol, day] for day in days_of_month(month)] for (symbol, month), key in months.items()
         }
-        add_to_each(context, {key: _of_keys(days) for key, days in partitions.items()})
+        add_to_each(context, {key: _of_keys(days, sampled) for key, days in partitions.items()})
         return dg.MaterializeResult(metadata=_of_run(made, sampled))
 
     return candles_derived_archive
@@ -101,6 +104,7 @@ def _derive(
     context: dg.AssetExecutionContext, config: DerivedConfig, pipeline: PipelineResource, keys: Sequence[Key]
 ) -> tuple[list[DerivedDay], Comparison]:
     """Make the bars of these symbol-days, and hold samples of them against the exchange's."""
+    give_way()
     source, run_id = pipeline.source, context.run.run_id
 
     async def run() -> tuple[list[DerivedDay], Comparison]:
@@ -127,12 +131,16 @@ def _derive(
     return made, sampled
 
 
-def _of_keys(days: Sequence[DerivedDay]) -> dict[str, dg.MetadataValue]:
-    """The metadata of one partition: a symbol-day, or all days of a symbol's month."""
+def _of_keys(days: Sequence[DerivedDay], sampled: Comparison) -> dict[str, dg.MetadataValue]:
+    """The metadata of one partition: a symbol-day, or all days of a symbol's month. `holes` are bars that lack."""
     return {
         "dagster/partition_row_count": dg.MetadataValue.int(sum(one.rows for one in days)),
+        "state": dg.MetadataValue.text(", ".join(sorted({one.state.value for one in days}))),
         "expected": dg.MetadataValue.int(sum(one.expected for one in days)),
         "minutes": dg.MetadataValue.int(sum(one.minutes for one in days)),
+        "holes": dg.MetadataValue.int(sum(one.expected - one.rows for one in days)),
+        "requests": dg.MetadataValue.int(sum(sampled.asked[one.symbol, one.day] for one in days)),
+        "seconds": dg.MetadataValue.float(round(sum(one.seconds for one in days), 3)),
     }
 
 

@@ -21,6 +21,7 @@ from ...pipeline.history.comparison import Comparison, look_at_differences
 from ...pipeline.history.departed import Departed, settle_departed
 from ...pipeline.history.recount import Recount, recount
 from ...pipeline.history.verify import Verification, verify_samples
+from ..freshness import EVERY_DAY
 from ..heat_map import LEGEND, heat_map
 from ..history_launcher import STREAM, days_back
 from ..metadata import KINDS, OWNERS, as_table, described
@@ -44,6 +45,7 @@ class CoverageConfig(dg.Config):
     group_name="health",
     owners=OWNERS,
     kinds=KINDS,
+    freshness_policy=EVERY_DAY,
     deps=[universe],
     metadata=described("coverage_evidence"),
     description=(
@@ -102,9 +104,9 @@ def coverage(
             evidence = warehouse.coverage(STREAM, interval=span)
     found = by_day(evidence, symbols=symbols, days=days, now_ms=round(now.timestamp() * 1000))
     return dg.MaterializeResult(
-        metadata=_in_figures(found, counted)
+        metadata=_in_colours(found, symbols, days)
+        | _in_figures(found, counted)
         | _of_samples(verified, compared, departed)
-        | _in_colours(found, symbols, days)
     )
 
 
@@ -161,12 +163,14 @@ def _in_colours(
         return {}
     picture = base64.b64encode(heat_map(found, symbols=symbols, days=days)).decode()
     worst = sorted((one for one in found.values() if one.open), key=lambda one: -one.open)
-    return {
+    shown = {
         "picture": dg.MetadataValue.md(
             f"Symbols from {symbols[0]} (top) to {symbols[-1]}, days from {days[0]} (left) to {days[-1]}: {LEGEND}.\n\n"
             f"![coverage of the selected symbols by day](data:image/png;base64,{picture})"
-        ),
-        "most missing": as_table(
+        )
+    }
+    if worst:
+        shown["most missing"] = as_table(
             (
                 {
                     "symbol": one.symbol,
@@ -178,8 +182,8 @@ def _in_colours(
                 for one in worst[:WORST]
             ),
             columns=("symbol", "day", "missing", "why", "next try"),
-        ),
-    }
+        )
+    return shown
 
 
 def _why(one: DayCoverage) -> str:

@@ -6,16 +6,19 @@ One factory for all markets. A run takes many (symbol, day) keys at once; what i
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 
 import dagster as dg
 
 from ...market.instrument import Market
-from ...pipeline.history.backfill import BackfillReport, Key, KeyReport, KeyState, Progress, backfill_candles
-from ..metadata import KINDS, OWNERS, add_to_each, as_table, described
+from ...pipeline.history.backfill import BackfillReport, Key, Progress, backfill_candles
+from ..freshness import EVERY_DAY
+from ..metadata import KINDS, OWNERS, as_table, described
 from ..partitions import grid, key_of, slice_of
+from ..priority import give_way
 from ..resources import PipelineResource
+from .outcome import told
 from .reference import universe
 
 GROUP = "history"
@@ -24,8 +27,8 @@ KEYS_PER_RUN = 500
 Symbol-days of one run of a backfill that Dagster splits: less than four minutes of the budget of one endpoint. Every run
 costs seconds of CPU before it fetches anything, and Dagster lets none cross from symbol to symbol (ARCHITECTURE.md).
 """
-NOTHING_CAME = "the answers held no bar; an empty answer proves nothing, the ledger says when it is tried again"
 PROGRESS_EVERY = 10.0  # seconds between two lines of progress in the run's log
+OBSERVED_EVERY = 60.0  # seconds between two observations of it, which plot on the asset's page
 
 
 class CandlesConfig(dg.Config):
@@ -46,6 +49,7 @@ def _candles_1m(market: Market, grid_starts: date) -> dg.AssetsDefinition:
         group_name=GROUP,
         owners=OWNERS,
         kinds={*KINDS, market.value},  # the graph shows the last part of the key alone
+        freshness_policy=EVERY_DAY,
         deps=[universe],
         partitions_def=grid(market, starts=grid_starts),
         backfill_policy=dg.BackfillPolicy.multi_run(KEYS_PER_RUN),
@@ -60,7 +64,8 @@ def _candles_1m(market: Market, grid_starts: date) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: CandlesConfig, pipeline: PipelineResource
     ) -> dg.MaterializeResult:
         report = backfilled(context, pipeline, slice_of(context, market), refresh=config.refresh)
-        return told(context, report, {key_of(symbol, day): [done] for (symbol, day), done in report.keys.items()})
+        partitions = {key_of(symbol, day): [done] for (symbol, day), done in report.keys.items()}
+        return told(context, partitions, of_run(report))
 
     return candles_1m
 
@@ -69,8 +74,9 @@ def backfilled(
     context: dg.AssetExecutionContext, pipeline: PipelineResource, keys: Sequence[Key], *, refresh: bool
 ) -> BackfillReport:
     """Walk over these symbol-days, with lines of progress in the run's log."""
+    give_way()
     settings = pipeline.operational()
-    talk = _Talk(context)
+    talk = Talk(context)
 
     async def run() -> BackfillReport:
         async with pipeline.history(warehouse) as history:
@@ -93,60 +99,50 @@ def backfilled(
         return asyncio.run(run())
 
 
-def told(
-    context: dg.AssetExecutionContext, report: BackfillReport, partitions: Mapping[str, Sequence[KeyReport]]
-) -> dg.MaterializeResult:
+class Talk:
     """
-    What the run came to: each partition with its own metadata.
-
-    A partition is green when something came of each of its days. When one failed, or an answer was empty where bars
-    should be (which proves nothing), the run fails; the others are reported one by one before, because what is stored
-    should not show as missing. (Without a run of their own: Dagster drops the events of a step that raises.)
+    Progress of a run: a line in its log every ten seconds at most, and an observation of the asset every minute, so that its page
+    plots how far it is and when it ends. Each is an event in Dagster's database, so there are no more.
     """
-    vain = {key for key, done in partitions.items() if any(in_vain(one) for one in done)}
-    if not vain:
-        add_to_each(context, {key: of_keys(done) for key, done in partitions.items()})
-        return dg.MaterializeResult(metadata=of_run(report))
-    for key, done in partitions.items():
-        if key not in vain:
-            context.instance.report_runless_asset_event(
-                dg.AssetMaterialization(asset_key=context.asset_key, partition=key, metadata=of_keys(done))
-            )
-    raise failure(report)
 
-
-def in_vain(done: KeyReport) -> bool:
-    """Whether a symbol-day failed, or brought not one of the bars that it should have."""
-    return done.state is KeyState.FAILED or (done.state is KeyState.PARTIAL and done.expected > 0 and done.rows == 0)
-
-
-class _Talk:
-    """Lines of progress in the run's log, not more than one in ten seconds: each is an event in Dagster's database."""
-
-    def __init__(self, context: dg.AssetExecutionContext) -> None:
+    def __init__(self, context: dg.AssetExecutionContext, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._context = context
-        self._next = time.monotonic() + PROGRESS_EVERY
+        self._clock = clock
+        self._next = clock() + PROGRESS_EVERY
+        self._observe = clock() + OBSERVED_EVERY
 
     def progress(self, progress: Progress) -> None:
-        if time.monotonic() < self._next and progress.done < progress.total:
+        """So far the run has come."""
+        now = self._clock()
+        if now >= self._observe and progress.done < progress.total:
+            self._observe = now + OBSERVED_EVERY
+            # without a run of its own: Dagster keeps what a step logs until the step ends
+            self._context.instance.report_runless_asset_event(
+                dg.AssetObservation(
+                    asset_key=self._context.asset_key, metadata=so_far(progress, self._context.run.run_id)
+                )
+            )
+        if now < self._next and progress.done < progress.total:
             return
-        self._next = time.monotonic() + PROGRESS_EVERY
+        self._next = now + PROGRESS_EVERY
         left = "" if not progress.remaining else f", about {progress.remaining:.0f} s left"
         self._context.log.info(
             f"{progress.done} of {progress.total} symbol-days, {progress.rows:,} candles, {progress.requests} requests{left}"
         )
 
 
-def of_keys(done: Sequence[KeyReport]) -> dict[str, dg.MetadataValue]:
-    """The metadata of one partition: a symbol-day, or all days of a symbol's month."""
-    states = sorted({one.state.value for one in done})
-    return {
-        "dagster/partition_row_count": dg.MetadataValue.int(sum(one.rows for one in done)),
-        "state": dg.MetadataValue.text(", ".join(states)),
-        "holes": dg.MetadataValue.int(sum(len(one.holes) for one in done)),
-        "requests": dg.MetadataValue.int(sum(one.requests for one in done)),
-        "seconds": dg.MetadataValue.float(round(sum(one.seconds for one in done), 3)),
+def so_far(progress: Progress, run_id: str) -> dict[str, dg.MetadataValue]:
+    """How far a run is, in figures that plot."""
+    told: dict[str, dg.MetadataValue] = {
+        "run": dg.MetadataValue.dagster_run(run_id),
+        "symbol-days done": dg.MetadataValue.int(progress.done),
+        "symbol-days of the run": dg.MetadataValue.int(progress.total),
+        "candles so far": dg.MetadataValue.int(progress.rows),
+        "requests so far": dg.MetadataValue.int(progress.requests),
     }
+    if progress.remaining is not None:
+        told["seconds left"] = dg.MetadataValue.float(round(progress.remaining, 1))
+    return told
 
 
 def of_run(report: BackfillReport) -> dict[str, dg.MetadataValue]:
@@ -165,20 +161,3 @@ def of_run(report: BackfillReport) -> dict[str, dg.MetadataValue]:
             columns=("symbol", "day", "stored", "expected"),
         )
     return metadata
-
-
-def failure(report: BackfillReport) -> dg.Failure:
-    """Which symbol-days failed, and why."""
-    failed = [done for done in report.keys.values() if in_vain(done)]
-    first = failed[0]
-    return dg.Failure(
-        f"{len(failed)} of {len(report.keys)} symbol-days failed; the others are stored. First: {first.symbol} "
-        f"{first.day}: {first.error or NOTHING_CAME}",
-        metadata={
-            "failed": as_table(
-                ({"symbol": d.symbol.name, "day": d.day, "why": d.error or NOTHING_CAME} for d in failed),
-                columns=("symbol", "day", "why"),
-            )
-        },
-        allow_retries=False,
-    )

@@ -17,6 +17,7 @@ from ...storage.redis_connection import connect
 from ...storage.warehouse import Warehouse
 from .. import resources
 from ..dagster_runs import free_runs
+from ..freshness import EVERY_DAY
 from ..metadata import KINDS, OWNERS, as_table
 from ..resources import PipelineResource
 from .reference import tables
@@ -33,12 +34,13 @@ class HousekeepingConfig(dg.Config):
     group_name="health",
     owners=OWNERS,
     kinds=KINDS,
+    freshness_policy=EVERY_DAY,
     deps=[tables],
     description=(
         "What is older than its days (setting `retention`) is dropped, partition by partition, and the ledger says `expired`, so "
         "that nobody fetches it again. With it go stream entries that are stored, consumers of ended runs, spill files whose "
-        "trades are all stored, finished runs of Dagster that stored no partition, and what they printed. Runs with the tag "
-        "`housekeeping/keep` stay."
+        "trades are all stored, finished runs of Dagster that were not the last to store a partition, and what they printed. "
+        "Runs with the tag `housekeeping/keep` stay."
     ),
 )
 def retention(

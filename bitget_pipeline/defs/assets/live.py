@@ -1,7 +1,8 @@
 """
 Live data: assets that the live run writes outside of any materialization.
 
-Dagster knows them as external assets; the health sensor reports on them once a minute.
+Dagster knows them as external assets; the health sensor reports on them once a minute, and while rows reach the table that is a
+materialization: the heartbeat that freshness goes by.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from ...market.instrument import Market
+from ..freshness import LIVE
 from ..metadata import KINDS, OWNERS, described
 from .reference import universe
 
@@ -19,6 +21,7 @@ trades = dg.AssetSpec(
     group_name=GROUP,
     owners=OWNERS,
     kinds=KINDS,
+    freshness_policy=LIVE,
     deps=[universe],
     metadata=described("trades"),
     description=(
@@ -33,6 +36,7 @@ order_books = dg.AssetSpec(
     group_name=GROUP,
     owners=OWNERS,
     kinds=KINDS,
+    freshness_policy=LIVE,
     deps=[universe],
     metadata=described("order_books"),
     description=(
@@ -48,6 +52,7 @@ candles_live = dg.AssetSpec(
     group_name=GROUP,
     owners=OWNERS,
     kinds=KINDS,
+    freshness_policy=LIVE,
     deps=[trades],
     metadata=described("candles_live"),
     description=(
@@ -65,6 +70,7 @@ def live_assets(markets: Sequence[Market]) -> list[dg.AssetSpec]:
         group_name=GROUP,
         owners=OWNERS,
         kinds=KINDS,
+        freshness_policy=LIVE,
         deps=[candles_live, *(dg.AssetKey([market.value, "candles_1m"]) for market in markets)],
         metadata={"dagster/table_name": "trading.candles_unified"},
         description=(

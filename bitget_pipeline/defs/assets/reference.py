@@ -15,6 +15,7 @@ from ...pipeline.universe.discover import DiscoveryReport, TickerReport, discove
 from ...pipeline.universe.select import choose_universe
 from ...storage.migrations import drift, migrate
 from ...storage.tables import TABLES
+from ..freshness import EVERY_HOUR
 from ..metadata import KINDS, OWNERS, as_table, described
 from ..partitions import admissible, symbol_partitions
 from ..resources import PipelineResource
@@ -26,7 +27,7 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds=KINDS)
+@dg.asset(group_name=GROUP, owners=OWNERS, kinds=KINDS, freshness_policy=EVERY_HOUR)
 def tables(context: dg.AssetExecutionContext, pipeline: PipelineResource) -> dg.MaterializeResult:
     """
     The schema in ClickHouse: created, and brought up to date by numbered migrations.
@@ -51,7 +52,14 @@ def tables(context: dg.AssetExecutionContext, pipeline: PipelineResource) -> dg.
     )
 
 
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds=KINDS, deps=[tables], metadata=described("instruments"))
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds=KINDS,
+    freshness_policy=EVERY_HOUR,
+    deps=[tables],
+    metadata=described("instruments"),
+)
 def instruments(context: dg.AssetExecutionContext, pipeline: PipelineResource) -> dg.MaterializeResult:
     """
     Every instrument of every market, collected or not, as it was from when to when; delisted ones are kept.
@@ -103,7 +111,14 @@ def instruments(context: dg.AssetExecutionContext, pipeline: PipelineResource) -
     )
 
 
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds=KINDS, deps=[instruments], metadata=described("tickers"))
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds=KINDS,
+    freshness_policy=EVERY_HOUR,
+    deps=[instruments],
+    metadata=described("tickers"),
+)
 def tickers(context: dg.AssetExecutionContext, pipeline: PipelineResource) -> dg.MaterializeResult:
     """The last 24 hours of every instrument, with its volume in USDT; what the selection ranks by."""
     markets = list(Market)
@@ -147,7 +162,14 @@ def tickers(context: dg.AssetExecutionContext, pipeline: PipelineResource) -> dg
     )
 
 
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds=KINDS, deps=[instruments, tickers], metadata=described("universe"))
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds=KINDS,
+    freshness_policy=EVERY_HOUR,
+    deps=[instruments, tickers],
+    metadata=described("universe"),
+)
 def universe(context: dg.AssetExecutionContext, pipeline: PipelineResource) -> dg.MaterializeResult:
     """
     Which symbols are collected: per market the most traded ones, and all that are pinned.

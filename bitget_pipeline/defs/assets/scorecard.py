@@ -15,6 +15,7 @@ import dagster as dg
 
 from ...market.scorecard import METRICS, Figure, metric_of, ordered
 from ...pipeline.watch.scorecard import assess
+from ..freshness import EVERY_DAY
 from ..metadata import KINDS, OWNERS, as_table, described
 from ..resources import PipelineResource
 from ..scorecard_picture import DAYS, SHOWN, picture
@@ -30,6 +31,7 @@ def scorecard_asset(*, grid_starts: date) -> dg.AssetsDefinition:
         group_name="health",
         owners=OWNERS,
         kinds=KINDS,
+        freshness_policy=EVERY_DAY,
         deps=["coverage", "trades", "candles_live"],
         partitions_def=dg.DailyPartitionsDefinition(start_date=grid_starts.isoformat(), timezone="UTC"),
         backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),

@@ -11,6 +11,7 @@ from ...market.instrument import Market
 from ...market.stand_in import Verdict
 from ...pipeline.universe.venue_map import VenueMapReport, decide_venue_map
 from ..failover import substituted
+from ..freshness import EVERY_HOUR
 from ..live import SHARD
 from ..metadata import KINDS, OWNERS, as_table, described
 from ..resources import PipelineResource
@@ -23,7 +24,14 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds=KINDS, deps=[instruments, universe], metadata=described("venue_map"))
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds=KINDS,
+    freshness_policy=EVERY_HOUR,
+    deps=[instruments, universe],
+    metadata=described("venue_map"),
+)
 def venue_map(context: dg.AssetExecutionContext, pipeline: PipelineResource) -> dg.MaterializeResult:
     """
     Which instrument of Binance stands in for each of ours while Bitget is dark, in what unit, or why none does.

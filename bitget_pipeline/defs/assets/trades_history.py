@@ -13,11 +13,13 @@ from datetime import date
 import dagster as dg
 
 from ...market.instrument import Market
-from ...pipeline.history.trades_history import DayOfTrades, TradesReport, backfill_trades
-from ..metadata import KINDS, OWNERS, add_to_each, as_table, described
+from ...pipeline.history.trades_history import TradesReport, backfill_trades
+from ..metadata import KINDS, OWNERS, described
 from ..partitions import grid, key_of, slice_of
+from ..priority import give_way
 from ..resources import PipelineResource
 from .history import GROUP
+from .outcome import told
 from .reference import universe
 
 KEYS_PER_RUN = 30
@@ -56,6 +58,7 @@ def _trades_history(market: Market, grid_starts: date) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: TradesConfig, pipeline: PipelineResource
     ) -> dg.MaterializeResult:
         keys = slice_of(context, market)
+        give_way()
         settings = pipeline.operational()
 
         async def run() -> TradesReport:
@@ -75,43 +78,22 @@ def _trades_history(market: Market, grid_starts: date) -> dg.AssetsDefinition:
 
         with pipeline.warehouse() as warehouse:
             report = asyncio.run(run())
-        add_to_each(context, {key_of(symbol, day): _of_key(done) for (symbol, day), done in report.keys.items()})
-        if report.failed:
-            raise _failure(report)
-        days = report.keys.values()
-        return dg.MaterializeResult(
-            metadata={
-                "trades stored": sum(done.trades for done in days),
-                "symbol-days": len(report.keys),
-                "minutes that do not add up": sum(done.differing for done in days),
-                "requests of the run": sum(done.requests for done in days),
-            }
+        days = report.keys
+        return told(
+            context,
+            {key_of(symbol, day): [done] for (symbol, day), done in days.items()},
+            {
+                "trades stored": sum(done.trades for done in days.values()),
+                "symbol-days": len(days),
+                "symbol-days with holes": sum(bool(done.holes) for done in days.values()),
+                "minutes that do not add up": sum(done.differing for done in days.values()),
+                "requests of the run": sum(done.requests for done in days.values()),
+                "seconds of the run": round(report.seconds, 1),
+            },
+            {
+                key_of(symbol, day): {"minutes that do not add up": done.differing}
+                for (symbol, day), done in days.items()
+            },
         )
 
     return trades_history
-
-
-def _of_key(done: DayOfTrades) -> dict[str, dg.MetadataValue]:
-    return {
-        "dagster/partition_row_count": dg.MetadataValue.int(done.trades),
-        "state": dg.MetadataValue.text(done.state.value),
-        "minutes that do not add up": dg.MetadataValue.int(done.differing),
-        "requests": dg.MetadataValue.int(done.requests),
-        "seconds": dg.MetadataValue.float(round(done.seconds, 3)),
-    }
-
-
-def _failure(report: TradesReport) -> dg.Failure:
-    failed = report.failed
-    first = failed[0]
-    return dg.Failure(
-        f"{len(failed)} of {len(report.keys)} symbol-days failed; the others are stored. First: {first.symbol} "
-        f"{first.day}: {first.error}",
-        metadata={
-            "failed": as_table(
-                ({"symbol": d.symbol.name, "day": d.day, "why": d.error} for d in failed),
-                columns=("symbol", "day", "why"),
-            )
-        },
-        allow_retries=False,
-    )

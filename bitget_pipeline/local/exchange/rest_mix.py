@@ -13,7 +13,7 @@ from .rest_common import DAY_MS, candle_page, history_trades, limit_of, number, 
 from .rest_spot import merged
 from .tickers import FUNDING_MS, funding_rate, holding, mix_row, next_funding_ms
 from .venue import Venue
-from .wire import candle_row, fill_row, old_fill_row, text
+from .wire import fill_row, old_fill_row, text
 
 _DEPARTED = ("SUSDT-FUTURES", "SCOIN-FUTURES", "SUSDC-FUTURES")
 _WINDOW_MS = 90 * DAY_MS
@@ -169,7 +169,8 @@ def history_mark_candles(venue: Venue, call: Call) -> Any:
     limit = limit_of(venue, call.params, default=100, most=200, code="40017")
     start, end = _window(call, venue.clock.now_ms())
     bars = venue.bars.mark_page(instrument, granularity, end_ms=end, limit=limit)
-    return [candle_row(instrument, bar, columns=7) for bar in bars if start is None or bar.open_ms >= start]
+    bars = [bar for bar in bars if start is None or bar.open_ms >= start]
+    return candle_page(venue, instrument, bars, columns=7, path=call.path, granularity=call.params["granularity"])
 
 
 def fills(venue: Venue, call: Call) -> Any:

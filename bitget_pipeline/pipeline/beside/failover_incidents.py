@@ -10,7 +10,7 @@ import uuid
 from dataclasses import replace
 
 from ...market.instrument import Market
-from ...storage.substitution import Episode
+from ...storage.substitution import Darkness, Episode
 from ..incidents import Incident, Severity, report_incident
 from ..live.plan import LiveStores
 
@@ -43,16 +43,17 @@ def begun(episode: Episode) -> Incident:
     )
 
 
-def nobody(market: Market, what: str, *, at_ms: int) -> Incident:
+def darkness(market: Market, what: str, *, at_ms: int) -> Darkness:
     """Our exchange is dark, and the other venue cannot stand in."""
-    name = f"{NOBODY}:{market.value}:{uuid.uuid4().hex[:12]}"
-    return Incident(name, NOBODY, Severity.CRITICAL, what, at_ms, market=market)
+    return Darkness(f"{NOBODY}:{market.value}:{uuid.uuid4().hex[:12]}", at_ms, what)
 
 
-def over(incident: Incident, *, at_ms: int) -> Incident:
-    """It is dark no more, or somebody stands in."""
-    details = {"dark_seconds": seconds(incident.opened_ms, at_ms)}
-    return replace(incident, closed_ms=at_ms, details=details)
+def nobody(market: Market, dark: Darkness) -> Incident:
+    """Its incident; closed once it is dark no more, or somebody stands in."""
+    found = Incident(dark.incident_id, NOBODY, Severity.CRITICAL, dark.what, dark.since_ms, market=market)
+    if not dark.over_ms:
+        return found
+    return replace(found, closed_ms=dark.over_ms, details={"alone_seconds": seconds(dark.since_ms, dark.over_ms)})
 
 
 def seconds(from_ms: int, to_ms: int) -> float | None:

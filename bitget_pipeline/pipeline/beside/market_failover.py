@@ -24,7 +24,17 @@ from ..incidents import Incident
 from ..live.companion import Writing
 from ..live.flush import FlushRules
 from ..live.plan import LiveStores
-from ..watch.failover import Action, FailBack, FailOver, FailoverRules, FailoverWatch, Mode, NobodyStandsIn, State
+from ..watch.failover import (
+    Action,
+    FailBack,
+    FailOver,
+    FailoverRules,
+    FailoverWatch,
+    Mode,
+    NobodyStandsIn,
+    State,
+    majors_of,
+)
 from ..watch.probe import Probe
 from . import failover_incidents as incidents
 from .fail_back import FailBack as Return
@@ -32,7 +42,6 @@ from .stand_in_feed import Second, StandInFeed
 
 log = get_logger(__name__)
 
-MAJORS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 MAP_EVERY = 60.0
 """Seconds between two looks at who stands in; none while somebody does."""
 STORE_WITHIN = 0.5
@@ -63,7 +72,7 @@ class MarketFailover:
         self._writing = writing
         self._flush_rules = flush_rules
         self._symbols = tuple(one for one in symbols if one.market is self.market)
-        self._watch = FailoverWatch(_majors(self._symbols), now=now, rules=rules)
+        self._watch = FailoverWatch(majors_of(self._paces(), rules=rules), now=now, rules=rules)
         self._state = known
         self._dirty = False
         self._heard_ms = writing.clock()
@@ -76,7 +85,6 @@ class MarketFailover:
         self._feed_at = 0.0
         self._trouble = ""
         self._tell: deque[Incident] = deque()
-        self._nobody: Incident | None = None
         self._ending = [Return(one, stores, writing) for one in known.ending]
         self._drained = not known.ending
         self._mark: str | None = None
@@ -95,8 +103,6 @@ class MarketFailover:
     def selected(self, symbols: Sequence[Symbol]) -> None:
         """These are collected from now on."""
         before, self._symbols = self._symbols, tuple(one for one in symbols if one.market is self.market)
-        if self._symbols:
-            self._watch.follow(_majors(self._symbols))
         if self._feeding is not None and set(before) != set(self._symbols):
             self._feeding.cancel()  # begun again with those that are selected now
 
@@ -117,9 +123,7 @@ class MarketFailover:
         if watch.state is not before:
             log.warning("failover.changed", market=self.market.value, before=before.value, now=watch.state.value)
             self._dirty = True
-        if not watch.is_dark(now=now) and self._nobody is not None:
-            self._tell.append(incidents.over(self._nobody, at_ms=self._writing.clock()))
-            self._nobody = None
+        self._alone_no_more(now)
         await self._keep_feeding(now)
         await self._keep()
 
@@ -135,6 +139,9 @@ class MarketFailover:
         while self._tell:
             await incidents.tell(self._tell[0], self._stores, run_id=self._writing.run_id)
             self._tell.popleft()
+        if self._state.nobody is not None and self._state.nobody.over_ms:
+            self._state.nobody = None
+            self._dirty = True
         if not self._ending:
             return
         self._drained = self._drained or await self._is_drained()
@@ -164,7 +171,7 @@ class MarketFailover:
 
     def published(self, *, now: float) -> dict[str, Any]:
         """How it stands, for `status`."""
-        watch, episode = self._watch, self._state.episode
+        watch, episode, alone = self._watch, self._state.episode, self._state.nobody
         return {
             "state": watch.state.value,
             "mode": watch.mode.value,
@@ -172,6 +179,7 @@ class MarketFailover:
             "substitute_answers": self._answers(now),
             "stand_ins": sum(one in self._stand_ins for one in self._symbols),
             "symbols": len(self._symbols),
+            "majors": len(watch.majors),
             "silent_seconds": round(watch.silence(now=now), 1),
             "probes_failing": watch.failing(now=now),
             "steady_seconds_wanted": watch.steady_for(now=now),
@@ -180,14 +188,23 @@ class MarketFailover:
             "detected_after_seconds": episode and incidents.seconds(episode.silent_ms, episode.detected_ms),
             "switched_after_seconds": episode and incidents.seconds(episode.silent_ms, episode.switched_ms),
             "repairing": len(self._ending),
-            "nobody": self._nobody is not None,
+            "nobody": alone is not None and not alone.over_ms,
             "trouble": self._trouble,
             **({"feed": self._feed.published()} if self._feed is not None else {}),
         }
 
     # ------------------------------------------------------------ the parts of a step
 
+    def _paces(self) -> dict[Symbol, float]:
+        """How many arrivals a second each symbol brings, 0 before that is known."""
+        known = self._writing.state.symbols
+        return {one: known[one].pace if one in known else 0.0 for one in self._symbols}
+
     def _listen(self, now: float) -> None:
+        majors = majors_of(self._paces(), rules=self._watch.rules)
+        if set(majors) != set(self._watch.majors):
+            log.info("failover.majors", market=self.market.value, majors=[one.name for one in majors])
+            self._watch.follow(majors, now=now)
         for symbol in self._watch.majors:
             at = self._writing.heard_at(symbol)
             if at is not None and self._watch.heard_at(symbol) < at <= now:
@@ -232,13 +249,27 @@ class MarketFailover:
                 self._ending.append(Return(episode, self._stores, self._writing))
                 self._drained, self._mark = False, None
                 log.warning("failover.back", market=self.market.value, reason=reason)
+            case NobodyStandsIn() if self._state.nobody is not None and not self._state.nobody.over_ms:
+                return  # a run before this one said so
             case NobodyStandsIn(reason):
                 why = (
                     f"{self._second.venue.name} does not answer" if not self._answers(now) else "nothing has a stand-in"
                 )
                 what = f"{self.market.value} is dark and nobody stands in: {reason}; {why}"
-                self._nobody = incidents.nobody(self.market, what, at_ms=now_ms)
-                self._tell.append(self._nobody)
+                self._state.nobody = incidents.darkness(self.market, what, at_ms=now_ms)
+                self._tell.append(incidents.nobody(self.market, self._state.nobody))
+                self._dirty = True
+
+    def _alone_no_more(self, now: float) -> None:
+        """It ends when somebody stands in, or when it is seen to be dark no more: a run that just began has not seen."""
+        alone, watch = self._state.nobody, self._watch
+        if alone is None or alone.over_ms:
+            return
+        if watch.state is State.OURS and (watch.is_dark(now=now) or not watch.knows(now=now)):
+            return
+        alone.over_ms = self._writing.clock()
+        self._tell.append(incidents.nobody(self.market, alone))
+        self._dirty = True
 
     async def _keep_feeding(self, now: float) -> None:
         """The streams run while somebody stands in; those that ended are begun again after a moment."""
@@ -316,14 +347,11 @@ class MarketFailover:
         if episode is not None:
             self._heard_ms = episode.silent_ms
             log.warning("failover.resumed", market=self.market.value, since_ms=episode.detected_ms)
+        if known.nobody is not None and known.nobody.over_ms:
+            self._tell.append(incidents.nobody(self.market, known.nobody))
         self._watch.resume(
             State.OURS if episode is None else State.SUBSTITUTED,
             silent_since=now if episode is None else at(episode.silent_ms),
             went_over=[at(ms) for ms in known.went_over_ms],
             now=now,
         )
-
-
-def _majors(symbols: Sequence[Symbol]) -> list[Symbol]:
-    """The symbols whose silence together means something; the first three where the usual ones are not collected."""
-    return [one for one in symbols if one.name in MAJORS] or list(symbols[:3])

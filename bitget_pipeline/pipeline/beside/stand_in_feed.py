@@ -25,7 +25,8 @@ from ...feed.session import SessionRules
 from ...feed.websocket import SocketAddress
 from ...guard.backoff import Backoff
 from ...guard.rate_limit import RateLimit
-from ...history.client import VenueClient, heed_cancellation
+from ...history.allowance import heed_cancellation
+from ...history.client import VenueClient
 from ...market.instrument import Market, Symbol
 from ...market.stand_in import StandIn
 from ...market.trade import Trade, TradeBatch

@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from ...errors import DiskFull, LeaseLost, PipelineError, StoreUnavailable, StreamFull, Transient
 from ...exchange.contract import Substitute
 from ...guard.rate_limit import Priority
-from ...history.client import VenueClient, heed_cancellation
+from ...history.allowance import heed_cancellation
+from ...history.client import VenueClient
 from ...market.instrument import Symbol
 from ...market.stand_in import StandIn
 from ...market.trade import Trade, TradeBatch

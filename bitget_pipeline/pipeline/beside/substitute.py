@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from ...errors import DiskFull, LeaseLost, PipelineError, StoreUnavailable
 from ...exchange.contract import Channel, Frame, Subscription
-from ...history.client import heed_cancellation
+from ...history.allowance import heed_cancellation
 from ...market.instrument import Market, Symbol
 from ...storage.substitution import Substitution, Substitutions
 from ...telemetry import get_logger
@@ -69,10 +70,8 @@ class Failover:
         self._flush_rules = flush_rules or FlushRules()
         self._every = every
         self._markets: dict[Market, MarketFailover] = {}
-        self._alone: dict[Market, str] = {}
         self._wishes: dict[Market, str] = {}
         self._symbols: tuple[Symbol, ...] = ()
-        self._trouble = ""
 
     # ------------------------------------------------------------ a companion
 
@@ -100,28 +99,9 @@ class Failover:
                 )
                 if own:
                     group.create_task(ours.run())
-                for market in dict.fromkeys(symbol.market for symbol in self._symbols):
-                    second = self._seconds.get(market)
-                    if second is None:
-                        self._alone[market] = "nobody stands in for it"
-                        continue
-                    one = self._markets[market] = MarketFailover(
-                        second,
-                        self._symbols,
-                        self._stores,
-                        self._kept,
-                        writing,
-                        rules=self._rules,
-                        flush_rules=self._flush_rules,
-                        known=known.get(market, Substitution()),
-                        now=time.monotonic(),
-                    )
-                    theirs = time_prober(second.client, every=self._rules.probe_every, within=self._rules.probe_every)
-                    theirs.listeners.append(one.probed_theirs)
-                    ours.listeners.append(one.probed)
-                    group.create_task(theirs.run())
-                    group.create_task(self._errands(one))
-                group.create_task(self._steps())
+                join = partial(self._join, group, writing, ours)
+                join(known)
+                group.create_task(self._steps(join))
         except BaseExceptionGroup as failed:  # whoever waits for us knows single errors
             raise failed.exceptions[0] from None
 
@@ -143,15 +123,54 @@ class Failover:
         now = time.monotonic()
         return {
             **{market.value: one.published(now=now) for market, one in self._markets.items()},
-            **{market.value: {"state": "none", "reason": reason} for market, reason in self._alone.items()},
+            **{
+                market.value: {"state": "none", "reason": "nobody stands in for it"}
+                for market in self._collected()
+                if market not in self._seconds
+            },
         }
 
     # ------------------------------------------------------------ its work
 
-    async def _steps(self) -> None:
+    def _missing(self) -> list[Market]:
+        """The markets that are collected, and that nobody looks after yet."""
+        return [one for one in self._collected() if one in self._seconds and one not in self._markets]
+
+    def _collected(self) -> dict[Market, None]:
+        return dict.fromkeys(symbol.market for symbol in self._symbols)
+
+    def _join(
+        self, group: asyncio.TaskGroup, writing: Writing, ours: Prober, known: Mapping[Market, Substitution]
+    ) -> None:
+        """Look after each market that is collected from now on."""
+        for market in self._missing():
+            second = self._seconds[market]
+            one = self._markets[market] = MarketFailover(
+                second,
+                self._symbols,
+                self._stores,
+                self._kept,
+                writing,
+                rules=self._rules,
+                flush_rules=self._flush_rules,
+                known=known.get(market, Substitution()),
+                now=time.monotonic(),
+            )
+            theirs = time_prober(second.client, every=self._rules.probe_every, within=self._rules.probe_every)
+            theirs.listeners.append(one.probed_theirs)
+            ours.listeners.append(one.probed)
+            group.create_task(theirs.run())
+            group.create_task(self._errands(one))
+
+    async def _steps(self, join: Callable[[Mapping[Market, Substitution]], None]) -> None:
         while True:
             await self._heed_wishes()
             heed_cancellation()
+            if self._missing():
+                with suppress(StoreUnavailable, DiskFull, TimeoutError):  # again with the next step
+                    async with asyncio.timeout(WISHES_WITHIN):
+                        known = await self._kept.load()
+                    join(known)
             for market, one in self._markets.items():
                 wish = self._wishes.get(market)
                 mode = Mode(wish) if wish in set(Mode) else self._modes.get(market, Mode.AUTO)

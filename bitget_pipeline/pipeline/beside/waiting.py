@@ -8,6 +8,7 @@ matters more, so they may wait a while and never pile up. Trades do not come thi
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
@@ -25,7 +26,8 @@ class Waiting(Generic[Row]):
     """
     Up to `most` rows, written `most_at_once` at a time by `store`, which blocks and may raise StoreUnavailable or DiskFull.
 
-    `pause` gives the seconds to wait after n failures in a row; `trouble` is the last one, empty when all is well.
+    `pause` gives the seconds to wait after n failures in a row; `trouble` is the last one, empty when all is well. `steady` is
+    any clock that only goes forward.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Waiting(Generic[Row]):
         most: int,
         most_at_once: int,
         pause: Callable[[int], float],
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self.stored = 0
         self.dropped = 0
@@ -45,6 +48,8 @@ class Waiting(Generic[Row]):
         self._most = most
         self._most_at_once = most_at_once
         self._pause = pause
+        self._steady = steady
+        self._stored_at: float | None = None
         self._rows: deque[Row] = deque()
 
     def __len__(self) -> int:
@@ -92,9 +97,17 @@ class Waiting(Generic[Row]):
         dropped = self.dropped
         self.stored += await asyncio.to_thread(self._store, part)
         self.trouble = ""
+        self._stored_at = self._steady()
         for _ in range(len(part) - (self.dropped - dropped)):  # some may have been dropped while they were written
             self._rows.popleft()
 
     def published(self) -> dict[str, Any]:
-        """How it goes."""
-        return {"stored": self.stored, "waiting": len(self), "dropped": self.dropped, "trouble": self.trouble}
+        """How it goes; `stored_ago` are the seconds since rows were stored, None before the first."""
+        ago = None if self._stored_at is None else round(self._steady() - self._stored_at, 1)
+        return {
+            "stored": self.stored,
+            "stored_ago": ago,
+            "waiting": len(self),
+            "dropped": self.dropped,
+            "trouble": self.trouble,
+        }

@@ -48,9 +48,14 @@ async def account(walkers: Walkers, walked: Walked, day: date, *, day_is_over: b
         walkers.warehouse.candle_digest, symbol, walkers.resolution, stretch, source=walkers.source
     )
     expected = (stretch.end_ms - stretch.start_ms) // every
-    if len(walked.fetched) == expected and (rows, digest) != candle_digest(walked.fetched):
+    whole_day = len(walked.fetched) == expected
+    if (
+        (rows, digest) != candle_digest(walked.fetched)
+        if whole_day
+        else not await _holds_what_was_sent(walkers, walked)
+    ):
         raise StoreRefused(
-            f"the table holds {rows} bars that are not the {expected} sent", where=f"{symbol} on {day}",
+            f"the table does not hold the {len(walked.fetched)} bars that were sent", where=f"{symbol} on {day}",
             remedy="run this key again with refresh; if it stays so, the disk or the server damages data",
         )  # fmt: skip
     gaps: list[Interval] = []
@@ -74,6 +79,21 @@ async def account(walkers: Walkers, walked: Walked, day: date, *, day_is_over: b
     if state is KeyState.COMPLETE and not rows:
         state = KeyState.UNAVAILABLE
     return KeyReport(symbol, day, state, rows, expected, len(walked.fetched), still_open, digest=digest)
+
+
+async def _holds_what_was_sent(walkers: Walkers, walked: Walked) -> bool:
+    """Whether every bar of a repair is in the table as it was sent. (A whole day is compared by its digest, in ClickHouse.)"""
+    for stretch in walked.asked:
+        sent = [bar for bar in walked.fetched if bar.open_ms in stretch]
+        if not sent:
+            continue
+        within = Interval(sent[0].open_ms, sent[-1].open_ms + walkers.resolution.ms)
+        stored = await walkers.ask(
+            walkers.warehouse.candles, walked.symbol, walkers.resolution, within, source=walkers.source
+        )
+        if not set(sent) <= set(stored):
+            return False
+    return True
 
 
 async def account_for_failure(walkers: Walkers, walked: Walked, error: PipelineError) -> None:

@@ -105,7 +105,9 @@ async def backfill_candles(
         if on_progress is not None:
             on_progress(_progress(report, total=len(wanted), elapsed=time.monotonic() - started))
 
-    for done in (await settle_unlisted(walkers, wanted)).values():
+    unlisted, corrected = await settle_unlisted(walkers, wanted)
+    known.update(corrected)
+    for done in unlisted.values():
         is_done(done)
     queue = iter([key for key in wanted if key not in report.keys])
 
@@ -226,6 +228,8 @@ async def _fetch(walkers: Walkers, walked: Walked, stretch: Interval, *, closed_
             continue
         except PipelineError:
             await _store(walkers, symbol, walk.candles())  # a later run goes on from here
+            if walkers.refresh:  # but for a wish to know it anew: what has lain here must not pass for that
+                await _clear(walkers, symbol, stretch)
             raise
         candles = walk.candles()
         await _store(walkers, symbol, candles)

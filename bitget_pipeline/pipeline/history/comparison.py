@@ -13,6 +13,7 @@ import functools
 import itertools
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -60,14 +61,19 @@ class _Sample:
 class Comparison:
     """
     What the samples showed. `failed` says, a line each, which samples could not be had; `settled` are the incidents that
-    were closed, because the bars agree now.
+    were closed, because the bars agree now; `asked` are the requests by symbol-day.
     """
 
     bars: int = 0
-    requests: int = 0
+    asked: Counter[Key] = field(default_factory=Counter)
     differences: list[Difference] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     settled: list[str] = field(default_factory=list)
+
+    @property
+    def requests(self) -> int:
+        """Requests sent, repeats included."""
+        return self.asked.total()
 
 
 async def compare_derived(
@@ -148,15 +154,14 @@ async def _look_at(
     found = Comparison()
     opened = {one.incident.incident_id: one.incident.opened_ms for one in known}
     for sample in samples:
-        tally = Tally()
+        tally, day = Tally(), from_ms(sample.within.start_ms).date()
         try:
             ours, theirs = await _bars(client, exchange, warehouse, sample, source, tally)
         except PipelineError as error:
-            day = from_ms(sample.within.start_ms).date()
             found.failed.append(f"{sample.symbol} {sample.resolution.value} on {day}: {error}")
             continue
         finally:
-            found.requests += tally.requests
+            found.asked[sample.symbol, day] += tally.requests
         shared = [(bar, theirs[bar.open_ms]) for bar in ours.values() if bar.open_ms in theirs]
         found.bars += len(shared)
         for mine, other in shared:

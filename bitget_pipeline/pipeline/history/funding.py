@@ -3,7 +3,8 @@ Funding: what perpetual contracts settled, from `history-fund-rate` into `fundin
 
 Called by the `funding_rates` assets every hour with the selected futures. The exchange gives pages from the newest back and
 knows no filter by time, so a walk ends where it meets what is stored, or where the wanted time begins. A walk is
-stored as a whole: what is stored reaches without a hole from its newest settlement back.
+stored as a whole: what is stored reaches without a hole from its newest settlement back. Where the recount found that
+settlements were lost, the walk goes on through what is stored, and the ledger is told.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ...errors import MalformedPage, PipelineError
 from ...exchange.contract import Exchange
 from ...guard.rate_limit import Priority
 from ...history.client import HistoryClient, Tally
+from ...market.coverage import OPEN
 from ...market.derivatives import FundingRate
 from ...market.instrument import Symbol
 from ...market.interval import Interval
@@ -81,6 +83,9 @@ async def collect_funding(
             except PipelineError as error:
                 report.failed[symbol] = str(error)
                 log.warning("funding.failed", symbol=str(symbol), problem=str(error))
+            except Exception as error:  # a bug met by one symbol must not cost the others theirs
+                report.failed[symbol] = f"{type(error).__name__}: {error}"
+                log.exception("funding.broke", symbol=str(symbol))
 
     async with asyncio.TaskGroup() as group:
         for _ in range(max(1, concurrency)):
@@ -103,7 +108,11 @@ async def _one(
 ) -> int:
     stored = await stores.ask(warehouse.funding, symbol, source=source)
     known = {rate.settled_ms for rate in stored}
-    reaches_back = bool(stored) and stored[0].settled_ms < since_ms + LONGEST_PERIOD_MS
+    wanted = Interval(since_ms, max(since_ms, now_ms()))
+    standing = await stores.ask(warehouse.coverage, STREAM, symbol=symbol, interval=wanted)
+    lost = [one.interval for one in standing if one.state in OPEN]
+    since_ms = min([since_ms, *(one.start_ms for one in lost)])
+    reaches_back = bool(stored) and stored[0].settled_ms < since_ms + LONGEST_PERIOD_MS and not lost
     found: dict[int, float] = {}
     page = 0
     while True:
@@ -127,16 +136,18 @@ async def _one(
     if fresh:
         version = await stores.next_version()
         await stores.ask(warehouse.store_funding, symbol, fresh, version=version, run_id=run_id, source=source)
-        await _note(warehouse, stores, symbol, fresh, source, run_id)
+    if fresh or lost:
+        ends = [*lost, *(Interval(rate.settled_ms, rate.settled_ms + 1) for rate in fresh)]
+        span = Interval(min(one.start_ms for one in ends), max(one.end_ms for one in ends))
+        await _note(warehouse, stores, symbol, span, source, run_id)
     count("funding.stored", len(fresh))
     return len(fresh)
 
 
 async def _note(
-    warehouse: Warehouse, stores: PatientStores, symbol: Symbol, fresh: Sequence[FundingRate], source: str, run_id: str
+    warehouse: Warehouse, stores: PatientStores, symbol: Symbol, span: Interval, source: str, run_id: str
 ) -> None:
-    """Evidence from the first new settlement to the last, as the table holds it now; a month each."""
-    span = Interval(fresh[0].settled_ms, fresh[-1].settled_ms + 1)
+    """Evidence about the stretch that was walked, as the table holds it now; a month each."""
     stored = await stores.ask(warehouse.funding, symbol, source=source, since_ms=span.start_ms)
     evidence = []
     for part in by_month(span):

@@ -3,16 +3,17 @@ Mark and index prices: their closed one-minute bars of whole UTC days, into `pri
 
 Called by the `mark_candles` and `index_candles` assets with (symbol, day) keys, on demand. The same walk over pages as
 for traded bars (history/pages.py); nobody trades at these prices, so they have a table of their own and no volumes. Data
-first, evidence second; a complete day is not asked for again.
+first, evidence second; a complete day is not asked for again, and of one from before a listing nothing is asked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 
 from ...errors import DayNotServed, PipelineError, StoreRefused
@@ -21,14 +22,16 @@ from ...guard.rate_limit import Priority
 from ...history.client import HistoryClient, Tally
 from ...history.pages import CandleWalk
 from ...market.candle import Candle, Resolution
+from ...market.coverage import next_retry, split_at
 from ...market.derivatives import PriceKind
-from ...market.instrument import Symbol
+from ...market.instrument import Instrument, Symbol
 from ...market.interval import Interval, from_ms, gaps_between
 from ...storage.versions import Versions
 from ...storage.warehouse import CoverageState, Evidence, Warehouse
 from ...telemetry import count, get_logger
 from .patience import PatientStores, StorePatience
 from .report import BackfillReport, Key, KeyReport, KeyState
+from .unlisted import as_evidence, served_part
 
 log = get_logger(__name__)
 
@@ -43,11 +46,22 @@ class _Walkers:
     exchange: Exchange
     warehouse: Warehouse
     stores: PatientStores
+    instruments: Mapping[Symbol, Instrument]
     kind: PriceKind
     refresh: bool
     run_id: str
     source: str
     now_ms: Callable[[], int]
+
+    @property
+    def stream(self) -> str:
+        """The ledger's name of what is fetched."""
+        return f"{self.kind.value}_candles_1m"
+
+    async def say(self, statements: Sequence[Evidence]) -> None:
+        """Add these to the ledger, with one version: a hole is never called stored in between."""
+        version = await self.stores.next_version()
+        await self.stores.ask(self.warehouse.store_evidence, statements, version=version, run_id=self.run_id)
 
 
 async def backfill_prices(
@@ -73,20 +87,26 @@ async def backfill_prices(
     """
     started = time.monotonic()
     stores = PatientStores(versions, patience or StorePatience())
-    walkers = _Walkers(client, exchange, warehouse, stores, kind, refresh, run_id, source, now_ms)
+    known: dict[Symbol, Instrument] = {}
+    for market in sorted({symbol.market for symbol, _ in keys}):
+        listed = await stores.ask(warehouse.instruments, market)
+        known.update((instrument.symbol, instrument) for instrument in listed)
+    walkers = _Walkers(client, exchange, warehouse, stores, known, kind, refresh, run_id, source, now_ms)
     report = BackfillReport()
     queue = iter(dict.fromkeys(keys))
 
     async def work() -> None:
         for symbol, day in queue:
-            tally = Tally()
+            began, tally = time.monotonic(), Tally()
             try:
-                report.keys[symbol, day] = await _one_key(walkers, symbol, day, tally)
+                done = await _one_key(walkers, symbol, day, tally)
             except PipelineError as error:
                 log.warning("prices.key_failed", symbol=str(symbol), day=str(day), problem=str(error))
-                report.keys[symbol, day] = KeyReport(
-                    symbol, day, KeyState.FAILED, requests=tally.requests, error=str(error)
-                )
+                done = KeyReport(symbol, day, KeyState.FAILED, error=str(error))
+            except Exception as error:  # a bug met by one key must not cost the others their rows
+                log.exception("prices.key_broke", symbol=str(symbol), day=str(day))
+                done = KeyReport(symbol, day, KeyState.FAILED, error=f"{type(error).__name__}: {error}")
+            report.keys[symbol, day] = replace(done, requests=tally.requests, seconds=time.monotonic() - began)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(max(1, concurrency)):
@@ -99,28 +119,38 @@ async def _one_key(walkers: _Walkers, symbol: Symbol, day: date, tally: Tally) -
     whole, now = Interval.of_day(day), walkers.now_ms()
     if whole.start_ms > now:
         raise DayNotServed(f"{day} lies in the future", where=str(symbol), remedy="ask for a day up to today (UTC)")
-    closed = Interval(whole.start_ms, max(whole.start_ms, min(whole.end_ms, now - now % MINUTE.ms)))
+    stretch, outside = whole, list[Evidence]()
+    if symbol in walkers.instruments:
+        stretch, parts = served_part(walkers.instruments[symbol], whole, every_ms=MINUTE.ms)
+        outside = as_evidence(symbol, walkers.stream, parts)
+        if stretch.empty:
+            await _note(walkers, symbol, stretch, outside, rows=0, holes=())
+            return KeyReport(symbol, day, parts[0][1])
+    closed = Interval(stretch.start_ms, max(stretch.start_ms, min(stretch.end_ms, now - now % MINUTE.ms)))
     stored = await _stored(walkers, symbol, closed)
     missing = [closed] if walkers.refresh else _holes(stored, closed)
     new = 0
-    for hole in missing:
-        new += await _fetch(walkers, symbol, hole, tally, closed_before_ms=now)
+    try:
+        for hole in missing:
+            new += await _fetch(walkers, symbol, hole, tally, closed_before_ms=now)
+    except PipelineError as error:
+        with contextlib.suppress(PipelineError):  # the first error is the one to tell
+            stored = await _stored(walkers, symbol, closed)
+            holes, why = _holes(stored, closed), f"it could not be asked for: {error}"
+            if holes:
+                await _note(walkers, symbol, closed, outside, rows=len(stored), holes=holes, why=why)
+        raise
     if new:
         stored = await _stored(walkers, symbol, closed)
     holes = _holes(stored, closed)
-    expected = (closed.end_ms - closed.start_ms) // MINUTE.ms
-    await _note(walkers, symbol, closed, rows=len(stored), expected=expected, holes=holes)
+    await _note(walkers, symbol, closed, outside, rows=len(stored), holes=holes)
     complete = not holes and now >= whole.end_ms
-    return KeyReport(
-        symbol,
-        day,
-        KeyState.COMPLETE if complete else KeyState.PARTIAL,
-        len(stored),
-        expected,
-        new,
-        tuple(holes),
-        tally.requests,
-    )
+    state = KeyState.COMPLETE if complete else KeyState.PARTIAL
+    return KeyReport(symbol, day, state, len(stored), _minutes(closed), new, tuple(holes))
+
+
+def _minutes(stretch: Interval) -> int:
+    return (stretch.end_ms - stretch.start_ms) // MINUTE.ms
 
 
 def _holes(stored: Sequence[Candle], within: Interval) -> list[Interval]:
@@ -145,7 +175,11 @@ async def _fetch(walkers: _Walkers, symbol: Symbol, hole: Interval, tally: Tally
     try:
         while (ask := walk.ask) is not None:
             request = walkers.exchange.price_page(symbol, walkers.kind, MINUTE, end_ms=ask.end_ms, limit=ask.limit)
-            walk.take(await walkers.client.fetch(request, read, priority=Priority.BACKFILL, tally=tally))
+            page = await walkers.client.fetch(request, read, priority=Priority.BACKFILL, tally=tally)
+            if page.rejected:
+                count("prices.rows_set_aside", len(page.rejected))
+                log.warning("prices.rows_set_aside", symbol=str(symbol), first=page.rejected[0])
+            walk.take(page)
     finally:
         bars = walk.candles()
         if bars:
@@ -178,28 +212,54 @@ async def _store(walkers: _Walkers, symbol: Symbol, bars: Sequence[Candle]) -> N
 
 
 async def _note(
-    walkers: _Walkers, symbol: Symbol, stretch: Interval, *, rows: int, expected: int, holes: Sequence[Interval]
+    walkers: _Walkers,
+    symbol: Symbol,
+    stretch: Interval,
+    outside: Sequence[Evidence],
+    *,
+    rows: int,
+    holes: Sequence[Interval],
+    why: str = "the exchange sent no bar, and an empty answer proves nothing",
 ) -> None:
-    if stretch.empty:
+    """What is there and what is not, with the next try; nothing when the ledger says so already."""
+    parts = [stretch, *(one.interval for one in outside)]
+    day = Interval(min(one.start_ms for one in parts), max(one.end_ms for one in parts))
+    if day.empty:
         return
-    stream = f"{walkers.kind.value}_candles_1m"
-    state = CoverageState.COMPLETE if not holes else CoverageState.PARTIAL
-    reason = "every closed bar is stored" if not holes else f"{len(holes)} holes, first at {from_ms(holes[0].start_ms)}"
-    whole = Evidence(symbol, stream, stretch, state, rows=rows, expected=expected, reason=reason)
-    missing = [
-        Evidence(
-            symbol,
-            stream,
-            hole,
-            CoverageState.UNKNOWN,
-            expected=(hole.end_ms - hole.start_ms) // MINUTE.ms,
-            reason="the exchange sent no bar; an empty answer proves nothing",
-        )
-        for hole in holes
-    ]
-    standing = await walkers.stores.ask(walkers.warehouse.coverage, stream, symbol=symbol, interval=stretch)
-    if whole in standing and not missing:
-        return
-    for evidence in filter(None, ([whole], missing)):  # the holes are said after the whole, with a greater version
-        version = await walkers.stores.next_version()
-        await walkers.stores.ask(walkers.warehouse.store_evidence, evidence, version=version, run_id=walkers.run_id)
+    standing = await walkers.stores.ask(walkers.warehouse.coverage, walkers.stream, symbol=symbol, interval=day)
+    said = [one for one in outside if one not in standing]
+    missing = _missing(walkers, symbol, holes, standing, why)
+    if not stretch.empty and all(one.interval != stretch for one in missing):
+        state = CoverageState.PARTIAL if holes else CoverageState.COMPLETE
+        reason = f"{len(holes)} holes, first at {from_ms(holes[0].start_ms)}" if holes else "every closed bar is stored"
+        expected = _minutes(stretch)
+        whole = Evidence(symbol, walkers.stream, stretch, state, rows=rows, expected=expected, reason=reason)
+        if missing or whole not in standing:
+            said.append(whole)
+    if said or missing:
+        await walkers.say([*said, *missing])
+
+
+def _missing(
+    walkers: _Walkers, symbol: Symbol, holes: Sequence[Interval], standing: Sequence[Evidence], why: str
+) -> list[Evidence]:
+    """The holes, each with how often it was asked for in vain and when it is tried again."""
+    earlier = [one for one in standing if one.state is CoverageState.UNKNOWN]
+    found = []
+    for hole in holes:
+        for piece, known in split_at(hole, earlier):
+            attempts = 1 + (known.attempts if known else 0)
+            retry_at = next_retry(CoverageState.UNKNOWN, attempts=attempts, now=from_ms(walkers.now_ms()))
+            found.append(
+                Evidence(
+                    symbol,
+                    walkers.stream,
+                    piece,
+                    CoverageState.UNKNOWN,
+                    expected=_minutes(piece),
+                    reason=why,
+                    retry_at=retry_at,
+                    attempts=attempts,
+                )
+            )
+    return found

@@ -40,10 +40,11 @@ def rectangles(
     order: Sequence[str],
     max_keys: int = 365,
     rank: Mapping[str, int] | None = None,
+    oldest_first: bool = False,
 ) -> list[Rectangle]:
     """
-    Cover exactly the wanted (symbol, day) pairs with few ranges: newest days first, and of those that end on the same day
-    the one with the most important symbol (the least rank; without `rank` the one inserted first).
+    Cover exactly the wanted (symbol, day) pairs with few ranges: newest days first, or those that begin with the oldest day; and
+    of the same day the one with the most important symbol first (the least rank; without `rank` the one inserted first).
 
     `order` is the insertion order of the symbol partitions; pairs with a symbol outside it are left out (there is no
     such partition yet). No rectangle has more than `max_keys` keys.
@@ -76,7 +77,10 @@ def rectangles(
         inside = order[position[rectangle.first] : position[rectangle.last] + 1]
         return position[rectangle.first] if rank is None else min(rank.get(name, len(order)) for name in inside)
 
-    return sorted(found, key=lambda r: (-r.last_day.toordinal(), importance(r), position[r.first]))
+    def age(rectangle: Rectangle) -> int:
+        return rectangle.first_day.toordinal() if oldest_first else -rectangle.last_day.toordinal()
+
+    return sorted(found, key=lambda r: (age(r), importance(r), position[r.first]))
 
 
 def _consecutive(numbers: Sequence[int]) -> list[tuple[int, int]]:

@@ -46,6 +46,13 @@ class KeyReport:
     digest: int = 0
     error: str = ""
 
+    @property
+    def in_vain(self) -> bool:
+        """Whether it failed, or brought not one of the bars that it should have."""
+        return self.state is KeyState.FAILED or (
+            self.state is KeyState.PARTIAL and self.expected > 0 and self.rows == 0
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:

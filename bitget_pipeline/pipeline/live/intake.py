@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ...errors import Malformed
 from ...exchange.contract import Channel, Frame, Subscription, TradesFrame
+from ...feed.connection import PLANNED
 from ...market.instrument import Symbol
 from ...market.trade import Arrived, Broke, TradeBatch
 from ...storage.control import QUARANTINE, QUARANTINED_BYTES, SetAside
@@ -137,7 +138,7 @@ class Intake:
     def disconnected(self, name: str, reason: str) -> None:
         """A connection has ended."""
         self._state.connected.discard(name)
-        self._state.reconnects += 1
+        self._state.reconnects += reason not in PLANNED
         log.info("live.disconnected", connection=name, reason=reason)
 
     def next_part(self, *, most_trades: int) -> tuple[list[Arrived], int]:

@@ -16,6 +16,7 @@ from ...market.instrument import Symbol
 from ...storage.connects import ConnectBudget
 from ...storage.control import LiveControl
 from ...storage.lease import Lease
+from ...storage.paces import PaceBook
 from ...storage.spill import Spill
 from ...storage.stream import TradeStream
 from ...storage.versions import Versions
@@ -65,7 +66,8 @@ class LiveStores:
 
     `identity` names the running Redis process (storage.redis_connection.server_identity): another name means that it was
     restarted. Without a `spill`, what Redis cannot take waits in memory alone; without `connects`, this process
-    keeps to an allowance of its own. `restrain` leaves backfills so many requests a second, for so many seconds.
+    keeps to an allowance of its own. `restrain` leaves backfills so many requests a second, for so many seconds. `paces` is
+    what the run before has learned of its symbols.
     """
 
     stream: TradeStream
@@ -78,6 +80,7 @@ class LiveStores:
     spill: Spill | None = None
     connects: ConnectBudget | None = None
     restrain: Callable[[float, float], Awaitable[None]] | None = None
+    paces: PaceBook | None = None
 
 
 @dataclass(slots=True)

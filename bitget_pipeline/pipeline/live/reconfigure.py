@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from ...errors import DiskFull, StoreUnavailable
 from ...exchange.contract import Channel, Subscription
 from ...feed.keeper import Keeper
+from ...feed.pace import Pace
 from ...feed.session import Stage
 from ...feed.shards import ShardRules, move_connections
 from ...market.instrument import Symbol
@@ -25,6 +26,7 @@ from ...storage.control import ChangeRequest
 from ...telemetry import count, get_logger
 from .companion import Companion
 from .intake import Intake
+from .paces import of_trades
 from .plan import LivePlan, LiveStores
 from .sockets import Sockets
 
@@ -46,6 +48,9 @@ class Run(Protocol):
 
     def selected(self, symbols: Sequence[Symbol]) -> None:
         """Everything that follows the selection hears of it."""
+
+    async def learned_before(self, symbols: Sequence[Symbol]) -> dict[Symbol, Pace]:
+        """How often something arrives of these, from what was collected before; what is told of them goes by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ class Reconfigurer:
             wanted = await self._wanted()
             there = self._change.request.generation if self._change is not None else run.plan.generation
             if wanted is not None and wanted.generation != there:
-                self._begin(wanted)
+                self._begin(wanted, await self._run.learned_before(self._joining(wanted)))
             if self._change is not None and not self._waiting(self._change):
                 self._finish(self._change)
 
@@ -115,14 +120,19 @@ class Reconfigurer:
 
     # ------------------------------------------------------------ make
 
-    def _begin(self, request: ChangeRequest) -> None:
-        """Subscribe to what joins and moves, beside everything there is."""
+    def _joining(self, request: ChangeRequest) -> list[Symbol]:
+        """What no connection carries yet."""
+        carried = {one.symbol for one in self._homes()}
+        return [symbol for symbol in request.symbols if symbol not in carried]
+
+    def _begin(self, request: ChangeRequest, learned: Mapping[Symbol, Pace]) -> None:
+        """Subscribe to what joins and moves, beside everything there is; of what joins so much was learned before."""
         run, sockets = self._run, self._run.sockets
         before = frozenset(run.plan.symbols) if self._change is None else self._change.before
         self._forget_what_never_delivered()
         homes = self._homes()
         carried = {one.symbol for one in homes}
-        joining = [symbol for symbol in request.symbols if symbol not in carried]
+        joining = self._joining(request)
         log.info("live.reconfiguring", generation=request.generation, joining=len(joining))
         run.selected(tuple(dict.fromkeys((*run.plan.symbols, *sorted(carried, key=str), *request.symbols))))
         run.intake.lost([Subscription(symbol, Channel.TRADE) for symbol in joining])  # what comes first proves itself
@@ -132,7 +142,8 @@ class Reconfigurer:
         rules = ShardRules(request.max_channels, request.max_symbols)
         moves = move_connections(current, wanted_of(request.symbols, run.companions), rules=rules)
         change = _Change(request, time.monotonic(), before=before)
-        paces = {one: pace for keeper in sockets.keepers for one, pace in keeper.paces().items()}
+        paces = of_trades(learned)
+        paces |= {one: pace for keeper in sockets.keepers for one, pace in keeper.paces().items()}
         for keeper in sockets.keepers:
             there = set(keeper.subscriptions)
             shall = moves.carried[keeper.name]

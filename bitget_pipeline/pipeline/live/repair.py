@@ -29,7 +29,7 @@ from ...history.trade_walk import Outcome, RecentTrades, TradeWalk
 from ...market.instrument import Symbol
 from ...market.trade import Trade, TradeBatch
 from ...storage.anchors import Held, OpenGap
-from ...storage.stream import TradeStream, place_of
+from ...storage.stream import TradeStream
 from ...storage.versions import Versions
 from ...storage.warehouse import CoverageState, Warehouse
 from ...telemetry import count, get_logger
@@ -256,7 +256,7 @@ class Repairer:
                 failures += 1
                 await asyncio.sleep(self._lag_waits.delay(failures, self._rng))
         for entry in ids:
-            self._state.of(symbol).note_entry(place_of(entry), 0)
+            self._state.note_repaired(symbol, entry)
         self._state.repaired_trades += len(trades)
 
     async def _close(self, symbol: Symbol, work: _Work) -> None:

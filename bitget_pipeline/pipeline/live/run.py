@@ -26,7 +26,7 @@ from ...feed.shards import plan_connections
 from ...guard.backoff import Backoff
 from ...guard.breaker import Breaker
 from ...guard.rate_limit import Priority, RateLimit
-from ...history.client import allowed, heed_cancellation
+from ...history.allowance import allowed, heed_cancellation
 from ...market.instrument import Symbol
 from ...telemetry import get_logger
 from .asked import begun_or_asked
@@ -35,6 +35,7 @@ from .hands import Hands
 from .intake import Intake
 from .interruptions import heeded
 from .news import Herald
+from .paces import learned_before, of_trades, remember, remember_on
 from .plan import LivePlan, LiveReport, LiveStores
 from .reconfigure import Reconfigurer, wanted_of
 from .sockets import Sockets
@@ -162,8 +163,9 @@ class _LiveRun:
         """
         wanted = wanted_of(self.plan.symbols, self.companions)
         async with self._during(Stage.SOCKETS, where=self.plan.socket.url) as progress:
+            paces = of_trades(await self.learned_before(self.plan.symbols))
             for subscriptions in plan_connections(wanted, rules=self.plan.shard_rules):
-                self.sockets.open(subscriptions)
+                self.sockets.open(subscriptions, paces)
             self._spawn(self.sockets.watch(), "sockets")
             patience = self.plan.sockets_within
             while not self.state.connected:
@@ -187,6 +189,15 @@ class _LiveRun:
             breaker=self._breaker,
             paces=paces,
         )
+
+    async def learned_before(self, symbols: Sequence[Symbol]) -> dict[Symbol, Pace]:
+        """How often something arrives of these, from what was collected before; what is told of them goes by it."""
+        paces = await learned_before(
+            self.stores, symbols, source=self.plan.source, now_ms=self.clock(), steady=time.monotonic()
+        )
+        heed_cancellation()
+        self.state.seed(paces)
+        return paces
 
     def selected(self, symbols: Sequence[Symbol]) -> None:
         """Everything that follows the selection hears of it."""
@@ -238,6 +249,7 @@ class _LiveRun:
         for companion in self.companions:
             self._spawn(companion.run(writing, self.plan.symbols), companion.name)
         self._spawn(self.reconfigurer.run(), "reconfigure")
+        self._spawn(remember_on(self.stores, self.state), "paces")
 
     async def _until_the_end(self, stop: asyncio.Event) -> str:
         """Wait for whatever ends the run; why, in one line."""
@@ -284,6 +296,7 @@ class _LiveRun:
                 await self.stores.lease.release()
                 self.state.stage = Stage.STOPPED
                 await self._herald.publish_once()
+                await remember(self.stores, self.state)
         await self._now(Stage.STOPPED)
 
     async def _finally(self, write: Callable[[], Awaitable[object]]) -> None:

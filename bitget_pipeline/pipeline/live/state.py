@@ -10,34 +10,40 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ...feed.pace import Pace, SilenceRules
+from ...feed.pace import UNPACED_WITHIN, Pace, SilenceRules
 from ...market.instrument import Symbol
 from ...market.trade import TradeBatch
 from ...storage.stream import Place, place_of
 from .doubts import Doubts
+from .lags import Lags
 
-LAGS_KEPT = 2048
 RATE_OVER = 180.0
 """Seconds over which a rate is averaged."""
 SILENCE = SilenceRules(least=30.0, most=3 * 86_400.0)
 """When a symbol's silence is unusual for people; the connection doubts it earlier (feed/session.py)."""
 ANSWER_WITHIN = 12.0
 """Seconds for the exchange to answer such a doubt before anybody is told."""
+UNPACED_SILENCE = 2 * UNPACED_WITHIN
+"""How long a symbol may be silent whose pace is not known: the connection doubts it twice as early, as its allowance permits."""
 MARK_MS = 1_000
 MARKS_KEPT = 64
 """How fine and how far it is remembered which entry of the stream ended where."""
 
 
 class Mark(NamedTuple):
-    """A symbol's entry in the stream: its place, the time of its newest trade, and the trades appended up to it."""
+    """
+    A symbol's entry in the stream: its place, the time of its newest trade, the trades appended up to it, and when the
+    oldest entry that it stands for was appended (of a steady clock).
+    """
 
     place: Place
     through_ms: int
     trades: int
+    at: float
 
 
 @dataclass(slots=True)
@@ -68,33 +74,40 @@ class SymbolState:
     paced: Pace = field(default_factory=Pace)
     heard_at: float | None = None
     proofs: int = 0
+    begun_at: float = 0.0  # since when it is collected, of a steady clock
 
     @property
     def within(self) -> float | None:
-        """How many seconds it may be silent, None until its pace is known."""
-        if not self.paced.known:
+        """How many seconds it may be silent; None while its pace is not known and nothing was heard of it."""
+        if not self.paced.known and self.heard_at is None:
             return None
-        doubled: float = self.paced.silence_within(SILENCE) * (1 << min(self.proofs, 16))
-        return min(doubled, SILENCE.most) + ANSWER_WITHIN
+        usual = self.paced.silence_within(SILENCE) if self.paced.known else UNPACED_SILENCE
+        return min(usual * (1 << min(self.proofs, 16)), SILENCE.most) + ANSWER_WITHIN
 
     @property
     def pace(self) -> float:
         """Arrivals per second, 0 until enough of them were seen."""
         return self.paced.per_second
 
-    def note_entry(self, place: Place, through_ms: int) -> None:
+    def note_entry(self, place: Place, through_ms: int, *, now: float) -> None:
         """
-        Trades lie in the stream there. One mark a second is kept, its last entry's, and of many every other one: how far
-        is stored shows a little later then, never too early.
+        Trades lie in the stream there, since now. One mark a second is kept, its last entry's, and of many every other one:
+        how far is stored shows a little later then, never too early.
         """
         marks = self._marks
-        mark = Mark(place, max(through_ms, marks[-1].through_ms if marks else 0), self.trades)
-        if marks and mark.through_ms // MARK_MS == marks[-1].through_ms // MARK_MS:
-            marks[-1] = mark
+        if not marks:
+            marks.append(Mark(place, through_ms, self.trades, now))
             return
-        marks.append(mark)
+        last = marks[-1]
+        through_ms = max(through_ms, last.through_ms)
+        if through_ms // MARK_MS == last.through_ms // MARK_MS:
+            marks[-1] = Mark(place, through_ms, self.trades, last.at)
+            return
+        marks.append(Mark(place, through_ms, self.trades, now))
         if len(marks) > MARKS_KEPT:
-            self._marks = deque(list(marks)[::-2][::-1])  # the last one stays
+            oldest = marks[0].at
+            marks = self._marks = deque(list(marks)[::-2][::-1])  # the last one stays
+            marks[0] = marks[0]._replace(at=oldest)
 
     def note_arrival(self, batch: TradeBatch, *, now: float) -> None:
         """Live trades came in."""
@@ -109,7 +122,8 @@ class LiveState:
 
     def __init__(self, symbols: Iterable[Symbol], *, steady: Callable[[], float] = time.monotonic) -> None:
         self._steady = steady
-        self.symbols: dict[Symbol, SymbolState] = {symbol: SymbolState() for symbol in symbols}
+        now = steady()
+        self.symbols: dict[Symbol, SymbolState] = {symbol: SymbolState(begun_at=now) for symbol in symbols}
         self._selected = frozenset(self.symbols)
         self.stage = "starting"
         self.reconnects = 0
@@ -125,14 +139,27 @@ class LiveState:
         self.shed: dict[str, str] = {}  # what is not collected now, and why
         self.disk_free: float | None = None  # share of 1
         self.vitals: list[dict[str, Any]] = []  # how it stands, as watch/attention.py sees it
-        self._lags: deque[tuple[int, int]] = deque(maxlen=LAGS_KEPT)
+        self.lags = Lags(steady)
 
     def of(self, symbol: Symbol) -> SymbolState:
         """One symbol's part."""
         state = self.symbols.get(symbol)
         if state is None:
-            state = self.symbols[symbol] = SymbolState()
+            state = self.symbols[symbol] = SymbolState(begun_at=self._steady())
         return state
+
+    def seed(self, paces: Mapping[Symbol, Pace]) -> None:
+        """So often something arrived of these before this run collected them; what it learned itself is known better."""
+        for symbol, pace in paces.items():
+            state = self.of(symbol)
+            if not state.paced.known:
+                state.paced = pace.resumed()
+
+    def paces(self) -> dict[Symbol, Pace]:
+        """How often something arrives of each selected symbol, where that is known."""
+        return {
+            symbol: one.paced for symbol, one in self.symbols.items() if symbol in self._selected and one.paced.known
+        }
 
     def selected(self, symbols: Iterable[Symbol]) -> None:
         """These are told about from now on; of one that left everything stays known until what it holds is stored."""
@@ -140,6 +167,7 @@ class LiveState:
         for symbol in self._selected - before:
             state = self.of(symbol)
             state.heard_at, state.silent = None, ""  # one that comes back was not silent: nobody listened
+            state.begun_at, state.proofs = self._steady(), 0
             state.paced = state.paced.resumed()
 
     def note_appended(self, batches: Sequence[TradeBatch], ids: Sequence[str]) -> None:
@@ -159,19 +187,22 @@ class LiveState:
             state.heard_at = now
             state.last_data_ms = max(state.last_data_ms, batch.received_ms)
             state.last_trade_ms = max(state.last_trade_ms, batch.trades[-1].ts_ms)
-            state.note_entry(place_of(entry), batch.trades[-1].ts_ms)
+            state.note_entry(place_of(entry), batch.trades[-1].ts_ms, now=now)
+
+    def note_repaired(self, symbol: Symbol, entry: str) -> None:
+        """Trades that a repair fetched are in the stream, under this id."""
+        self.of(symbol).note_entry(place_of(entry), 0, now=self._steady())
 
     def note_stored(self, batches: Iterable[TradeBatch], *, now_ms: int) -> None:
         """Trades can be queried, written by this run's own flusher."""
         for batch in batches:
             self.stored += len(batch.trades)
-            if not batch.snapshot:
-                self._lags.append((now_ms - batch.received_ms, len(batch.trades)))
+            self.lags.note(batch, now_ms=now_ms)
 
     def note_snapshot(self, symbol: Symbol) -> None:
         """A subscription was answered with what was traded last, known or not: it is not mute."""
         state = self.of(symbol)
-        state.heard_at = self._steady()
+        state.heard_at, state.silent = self._steady(), ""
         state.proofs += 1
 
     def stood_still(self) -> None:
@@ -179,6 +210,7 @@ class LiveState:
         now = self._steady()
         for state in self.symbols.values():
             state.paced = state.paced.resumed()
+            state.begun_at = now
             if state.heard_at is not None:
                 state.heard_at = now
 
@@ -210,21 +242,16 @@ class LiveState:
             state.rate += weight * (state._fresh_trades / seconds - state.rate)
             state._fresh_trades = 0
 
-    def lag_ms(self, quantile: float) -> int | None:
-        """How long trades took from their arrival to the table, of the last batches; None before the first."""
-        if not self._lags:
-            return None
-        ordered = sorted(self._lags)
-        total = sum(rows for _, rows in ordered)
-        reached = 0
-        for lag, rows in ordered:
-            reached += rows
-            if reached >= quantile * total:
-                return lag
-        return ordered[-1][0]
+    def oldest_wait(self) -> float:
+        """For how many seconds the oldest trades have been in the stream that are not known to be stored; 0.0 without any."""
+        oldest = min((state._marks[0].at for state in self.symbols.values() if state._marks), default=None)
+        return 0.0 if oldest is None else max(0.0, self._steady() - oldest)
 
     def overall(self, *, now_ms: int) -> dict[str, Any]:
         """The whole, as it is published."""
+        waits = self.oldest_wait()
+        lag_p50, lag_p99 = self.lags.since_arrival(0.5, 0.99, waits=waits)
+        traded_p50, traded_p99 = self.lags.since_made(0.5, 0.99, waits=waits)
         return {
             "stage": self.stage,
             "at_ms": now_ms,
@@ -235,8 +262,10 @@ class LiveState:
             "reconnects": self.reconnects,
             "connected": len(self.connected),
             "set_aside": self.set_aside,
-            "lag_p50_ms": self.lag_ms(0.5),
-            "lag_p99_ms": self.lag_ms(0.99),
+            "lag_p50_ms": lag_p50,
+            "lag_p99_ms": lag_p99,
+            "traded_lag_p50_ms": traded_p50,
+            "traded_lag_p99_ms": traded_p99,
             "trouble": self.trouble,
             "spilled": self.spilled,
             "shed": dict(self.shed),
@@ -245,7 +274,10 @@ class LiveState:
         }
 
     def published(self) -> dict[Symbol, dict[str, Any]]:
-        """Each symbol, as it is published; `silent_for` and `within` (how long it may be silent) are in seconds."""
+        """
+        Each symbol, as it is published. In seconds: `silent_for`, or `unheard_for` since it is collected while nothing came,
+        and `within`, how long it may be silent.
+        """
         now = self._steady()
         return {
             symbol: {
@@ -258,6 +290,7 @@ class LiveState:
                 "pace": round(state.pace, 6),
                 "arrivals": state.paced.arrivals,
                 "silent_for": None if state.heard_at is None else round(now - state.heard_at, 1),
+                "unheard_for": round(now - state.begun_at, 1) if state.heard_at is None else None,
                 "within": None if (within := state.within) is None else round(within, 1),
                 "silent": state.silent,
                 "gap": state.gap,

@@ -40,9 +40,9 @@ _SCORECARD = (
 )
 
 
-def redis_families(client: redis.Redis, prefix: str, shard: str) -> Sequence[Metric]:
+def redis_families(client: redis.Redis, prefix: str, shard: str, *, egress: str = "default") -> Sequence[Metric]:
     """What the live run published, the lease, what waits, the request budget; and the verdict on it."""
-    facts = Facts(**ask_redis(Overview(client, prefix, shard)))
+    facts = Facts(**ask_redis(Overview(client, prefix, shard, egress=egress)))
     now_ms = time.time_ns() // 1_000_000
     return of_redis(InRedis.of(facts, judge(facts, now_ms=now_ms)), now_ms=now_ms)
 

@@ -116,7 +116,18 @@ GROUPS: tuple[Group, ...] = (
                 "live_silences_mended_total",
                 "subscriptions that were silent although their symbol traded, and brought it when they were begun anew",
             ),
-            Spec("live_lag_seconds", "within which this share of the last trades came from arrival to row", ("share",)),
+            Spec(
+                "live_lag_seconds",
+                "within which this share of the last minute's trades came from arrival to row, at least as long as the oldest "
+                "waits when none was stored since; missing when nothing was traded",
+                ("share",),
+            ),
+            Spec(
+                "live_traded_lag_seconds",
+                "the same from the exchange's own time of a trade to its row, by the exchange's clock; snapshots and repairs "
+                "are left out",
+                ("share",),
+            ),
             Spec("live_trades_waiting", "trades received and not yet in Redis"),
             Spec("live_spill_bytes", "trades that wait on the local disk"),
             Spec("live_disk_free_ratio", "free part of the disk with the home folder"),
@@ -170,10 +181,12 @@ GROUPS: tuple[Group, ...] = (
             Spec("connection_age_seconds", "how long the one that is open has been", _CONNECTION),
             Spec("connection_opened_total", "connections opened in its place", _CONNECTION),
             Spec("connection_reconnects_total", "those after an end that was not planned", _CONNECTION),
+            Spec("connection_renewed_total", "those that took over before the one before them was closed", _CONNECTION),
             Spec("connection_frames_total", "frames that came", _CONNECTION),
             Spec(
                 "connection_subscriptions",
-                "its subscriptions: live, asked (nothing came yet), silent, refused",
+                "its subscriptions: live, asked (nothing came yet), silent, refused, resting (not asked for at present); of "
+                "paced the usual silence is known",
                 ("connection", "state"),
             ),
         ),

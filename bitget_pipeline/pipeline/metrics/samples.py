@@ -28,7 +28,7 @@ MOST_CONNECTIONS = 200
 MOST_VITALS = 100
 
 NO_FAILOVER = "none"
-SUBSCRIPTIONS = ("live", "asked", "silent", "refused")
+SUBSCRIPTIONS = ("live", "asked", "silent", "refused", "resting", "paced")
 RECONCILED = ("matched", "repaired", "open_differs", "unexplained")
 NOT_COMPANIONS = frozenset({"connections", "shed", "failover"})
 
@@ -182,8 +182,11 @@ def _of_the_run(families: Families, published: Published) -> None:
     )  # repairs say nothing before the first break
     families.put("live_gaps_open", said.get("gaps_open", open_now))
     for share, name in (("0.5", "lag_p50_ms"), ("0.99", "lag_p99_ms")):
-        lag = said.get(name)
-        families.put("live_lag_seconds", None if lag is None else lag / 1000, share)
+        for metric, lag in (
+            ("live_lag_seconds", said.get(name)),
+            ("live_traded_lag_seconds", said.get(f"traded_{name}")),
+        ):
+            families.put(metric, None if lag is None else lag / 1000, share)
     families.put("live_silences_mended_total", (said.get("silences") or {}).get("mended"))
     for channel in said.get("shed") or ():
         families.put("live_shed", 1, str(channel))
@@ -226,6 +229,7 @@ def _of_connections(families: Families, connections: Mapping[str, Mapping[str, A
         families.put("connection_age_seconds", said.get("age"), name)
         families.put("connection_opened_total", said.get("opened"), name)
         families.put("connection_reconnects_total", said.get("reconnects"), name)
+        families.put("connection_renewed_total", said.get("renewed"), name)
         families.put("connection_frames_total", said.get("frames"), name)
         for state in SUBSCRIPTIONS:
             families.put("connection_subscriptions", said.get(state), name, state)

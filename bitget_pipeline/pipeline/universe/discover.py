@@ -119,7 +119,6 @@ async def _discover_market(
         exchange.instruments(market),
         functools.partial(exchange.read_instruments, market),
         priority=Priority.DISCOVERY,
-        bulk=True,
     )
     at_ms = now_ms()
     found.rejected = page.rejected
@@ -183,7 +182,6 @@ async def refresh_tickers(
                 exchange.tickers(market),
                 functools.partial(exchange.read_tickers, market),
                 priority=Priority.DISCOVERY,
-                bulk=True,
             )
             report.rejected += page.rejected
             report.stored[market] = await asyncio.to_thread(warehouse.store_tickers, page, source=source, run_id=run_id)

@@ -95,7 +95,7 @@ async def decide_venue_map(
 async def _tickers(client: VenueClient, market: Market) -> list[Ticker]:
     venue = client.exchange
     return await client.fetch(
-        venue.tickers(market), functools.partial(venue.read_tickers, market), priority=Priority.DISCOVERY, bulk=True
+        venue.tickers(market), functools.partial(venue.read_tickers, market), priority=Priority.DISCOVERY
     )
 
 
@@ -105,7 +105,6 @@ async def _listed(substitute: VenueClient, market: Market) -> list[Instrument]:
         venue.instruments(market),
         functools.partial(venue.read_instruments, market),
         priority=Priority.DISCOVERY,
-        bulk=True,
     )
     if not page.instruments:
         raise MalformedPage(f"an empty list of {venue.name}'s {market.value}", remedy="an empty answer is no proof")

@@ -35,9 +35,16 @@ from .failover_vitals import failover_vitals
 from .flow import Flow
 from .health_rules import HealthRules
 from .lookers import Looker
-from .of_the_exchange import exchange_vitals
+from .of_the_exchange import clock_ahead, exchange_vitals
 from .of_the_run import flow_vitals, run_vitals, symbol_vitals, together
-from .of_the_stores import answers, backlog_vitals, budget_vitals, disk_vital, redis_vitals, warehouse_vitals
+from .of_the_stores import (
+    answers,
+    backlog_vitals,
+    budget_vitals,
+    disk_vital,
+    redis_vitals,
+    warehouse_vitals,
+)
 from .probe import Probe, Prober
 
 log = get_logger(__name__)
@@ -72,7 +79,7 @@ class Places:
     """
     What is looked at beside the run: the client that asks the exchange, the stores, the home folder. `shard` names the stream.
 
-    `share` is the part of the exchange's limits that is planned with.
+    `share` is the part of the exchange's limits that is planned with, `egress` the name of the address that asks.
     """
 
     client: VenueClient
@@ -82,6 +89,7 @@ class Places:
     warehouse: Warehouse
     home: Path
     share: float = 0.9
+    egress: str = "default"
 
 
 class Attention:
@@ -176,16 +184,17 @@ class Attention:
     def look(self, writing: Writing, *, now: float) -> list[Vital]:
         """Everything, from what is known at this moment; asks nobody."""
         rules = self.rules
+        ahead = clock_ahead(self._probes, now=now, rules=rules)
+        writing.state.lags.clock_ahead_ms = None if ahead is None else ahead * 1000
         overall, symbols = writing.told()
         self._flow.look(overall, symbols, now=now)
-        uptime = float(overall.get("uptime") or 0.0)
-        of_symbols = symbol_vitals(symbols, uptime=uptime, rules=rules)
+        of_symbols = symbol_vitals(symbols, rules=rules)
         backlog = self._backlog.recent(now=now, within=10.0)
         state = self._redis.recent(now=now, within=rules.store_silent)
         return [
             *exchange_vitals(self._probes, now=now, withheld=self._prober.withheld, rules=rules),
             *run_vitals(overall, rules=rules),
-            *flow_vitals(self._flow, uptime=uptime, rules=rules),
+            *flow_vitals(self._flow, rules=rules),
             together(of_symbols),
             *of_symbols,
             *backlog_vitals(
@@ -198,7 +207,7 @@ class Attention:
             *redis_vitals(state, rules=rules),
             self._answers("clickhouse.answers", "ClickHouse", self._warehouse, now=now),
             *warehouse_vitals(self._warehouse.recent(now=now, within=rules.store_silent), rules=rules),
-            *budget_vitals(state, share_used=self._budget_used, breakers=self._places.client.breakers, rules=rules),
+            *budget_vitals(state, share_used=self._budget_used, breakers=self._places.client.breakers),
             disk_vital(self._disk.recent(now=now, within=60.0), rules=rules),
             *failover_vitals(overall.get("failover") or {}),
             self._clocks.vital(now=now),
@@ -245,7 +254,7 @@ class Attention:
         return await stream_backlog(self._places.redis, self._places.prefix, self._places.shard)
 
     async def _ask_redis(self) -> RedisState:
-        state = await redis_state(self._places.redis, self._places.prefix)
+        state = await redis_state(self._places.redis, self._places.prefix, self._places.egress)
         now, granted = time.monotonic(), sum(one.granted for one in state.budget)
         if self._granted is not None and granted >= self._granted[1] and now > self._granted[0]:
             per_second = (granted - self._granted[1]) / (now - self._granted[0])

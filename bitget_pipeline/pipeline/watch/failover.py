@@ -11,7 +11,7 @@ itself". Times are seconds of any clock that does not go back.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -64,7 +64,8 @@ class FailoverRules:
     Thresholds, in seconds. Probes should come every `probe_every`, so that three of them fit into `probes_within`.
 
     `stalled_after`: when nobody asked for so long, this process stood still (a laptop that slept), and silence until then
-    says nothing about the exchange.
+    says nothing about the exchange. `sure_from`: symbols are majors when together they bring so much within `silent_after`
+    that to miss all of it is chance once in four hundred times.
     """
 
     silent_after: float = 8.0
@@ -76,6 +77,8 @@ class FailoverRules:
     longest_steady: float = 1800.0
     remembered_for: float = 3600.0
     stalled_after: float = 5.0
+    sure_from: float = 6.0
+    most_majors: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,18 +108,36 @@ class NobodyStandsIn:
 Action = FailOver | FailBack | NobodyStandsIn
 
 
+USUAL = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
+"""Symbols that trade every second or two wherever they are listed: majors before anything of theirs was heard."""
+
+
+def majors_of(paces: Mapping[Symbol, float], *, rules: FailoverRules) -> tuple[Symbol, ...]:
+    """
+    The symbols whose silence together means something, by how many arrivals a second each brings: the usual ones, or else the
+    fastest, if they are fast enough. Empty where all are so quiet that a silence of all of them is nothing unusual.
+    """
+    usual = tuple(one for one in paces if one.name in USUAL)
+    if usual:
+        return usual
+    fastest = sorted(paces, key=lambda one: (-paces[one], str(one)))[: rules.most_majors]
+    return tuple(fastest) if sum(paces[one] for one in fastest) * rules.silent_after >= rules.sure_from else ()
+
+
 class FailoverWatch:
-    """The decider for one market. `majors` are symbols that trade every second or two."""
+    """
+    The decider for one market. `majors` are symbols that trade every second or two; without one nothing is ever silent, and
+    the other venue stands in at a person's word alone.
+    """
 
     def __init__(self, majors: Collection[Symbol], *, now: float, rules: FailoverRules | None = None) -> None:
-        if not majors:
-            raise ValueError("without a major nothing can be silent")
         self.rules = rules or FailoverRules()
         self.state = State.OURS
         self.mode = Mode.AUTO
         self._heard = dict.fromkeys(majors, now)
         self._probes: deque[tuple[float, bool]] = deque(maxlen=self.rules.probes)
         self._asked_at = now
+        self._began = now
         self._silent_since = now
         self._back_since = now
         self._went_over: deque[float] = deque()  # when it happened, within the last hour
@@ -136,9 +157,9 @@ class FailoverWatch:
         """The symbols that are listened for."""
         return tuple(self._heard)
 
-    def follow(self, majors: Collection[Symbol]) -> None:
+    def follow(self, majors: Collection[Symbol], *, now: float) -> None:
         """Listen for these from now on; one that is new has been heard with the others."""
-        newest = max(self._heard.values())
+        newest = self._newest(now)
         self._heard = {one: self._heard.get(one, newest) for one in majors}
 
     def heard_at(self, symbol: Symbol) -> float:
@@ -159,8 +180,8 @@ class FailoverWatch:
     # ------------------------------------------------------------ what stands
 
     def silence(self, *, now: float) -> float:
-        """For how long every major has been silent."""
-        return now - max(self._heard.values())
+        """For how long every major has been silent; 0 without one."""
+        return now - self._newest(now)
 
     def failing(self, *, now: float) -> int:
         """How many of the newest probes failed, of those that are recent enough to count."""
@@ -173,6 +194,10 @@ class FailoverWatch:
     def is_dark(self, *, now: float) -> bool:
         """Both signals at once."""
         return self.is_silent(now=now) and self.is_unreachable(now=now)
+
+    def knows(self, *, now: float) -> bool:
+        """Whether this has looked for long enough to see both signals: until then nothing is dark, and nothing proven well."""
+        return now - self._began >= self.rules.probes_within + self.rules.probe_every
 
     def is_unreachable(self, *, now: float) -> bool:
         """The second signal: two of three probes."""
@@ -195,12 +220,12 @@ class FailoverWatch:
         actions: list[Action] = []
         event = self._event(substitute_answers, now)
         following = NEXT.get((self.state, event), self.state) if event is not None else self.state
-        if self.is_dark(now=now) and self.state is State.OURS and following is State.OURS and self.mode is Mode.AUTO:
-            if not self._told:
-                actions.append(NobodyStandsIn(self._reason(now)))
-            self._told = True
-        elif not self.is_dark(now=now):
+        alone = self.is_dark(now=now) and self.state is State.OURS and following is State.OURS
+        if not alone:
             self._told = False
+        elif self.mode is Mode.AUTO and not self._told:
+            actions.append(NobodyStandsIn(self._reason(now)))
+            self._told = True
         if following is not self.state:
             actions += self._changed(following, event, now)
         return actions
@@ -220,7 +245,7 @@ class FailoverWatch:
     def _changed(self, following: State, event: Event | None, now: float) -> list[Action]:
         before, self.state = self.state, following
         if before is State.OURS:
-            self._silent_since = max(self._heard.values())
+            self._silent_since = self._newest(now)
             self._went_over.append(now)
             reason = "a person wants it" if event is Event.FORCED_ON else self._reason(now)
             return [FailOver(reason, self._silent_since)]
@@ -236,7 +261,11 @@ class FailoverWatch:
         """Nothing is known of the time this process stood still: signals count from here, and a steady time too."""
         self._heard = dict.fromkeys(self._heard, now)
         self._probes.clear()
-        self._back_since = now
+        self._back_since = self._began = now
+
+    def _newest(self, now: float) -> float:
+        """When a major was heard last."""
+        return max(self._heard.values(), default=now)
 
     def _answers(self, now: float) -> bool:
         """Whether the newest probe succeeded, lately."""

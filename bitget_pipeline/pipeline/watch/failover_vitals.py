@@ -11,6 +11,8 @@ from typing import Any
 
 from ...guard.vitals import Status, Vital
 
+NO_MAJOR = "; none of its symbols is known to trade so often that silence would tell: nobody stands in unless told to"
+
 
 def failover_vitals(said: Mapping[str, Mapping[str, Any]]) -> list[Vital]:
     """One for each market; the figure is for how many seconds our exchange has been silent."""
@@ -27,8 +29,9 @@ def _vital(market: str, one: Mapping[str, Any]) -> Vital:
         case "ours" if one.get("repairing"):
             return Vital(name, Status.DEGRADED, f"Bitget delivers {market} again, its repair is under way", silent)
         case "ours":
-            off = "; the failover is switched off" if one.get("mode") == "off" else ""
-            return Vital(name, Status.HEALTHY, f"Bitget delivers {market}{off}", silent)
+            more = NO_MAJOR if one.get("majors") == 0 else ""
+            more = "; the failover is switched off" if one.get("mode") == "off" else more
+            return Vital(name, Status.HEALTHY, f"Bitget delivers {market}{more}", silent)
         case "substituted" | "returning":
             trouble = f"; {one['trouble']}" if one.get("trouble") else ""
             status = Status.DEGRADED if (one.get("feed") or {}).get("connected") else Status.CRITICAL

@@ -61,13 +61,12 @@ class Flow:
         self._sums.clear()
         self._arrivals.clear()
 
-    def throughput(self, *, least: float) -> float | None:
-        """Arrivals, as a share of those expected; None while fewer than `least` are expected."""
+    def arrived(self) -> tuple[float, float]:
+        """Arrivals, and how many were to be expected."""
         if not self._sums:
-            return None
+            return 0.0, 0.0
         first, last = self._sums[0], self._sums[-1]
-        expected = last.expected - first.expected
-        return None if expected < least else (last.arrived - first.arrived) / expected
+        return last.arrived - first.arrived, last.expected - first.expected
 
     def errors(self) -> float | None:
         """The share of frames that made no sense; None when none came."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import StoreUnavailable
 from ...guard.vitals import WORST_FIRST, Status, Vital, from_plain, unknown, worst
-from ...market.instrument import Symbol
+from ...market.instrument import Market, Symbol
 from ...storage.control import Published
 from ...storage.lease import LeaseState
 from ...storage.overview import Backlog, Overview
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from ...storage.warehouse import Warehouse
 
 ONLY_THE_RUN = (
-    *("exchange.rest", "exchange.latency", "exchange.errors", "exchange.clock"),
-    *("throughput", "errors", "lag.p50", "lag.p99", "connection.reconnects", "disk.free", "clock.steady"),
+    *("exchange.rest", "exchange.latency", "exchange.errors", "exchange.clock", "throughput", "errors"),
+    *("lag.p50", "lag.p99", "lag.traded_p50", "lag.traded_p99", "symbols", "connection.open", "connection.reconnects"),
+    *("connection.renewed", "disk.free", "clock.steady"),
+    *("stream.bound", "flush.progress", *(f"failover.{market.value}" for market in Market)),
 )
-"""What nobody else can see: unknown while no live run looks."""
+"""What nobody else can see, or cannot always: unknown while no live run looks."""
 
 OF_SYMBOLS = "subscription."
 
@@ -114,7 +116,8 @@ def judge(facts: Facts, *, now_ms: int, rules: HealthRules | None = None) -> Hea
         why = "Redis does not answer" if facts.redis_error else "no live run looks"
         if facts.lease is not None and facts.published is not None:
             why = f"the live run has said nothing for {facts.published.age:.0f} s"
-        vitals += [unknown(name, f"{name} is not known: {why}") for name in ONLY_THE_RUN]
+        seen = {one.name for one in vitals}
+        vitals += [unknown(name, f"{name} is not known: {why}") for name in ONLY_THE_RUN if name not in seen]
     newest = max((int(said.get("stored_through_ms") or 0) for said in _said(facts)), default=0)
     age = max(0.0, (now_ms - newest) / 1000) if newest else None
     why_not = told_reasons(vitals) or ["every symbol delivers at its own rate, and nothing else is out of line"]
@@ -147,7 +150,7 @@ def _outside(facts: Facts, rules: HealthRules) -> Iterable[Vital]:
     for vital in backlog_vitals(facts.backlog, capacity=capacity, unflushed_for=None, rules=rules):
         if vital.name == "stream.backlog" or (vital.name == "stream.bound" and capacity):
             yield vital
-    yield budget_vitals(facts.redis, share_used=None, breakers={}, rules=rules)[0]
+    yield from budget_vitals(facts.redis, share_used=None, breakers=None)
     yield from facts.beside
 
 
@@ -230,8 +233,7 @@ def told_reasons(vitals: Sequence[Vital]) -> list[str]:
 
 def judge_symbols(published: Published, *, rules: HealthRules | None = None) -> list[Vital]:
     """Each symbol against its own rate, at this moment. Pure."""
-    uptime = float(published.overall.get("uptime") or 0.0)
-    return symbol_vitals(published.symbols, uptime=uptime, rules=rules or HealthRules(), later=published.age)
+    return symbol_vitals(published.symbols, rules=rules or HealthRules(), later=published.age)
 
 
 def as_symbols(published: Published, of_symbols: Sequence[Vital]) -> list[SymbolHealth]:

@@ -17,7 +17,7 @@ class HealthRules:
     `throughput` and `errors` are settings. How long a symbol may be silent follows from its own pace (feed/pace.py); it is
     critical after `critical_silence` times that. In the first `starting` seconds of a run what it cannot know yet is no trouble.
     `over` is the time that throughput, errors and reconnects are counted over, and throughput is told once `least_expected`
-    arrivals were to be expected in it.
+    arrivals were to be expected in it. A connection older than `renewal_due` should have been renewed.
     """
 
     throughput: Line = field(default=Line(0.70, 0.50))
@@ -31,6 +31,8 @@ class HealthRules:
     lease: float = 20.0
     lag_p50: Line = field(default=Line(3.0, 30.0))
     lag_p99: Line = field(default=Line(5.0, 60.0))
+    traded_lag_p50: Line = field(default=Line(4.0, 31.0))
+    traded_lag_p99: Line = field(default=Line(6.0, 61.0))
     backlog: Line = field(default=Line(15.0, 120.0))
     bound: Line = field(default=Line(0.5, 0.9))
     flush: Line = field(default=Line(15.0, 60.0))
@@ -43,6 +45,7 @@ class HealthRules:
     jumped: float = 2.0
     jump_told_for: float = 600.0
     reconnects: Line = field(default=Line(3.0, 12.0))
+    renewal_due: float = 23.75 * 3600.0
 
     redis_memory: Line = field(default=Line(0.75, 0.90))
     parts: Line = field(default=Line(0.3, 1.0))

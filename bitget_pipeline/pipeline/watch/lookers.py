@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from ...errors import PipelineError
-from ...history.client import heed_cancellation
+from ...history.allowance import heed_cancellation
 
 Answer = TypeVar("Answer")
 

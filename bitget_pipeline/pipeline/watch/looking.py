@@ -1,20 +1,20 @@
 """
 A look from outside that ends in time, whatever hangs: for the sensor, which has to be done within two seconds.
 
-Each store is asked in a thread of its own and keeps its connection between looks; what does not answer in time is said to owe an
-answer, and nobody waits for it. Judged by health.py.
+Each store, and whoever judges something beside, is asked in a thread of its own, and stores keep their connection between looks;
+what does not answer in time is said to owe an answer, and nobody waits for it. Judged by health.py.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from ...errors import PipelineError
-from ...guard.vitals import Vital
+from ...guard.vitals import Vital, unknown
 from ...storage.overview import Overview
 from ...storage.warehouse import Warehouse
 from ...storage.warehouse_state import warehouse_state
@@ -24,9 +24,12 @@ from .health_rules import HealthRules
 
 log = get_logger(__name__)
 
+Answer = TypeVar("Answer")
+
 WITHIN = 1.2
-"""Seconds for both stores together to answer, and for the table to take what was seen beside that: `RECORDED_WITHIN`."""
+"""Seconds for all who are asked together, and beside that for the table and people to be told: `RECORDED_WITHIN`."""
 RECORDED_WITHIN = 0.6
+OTHERS = "the others"
 
 
 class Looking:
@@ -49,30 +52,42 @@ class Looking:
         self._record_in = record
         self._within = within
         self._recorded_within = recorded_within
-        self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="health")
+        self._threads = ThreadPoolExecutor(max_workers=10, thread_name_prefix="health")
         self._warehouse: Warehouse | None = None
         self._overview: Overview | None = None
-        self._one_at_a_time = {"Redis": Lock(), "ClickHouse": Lock()}
+        self._one_at_a_time = {"Redis": Lock(), "ClickHouse": Lock(), OTHERS: Lock()}
 
     def look(
-        self, *, now_ms: int, rules: HealthRules | None = None, beside: Callable[[], Iterable[Vital]] = tuple
+        self,
+        *,
+        now_ms: int,
+        rules: HealthRules | None = None,
+        beside: Callable[[], Iterable[Vital]] = tuple,
+        named: Sequence[str] = (),
+        tell: Callable[[Health], None] | None = None,
     ) -> Health:
-        """Ask everybody and judge; never raises for a store that is down, and takes no longer than the limits."""
+        """
+        Ask everybody and judge; never raises for a store that is down, and takes no longer than the limits. `beside` judges what
+        else there is, in vitals of the names `named`, which are unknown when it is late; `tell` is given what was seen.
+        """
         asked = {
             "redis_error": self._threads.submit(self._alone, "Redis", self._ask_redis),
             "warehouse_error": self._threads.submit(self._alone, "ClickHouse", self._ask_warehouse),
         }
+        others = self._threads.submit(self._alone, OTHERS, lambda: tuple(beside()))
         deadline = time.monotonic() + self._within
-        others = tuple(beside())
-        wait(asked.values(), timeout=max(0.0, deadline - time.monotonic()))
+        wait(asked.values(), timeout=self._within)
+        wait([others], timeout=max(0.0, deadline - time.monotonic()))
         found: dict[str, Any] = {}
         for field, answer in asked.items():
             found |= self._told(field, answer)
-        seen = judge(Facts(**found, beside=others), now_ms=now_ms, rules=rules)
+        seen = judge(Facts(**found, beside=self._judged_beside(others, named)), now_ms=now_ms, rules=rules)
+        telling = [] if tell is None else [self._threads.submit(tell, seen)]
         if not found.get("warehouse_error"):
-            recording = self._threads.submit(self._record, seen, now_ms)
-            wait([recording], timeout=self._recorded_within)
-            self._heed(recording)
+            telling.append(self._threads.submit(self._record, seen, now_ms))
+        wait(telling, timeout=self._recorded_within)
+        for one in telling:
+            self._heed(one)
         return seen
 
     def close(self) -> None:
@@ -81,8 +96,19 @@ class Looking:
         if self._warehouse is not None:
             self._warehouse.close()
 
+    def _judged_beside(self, answer: Future[tuple[Vital, ...]], named: Sequence[str]) -> tuple[Vital, ...]:
+        """What somebody else judged; their records may lie in a database that hangs or refuses, which is no verdict."""
+        if not answer.done():
+            why = f"no answer within {self._within:g} s"
+        elif (error := answer.exception()) is None:
+            return answer.result()
+        else:
+            why = str(error) or type(error).__name__
+            log.warning("health.not_judged", names=list(named), problem=why)
+        return tuple(unknown(name, f"{name} is not known: {why}") for name in named)
+
     def _heed(self, recording: Future[None]) -> None:
-        """A table that refuses is no reason to see nothing, but one to say so."""
+        """A table that refuses, or people who cannot be told, are no reason to see nothing, but one to say so."""
         error = recording.exception() if recording.done() else None
         if isinstance(error, PipelineError):
             log.warning("health.not_recorded", problem=str(error))
@@ -97,11 +123,11 @@ class Looking:
         except PipelineError as error:
             return {field: str(error)}
 
-    def _alone(self, store: str, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _alone(self, store: str, ask: Callable[[], Answer]) -> Answer:
         """A store that still owes an answer is not asked again."""
         lock = self._one_at_a_time[store]
         if not lock.acquire(timeout=self._within):
-            raise _StillOwing(f"{store} still owes the answer of the last look")
+            raise _StillOwing(f"{store} still owe{'' if store == OTHERS else 's'} the answer of the last look")
         try:
             return ask()
         finally:

@@ -59,12 +59,25 @@ def _errors(lately: Sequence[Probe], rules: HealthRules) -> Vital:
     )
 
 
+def clock_ahead(probes: Sequence[Probe], *, now: float, rules: HealthRules) -> float | None:
+    """How many seconds the exchange's clock is ahead of ours, by the probes of the last while; None when none tells."""
+    told = _quickest([probe for probe in probes if now - probe.at <= rules.probes_over])
+    return None if told is None else told[1]
+
+
+def _quickest(lately: Sequence[Probe]) -> tuple[float, float] | None:
+    """Latency and skew of the quickest answer: its time on the way is the smallest error."""
+    return min(
+        ((probe.latency, probe.skew) for probe in lately if probe.latency is not None and probe.skew is not None),
+        default=None,
+    )
+
+
 def _clock(lately: Sequence[Probe], rules: HealthRules) -> Vital:
-    """By the quickest answer: its time on the way is the smallest error."""
-    told = [(probe.latency, probe.skew) for probe in lately if probe.latency is not None and probe.skew is not None]
-    if not told:
+    told = _quickest(lately)
+    if told is None:
         return unknown(CLOCK, "how far our clock is from the exchange's is not known: no probe was answered")
-    latency, skew = min(told)
+    latency, skew = told
     apart = max(0.0, abs(skew) - latency / 2)
     which = "behind" if skew > 0 else "ahead of"
     reason = f"our clock is {_seconds(abs(skew))} {which} the exchange's" if apart else "our clock is the exchange's"

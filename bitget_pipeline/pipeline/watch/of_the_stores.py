@@ -122,13 +122,13 @@ def _mutations(state: WarehouseState, rules: HealthRules) -> Vital:
 
 
 def budget_vitals(
-    state: RedisState | None, *, share_used: float | None, breakers: Mapping[str, Breaker], rules: HealthRules
+    state: RedisState | None, *, share_used: float | None, breakers: Mapping[str, Breaker] | None
 ) -> list[Vital]:
-    """The request budget and the breakers of the live run's own client."""
-    return [_budget(state, share_used, rules), _breakers(breakers)]
+    """The request budget, and the breakers: those of all processes as Redis shows them, and of the client of whoever asks."""
+    return [_budget(state, share_used), _breakers(state, breakers)]
 
 
-def _budget(state: RedisState | None, share_used: float | None, rules: HealthRules) -> Vital:
+def _budget(state: RedisState | None, share_used: float | None) -> Vital:
     if state is None:
         return unknown("budget.use", "the use of the request budget is not known: Redis did not tell")
     if state.closed_for > 0:
@@ -147,8 +147,12 @@ def _budget(state: RedisState | None, share_used: float | None, rules: HealthRul
     return Vital("budget.use", Status.HEALTHY, f"{share_used:.0%} of the request budget is used", share_used, 1.0)
 
 
-def _breakers(breakers: Mapping[str, Breaker]) -> Vital:
-    resting: Sequence[str] = sorted(name for name, one in breakers.items() if one.state is not State.CLOSED)
+def _breakers(state: RedisState | None, own: Mapping[str, Breaker] | None) -> Vital:
+    if state is None and own is None:
+        return unknown("budget.breaker", "which endpoints rest is not known: Redis did not tell")
+    families = {name for name, one in (own or {}).items() if one.state is not State.CLOSED}
+    families |= {one.family for one in state.breakers} if state is not None else set()
+    resting: Sequence[str] = sorted(families)
     if not resting:
         return Vital("budget.breaker", Status.HEALTHY, "no endpoint of the exchange is given a rest", 0.0, 0.0)
     return Vital(

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from ...errors import ExchangeBusy, PipelineError, Withheld
 from ...guard.rate_limit import Priority
-from ...history.client import VenueClient, heed_cancellation
+from ...history.allowance import heed_cancellation
+from ...history.client import VenueClient
 
 BUDGET_WITHIN = 0.5
 """Seconds for the shared budget to answer; a Redis that hangs must not look like an exchange that does."""

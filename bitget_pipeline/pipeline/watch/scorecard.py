@@ -57,7 +57,7 @@ def assess(warehouse: Warehouse, day: date, *, source: str, now_ms: int) -> list
     figures: list[Figure] = []
     for market in (None, *markets):
         figures += completeness(days, market)
-        figures += _of_holes("holes", history, market, asked=bool(symbols))
+        figures += _of_history(history, market, asked=bool(symbols))
         figures += _of_breaks(breaks, market, collected=market in traded)
         figures += _of_minutes(reconciled.get(market), market)
         figures += _of_trades(traded.get(market), market)
@@ -91,6 +91,11 @@ def _of_holes(what: str, holes: Sequence[Hole], market: Market | None, *, asked:
     return [Figure(name, market, float(count)) for name, count in counts.items()]
 
 
+def _of_history(holes: Sequence[Hole], market: Market | None, *, asked: bool) -> list[Figure]:
+    mine = [one for one in holes if market in (None, one.symbol.market)]
+    return [*_of_holes("holes", holes, market, asked=asked), *_seconds_of("hole", mine, market)]
+
+
 def _of_breaks(breaks: Sequence[Hole], market: Market | None, *, collected: bool) -> list[Figure]:
     mine = [one for one in breaks if market in (None, one.symbol.market)]
     counted = [
@@ -100,12 +105,15 @@ def _of_breaks(breaks: Sequence[Hole], market: Market | None, *, collected: bool
     ]
     if not (collected or mine):
         counted = [replace(one, reason="no live trades were stored") for one in counted]
-    detected = [one.detected for one in mine]
-    repaired = [one.repaired for one in mine if one.repaired is not None and one.outcome is Outcome.REPAIRED]
+    return [*counted, *_seconds_of("break", mine, market)]
+
+
+def _seconds_of(what: str, holes: Sequence[Hole], market: Market | None) -> list[Figure]:
+    """How long it took until they were known, and until those that were filled were."""
+    repaired = [one.repaired for one in holes if one.repaired is not None and one.outcome is Outcome.REPAIRED]
     return [
-        *counted,
-        *_times("break_detect_seconds", market, detected, "there was no break"),
-        *_times("break_repair_seconds", market, repaired, "no break was repaired"),
+        *_times(f"{what}_detect_seconds", market, [one.detected for one in holes], f"there was no {what}"),
+        *_times(f"{what}_repair_seconds", market, repaired, f"no {what} was repaired"),
     ]
 
 

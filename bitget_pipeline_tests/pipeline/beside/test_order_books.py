@@ -142,7 +142,9 @@ async def test_a_renewed_connection_breaks_no_book(where, local_exchange, books_
     plan = replace(plan_for(where), session_rules=SessionRules(renew_after=0.7))
     async with live(where, local_exchange, plan, companions=(books,)) as run:
         await until(lambda: run.overview.published() is not None, what="the run")
-        await until(lambda: run.overview.published().overall["reconnects"] >= 3, what="renewals")
+        await until(
+            lambda: run.overview.published().overall["connections"]["socket-0"]["renewed"] >= 3, what="renewals"
+        )
         await until(lambda: books.published()["repeated"] > 0, what="frames that came twice")
         await run.end()
     assert books.published()["set_aside"] == 0

@@ -218,7 +218,7 @@ async def test_an_exchange_that_flaps_is_left_once_until_it_is_steady(
 async def test_both_dark_is_said_once(pair: Pair, local_exchange: LocalExchange, warehouse: Warehouse) -> None:
     """
     Nobody stands in while the other venue is dark too, and one incident a market says so; when the other comes back while
-    ours is still dark, it stands in.
+    ours is still dark, it stands in, and that incident is over.
     """
     async with running_pair(pair, local_exchange.now_ms) as run:
         await until(lambda: run.stored() > 50, what="the first trades")
@@ -233,8 +233,9 @@ async def test_both_dark_is_said_once(pair: Pair, local_exchange: LocalExchange,
                 assert [over for *_, over in incidents(warehouse, "failover_nobody")] == [False, False]
             await all_are(run, "substituted")
             await delivering(run)
+            await until(lambda: all(over for *_, over in incidents(warehouse, "failover_nobody")), what="their end")
+            assert not any(run.said(market)["nobody"] for market in MARKETS)
         await settled(run)
-        await until(lambda: all(over for *_, over in incidents(warehouse, "failover_nobody")), what="their end")
     assert len(incidents(warehouse, "failover_nobody")) == len(incidents(warehouse, "failover")) == 2
 
 

@@ -31,28 +31,54 @@ class Table:
         return len(rows)
 
 
-def waiting_for(table: Table, *, most: int = 100, most_at_once: int = 10) -> Waiting[int]:
-    return Waiting("rows", table.store, most=most, most_at_once=most_at_once, pause=lambda failures: 0.01)
+class Clock:
+    """Stands still until it is set."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def waiting_for(table: Table, *, most: int = 100, most_at_once: int = 10, clock: Clock | None = None) -> Waiting[int]:
+    return Waiting(
+        "rows",
+        table.store,
+        most=most,
+        most_at_once=most_at_once,
+        pause=lambda failures: 0.01,
+        steady=clock or Clock(),
+    )
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("it is away"), DiskFull("no room")])
 async def test_what_waits_for_a_store_that_is_away_is_bounded_and_then_written(error: Exception) -> None:
     """
-    The newest rows stay, the oldest are dropped and counted; once the store is back everything that waits is written.
+    The newest rows stay, the oldest are dropped and counted; once the store is back everything that waits is written, and
+    it is known how long ago that was.
     """
     table = Table()
     table.error = error
-    waiting = waiting_for(table)
+    clock = Clock()
+    waiting = waiting_for(table, clock=clock)
     task = asyncio.create_task(waiting.run(every=0.01))
     for start in range(0, 250, 25):
         waiting.add(range(start, start + 25))
         await asyncio.sleep(0.005)
     await until(lambda: waiting.trouble, what="the trouble to be known")
-    assert waiting.published() == {"stored": 0, "waiting": 100, "dropped": 150, "trouble": str(error)}
+    assert waiting.published() == {
+        "stored": 0,
+        "stored_ago": None,
+        "waiting": 100,
+        "dropped": 150,
+        "trouble": str(error),
+    }
     table.error = None
     await until(lambda: not len(waiting), what="all written")
     assert table.rows == list(range(150, 250))
-    assert waiting.published() == {"stored": 100, "waiting": 0, "dropped": 150, "trouble": ""}
+    assert waiting.published() == {"stored": 100, "stored_ago": 0.0, "waiting": 0, "dropped": 150, "trouble": ""}
+    clock.now = 90.0
+    assert waiting.published()["stored_ago"] == 90.0
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import date, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
@@ -160,18 +161,33 @@ async def test_a_failing_key_is_reported_and_the_others_are_stored(backfill):
     assert "NOPEUSDT" in report.keys[unknown].error
 
 
-async def test_a_day_before_listing_costs_no_request(backfill):
+async def test_days_before_listing_cost_one_look_at_the_daily_bars(backfill):
     """
-    Nothing can be there, and the ledger says so.
+    Nothing can be there: one page of a symbol agrees, the ledger says so, and nobody asks again.
     """
     instrument = next(one for one in backfill.warehouse.instruments(Market.USDTM) if one.listed_at is not None)
-    day = instrument.listed_at.date() - timedelta(days=3)
-    report = await backfill([(instrument.symbol, day)])
-    (key,) = report.keys.values()
-    assert (key.state, key.rows, key.requests) == (KeyState.BEFORE_LISTING, 0, 0)
-    (evidence,) = backfill.warehouse.coverage("candles_1m", symbol=instrument.symbol, interval=Interval.of_day(day))
-    assert evidence.state is CoverageState.VERIFIED_EMPTY
-    assert backfill.candle_requests() == 0
+    keys = [(instrument.symbol, instrument.listed_at.date() - timedelta(days=n)) for n in (3, 4, 9)]
+    report = await backfill(keys)
+    assert {(key.state, key.rows) for key in report.keys.values()} == {(KeyState.BEFORE_LISTING, 0)}
+    found = backfill.warehouse.coverage("candles_1m", symbol=instrument.symbol)
+    assert {one.state for one in found} == {CoverageState.VERIFIED_EMPTY}
+    assert (len(found), report.requests, backfill.candle_requests()) == (3, 1, 1)
+    assert not (await backfill(keys)).requests
+
+
+async def test_a_listing_that_began_earlier_than_the_list_says_is_not_believed(backfill):
+    """
+    The list gives the day of a second listing: bars of before are fetched all the same, and not called empty for good.
+    """
+    (real,) = [one for one in backfill.warehouse.instruments(Market.SPOT) if one.symbol == BTC_SPOT]
+    yesterday = backfill.today - timedelta(days=1)
+    anew = replace(real, listed_at=datetime(yesterday.year, yesterday.month, yesterday.day, 12, tzinfo=UTC))
+    backfill.warehouse.store_instruments([anew], run_id="r", version_at=datetime.now(UTC))
+    before = yesterday - timedelta(days=1)
+    report = await backfill([(BTC_SPOT, before)])
+
+    key = report.keys[BTC_SPOT, before]
+    assert (key.state, key.rows, key.error) == (KeyState.COMPLETE, 1440, "")
 
 
 async def test_bars_that_the_exchange_does_not_send_are_holes(backfill):

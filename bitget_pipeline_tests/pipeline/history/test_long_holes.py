@@ -11,12 +11,15 @@ import pytest
 from bitget_pipeline.exchange.contract import Exchange
 from bitget_pipeline.history.client import HistoryClient
 from bitget_pipeline.local.exchange import LocalExchange, running
+from bitget_pipeline.market.candle import Resolution
 from bitget_pipeline.market.coverage import CoverageState
 from bitget_pipeline.market.coverage_days import DayCoverage, by_day
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval, from_ms
 from bitget_pipeline.pipeline.history.backfill import BackfillReport, Key, KeyState, backfill_candles
+from bitget_pipeline.pipeline.history.comparison import agree
 from bitget_pipeline.pipeline.history.departed import Departed, settle_departed
+from bitget_pipeline.pipeline.history.derive import RESOLUTIONS, derive_candles
 from bitget_pipeline.pipeline.universe.discover import discover
 from bitget_pipeline.storage.versions import Versions
 from bitget_pipeline.storage.warehouse import Warehouse
@@ -147,6 +150,19 @@ async def test_a_halt_of_days_is_proven_empty_day_by_day(walk: Walks) -> None:
         assert "the trade history" in reason or day in (days[0], days[-1])  # of these the day's own bar knows
     assert (walk.said(BTC, days[1]).stored, walk.said(BTC, days[1]).state) == (0, CoverageState.VERIFIED_EMPTY)
     assert not (await walk(keys)).requests
+
+    # A minute that is proven empty held no trade: the longer bars over the ends of the halt are those of the others.
+    span = Interval(Interval.of_day(days[0]).start_ms, Interval.of_day(days[-1]).end_ms)
+    assert len(walk.warehouse.underived(Market.USDTM, span)) == 2
+    made = await derive_candles(walk.warehouse, walk.versions, keys, source="local", run_id="r")
+    assert {one.state for one in made} == {CoverageState.COMPLETE}
+    assert [one.bars[Resolution.D1] for one in made] == [1, 0, 0, 1]
+    for resolution in RESOLUTIONS:
+        ours = walk.warehouse.candles(BTC, resolution, span, source="local")
+        truth = await true_candles(walk.server, BTC, span, resolution)
+        assert [bar.open_ms for bar in ours] == [bar.open_ms for bar in truth]
+        assert all(agree(mine, true) for mine, true in zip(ours, truth, strict=True))
+    assert walk.warehouse.underived(Market.USDTM, span) == []
 
 
 async def test_silent_days_whose_minutes_are_gone_are_proven_empty_by_the_hours(walk: Walks) -> None:

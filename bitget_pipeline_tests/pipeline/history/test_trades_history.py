@@ -16,7 +16,7 @@ from bitget_pipeline.market.interval import Interval, from_ms
 from bitget_pipeline.pipeline.history.backfill import backfill_candles
 from bitget_pipeline.pipeline.history.trades_history import PAGES_BETWEEN_NOTES, backfill_trades
 from bitget_pipeline.pipeline.universe.discover import discover
-from bitget_pipeline.storage.warehouse import CoverageState
+from bitget_pipeline.storage.warehouse import CoverageState, Warehouse
 
 from ..conftest import SMALL, true_trades, until
 
@@ -99,6 +99,86 @@ async def test_a_run_that_was_cut_off_goes_on_where_it_was(local_exchange, wareh
     assert len(warehouse.trades(BTC_PERP, Interval.of_day(yesterday), source="local")) == len(whole)
     assert report.keys[BTC_PERP, yesterday].requests < needed
     assert pages(local_exchange) <= needed + PAGES_BETWEEN_NOTES + 6
+
+
+async def test_a_day_that_was_not_judged_to_its_end_is_not_called_complete(
+    local_exchange, client, exchange, warehouse, versions, clock, fetch, yesterday, monkeypatch
+):
+    """
+    A run that dies before its minutes are compared leaves nothing complete behind. A bug met by one day costs the other
+    nothing; and minutes that come after the trades, or are corrected, are compared without a request.
+    """
+    before = yesterday - timedelta(days=1)
+    true_look = Warehouse.minutes_that_differ
+
+    def dies(self, symbol, within, **how):
+        if within == Interval.of_day(yesterday):
+            raise RuntimeError("the plug was pulled")
+        return true_look(self, symbol, within, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Warehouse, "minutes_that_differ", dies)
+        report = await fetch((BTC_SPOT, yesterday), (BTC_SPOT, before))
+    assert report.keys[BTC_SPOT, yesterday].error == "RuntimeError: the plug was pulled"
+    assert (report.keys[BTC_SPOT, before].state, report.keys[BTC_SPOT, before].in_vain) == (
+        CoverageState.COMPLETE,
+        False,
+    )
+    within = Interval.of_day(yesterday)
+    assert all(one.interval != within for one in warehouse.coverage("trades", symbol=BTC_SPOT, interval=within))
+
+    assert (await fetch((BTC_SPOT, yesterday))).keys[BTC_SPOT, yesterday].state is CoverageState.COMPLETE
+    await backfill_candles(client, exchange, warehouse, versions, [(BTC_SPOT, yesterday)], now_ms=clock, **PLACE)
+    right = warehouse.candles(BTC_SPOT, Resolution.M1, within)[77:79]
+    minutes = Interval(right[0].open_ms, right[1].open_ms + 60_000)
+
+    async def after(bars):
+        warehouse.store_candles(
+            BTC_SPOT, Resolution.M1, bars, version=await versions.next(), run_id="r", source="local"
+        )
+        done = (await fetch((BTC_SPOT, yesterday))).keys[BTC_SPOT, yesterday]
+        assert (done.state, done.requests) == (CoverageState.COMPLETE, 0)
+        found = warehouse.coverage("trades", symbol=BTC_SPOT, interval=within)
+        return done.differing, [one.interval for one in found if one.state is CoverageState.UNEXPLAINED]
+
+    assert await after([bar._replace(base_volume=bar.base_volume + 1) for bar in right]) == (2, [minutes])
+    assert await after(right[:1]) == (1, [Interval(right[1].open_ms, minutes.end_ms)])
+    assert await after(right) == (0, [])
+
+
+async def test_answers_without_trades_prove_nothing_and_are_tried_again(local_exchange, warehouse, fetch, yesterday):
+    """
+    The day is unknown, not empty; each vain try puts the next one further off. What is cut off, or a region block, is an
+    error of that day in a sentence, and nothing is called complete.
+    """
+    retries = []
+    for _ in range(2):
+        with local_exchange.faulty("empty_string", "/fills"):
+            done = (await fetch((BTC_SPOT, yesterday))).keys[BTC_SPOT, yesterday]
+        assert (done.state, done.in_vain, len(done.holes)) == (CoverageState.UNKNOWN, True, 1)
+        (said,) = warehouse.coverage("trades", symbol=BTC_SPOT)
+        assert (said.state, said.interval) == (CoverageState.UNKNOWN, Interval.of_day(yesterday))
+        retries.append(said.retry_at)
+    assert retries[1] - retries[0] > timedelta(minutes=25)
+
+    with local_exchange.faulty("region_block", "/fills"):
+        blocked = (await fetch((BTC_SPOT, yesterday))).keys[BTC_SPOT, yesterday]
+    assert (blocked.in_vain, "region" in blocked.error) == (True, True)
+    assert {one.state for one in warehouse.coverage("trades", symbol=BTC_SPOT)} == {CoverageState.UNKNOWN}
+
+
+async def test_a_day_before_the_listing_has_no_trades_and_costs_nothing(local_exchange, warehouse, fetch):
+    """
+    Proven empty by the listing.
+    """
+    young = max(
+        (one for one in warehouse.instruments(Market.USDTM) if one.listed_at), key=lambda one: one.listed_at
+    )  # fmt: skip
+    day = young.listed_at.date() - timedelta(days=2)
+    done = (await fetch((young.symbol, day))).keys[young.symbol, day]
+    assert (done.state, done.in_vain, done.requests) == (CoverageState.VERIFIED_EMPTY, False, 0)
+    (said,) = warehouse.coverage("trades", symbol=young.symbol)
+    assert (said.state, said.reason) == (CoverageState.VERIFIED_EMPTY, "before listing")
 
 
 async def test_days_the_exchange_does_not_serve_say_so_and_cost_nothing(local_exchange, warehouse, fetch, yesterday):

@@ -9,14 +9,18 @@ import pytest
 from bitget_pipeline.market.candle import Candle, Resolution
 from bitget_pipeline.market.coverage import CoverageState, Evidence
 from bitget_pipeline.market.coverage_days import by_day
+from bitget_pipeline.market.derivatives import PriceKind
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval, to_ms
-from bitget_pipeline.market.retention import DAY_MS, KEPT, Retention, days_kept
+from bitget_pipeline.market.retention import DAY_MS, KEPT, STAYS, Retention, days_kept
+from bitget_pipeline.market.scorecard import Reading
 from bitget_pipeline.market.trade import Trade, TradeBatch
 from bitget_pipeline.pipeline.history.plan import settled_days
 from bitget_pipeline.pipeline.history.recount import recount
 from bitget_pipeline.pipeline.housekeeping.expire import expire_tables
 from bitget_pipeline.pipeline.housekeeping.report import Freed
+from bitget_pipeline.storage.tables import BY_NAME as TABLE
+from bitget_pipeline.storage.tables import TABLES
 from bitget_pipeline.storage.versions import Versions
 from bitget_pipeline.storage.warehouse import Warehouse
 
@@ -84,13 +88,43 @@ async def test_a_dry_run_says_the_same_and_touches_nothing(warehouse: Warehouse,
     assert (done.items, done.rows, done.bytes) == (would.items, would.rows, would.bytes)
 
 
-async def test_by_default_nothing_but_books_seconds_and_health_expires(
+def test_every_table_has_its_days_or_a_reason_to_stay() -> None:
+    """
+    Nothing grows for ever because nobody thought of it; what may be bounded has partitions that can go, and a time.
+    """
+    bounded = {one.table for one in KEPT}
+    assert bounded.isdisjoint(STAYS)
+    assert bounded | set(STAYS) == {table.name for table in TABLES}
+    for one in KEPT:
+        assert one.column in TABLE[one.table].partition_by, one.name
+
+
+async def test_readings_of_the_budget_expire_and_prices_are_told_by_their_kind(
+    warehouse: Warehouse, versions: Versions
+) -> None:
+    """
+    The ledger knows nothing of readings; of mark and index prices it knows each as a stream of its own.
+    """
+    for days in (3, 500):
+        reading = Reading(NOON - days * DAY_MS, 10, 0, 18.0)
+        warehouse.store_budget_reading(reading, pace=1.0, closed_for=0.0)
+    bars = [Candle(NOON - 500 * DAY_MS, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0)]
+    warehouse.store_price_candles(ETH, PriceKind.MARK, Resolution.M1, bars, source="local", version=1, run_id="run-1")
+    done = await kept(warehouse, versions, [Retention("price_candles", 100)])
+    assert (done["budget_readings"].rows, done["budget_readings"].told) == (1, 0)
+    assert (done["price_candles"].rows, done["price_candles"].told) == (1, 2)
+    for stream in ("mark_candles_1m", "index_candles_1m"):
+        assert {one.state for one in warehouse.coverage(stream, symbol=ETH)} == {CoverageState.EXPIRED}
+
+
+async def test_by_default_nothing_but_books_seconds_and_readings_expires(
     warehouse: Warehouse, versions: Versions
 ) -> None:
     """
     Trades of years ago stay, as does what else is kept for ever.
     """
-    assert {one.name: one.days for one in KEPT if one.days} == {"order_books": 7, "candles_1s": 30, "health": 90}
+    days = {"order_books": 7, "candles_1s": 30, "health": 90, "budget_readings": 400}
+    assert {one.name: one.days for one in KEPT if one.days} == days
     trade_days_ago(warehouse, 3_000)
     assert all(one.idle for one in (await kept(warehouse, versions, [])).values())
     assert count(warehouse, "trades") == 3

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bitget_pipeline.feed.pace import SilenceRules
+from bitget_pipeline.feed.pace import Pace, SilenceRules
 from bitget_pipeline.feed.session import SessionRules
+from bitget_pipeline.guard.vitals import Status
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
+from bitget_pipeline.pipeline.watch.health_rules import HealthRules
+from bitget_pipeline.pipeline.watch.of_the_run import symbol_vitals
 from bitget_pipeline.storage.connects import ConnectBudget
 from bitget_pipeline.telemetry import counters
 
 from ..conftest import until
-from ..live_runner import plan_for
+from ..live_runner import plan_for, stores_at
 from .test_run import SYMBOLS, assert_stored_is_true, closed, live
 
 BTC = Symbol(Market.USDTM, "BTCUSDT")
 IMPATIENT = SessionRules(
     silence=SilenceRules(chance=1e-3, least=1.0), first_data_within=0.7, review_every=0.1, messages_per_second=10
 )
+
+
+def busy() -> dict[str, object]:
+    """What a run has learned of a symbol that trades all the time."""
+    return Pace.seeded(arrivals=1_000, gap=0.2, longest=0.5, now=0.0).plain(now=0.0)
 
 
 def all_paced(overview) -> bool:
@@ -58,6 +66,49 @@ async def test_one_silent_subscription_is_begun_anew_and_then_its_socket_replace
         await until(lambda: no_gap(run.overview), what="closed gaps")
         await run.end()
     assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 30
+
+
+async def test_a_symbol_that_is_deaf_from_the_start_is_noticed_by_the_pace_that_the_run_before_had_learned(
+    where, local_exchange
+):
+    """
+    Its snapshot comes and nothing more: it is begun anew within its own time, and would be told of within a minute. What this
+    run learns it leaves to the next.
+    """
+    plan = replace(plan_for(where), session_rules=IMPATIENT)
+    before = counters().get("feed.subscriptions_stale", 0)
+    async with stores_at(where) as stores:
+        await stores.paces.put({BTC: busy()})
+        async with live(where, local_exchange, plan) as run:
+            await until(lambda: run.overview.published() and run.overview.published().symbols[BTC]["trades"])
+            local_exchange.fault("deaf", f"{BTC}:trade")
+            await until(
+                lambda: counters().get("feed.subscriptions_stale", 0) > before, what="the silence to be noticed"
+            )
+            told = run.overview.published().symbols[BTC]
+            assert 30 <= told["arrivals"] < 38
+            assert symbol_vitals({BTC: told}, rules=HealthRules(), later=60.0)[0].status is not Status.HEALTHY
+            left_before = (await stores.paces.known([BTC]))[BTC]
+            await run.end()
+        left = (await stores.paces.known([BTC]))[BTC]
+    assert left.age < left_before.age
+    assert left.learned["arrivals"] >= 30
+
+
+async def test_a_symbol_of_which_nothing_at_all_comes_after_a_start_is_ill_within_a_minute(where, local_exchange):
+    """
+    Not even a snapshot: its silence is measured from the start, by the pace that the run before had learned.
+    """
+    async with stores_at(where) as stores:
+        await stores.paces.put({BTC: busy()})
+    with local_exchange.muted(f"{BTC}:trade"):
+        async with live(where, local_exchange) as run:
+            await until(lambda: run.stored() > 0, what="trades of the others")
+            told = run.overview.published().symbols[BTC]
+            assert (told["silent_for"], told["silent"], told["within"]) == (None, "", 42.0)
+            assert symbol_vitals({BTC: told}, rules=HealthRules())[0].status is Status.UNKNOWN
+            assert symbol_vitals({BTC: told}, rules=HealthRules(), later=60.0)[0].status is Status.DEGRADED
+            await run.end()
 
 
 async def test_a_silence_that_ends_with_the_new_subscription_needs_no_new_socket(where, local_exchange, warehouse):

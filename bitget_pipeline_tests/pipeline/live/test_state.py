@@ -124,7 +124,7 @@ def test_what_a_repair_fetched_is_waited_for_too(state):
     """The gap is closed, its trades wait for a flusher: nothing is said to be stored before they are."""
     state.note_appended([batch(1_000)], ["10-0"])
     state.note_acknowledged((11, 0))
-    state.of(BTC).note_entry((11, 5), 0)
+    state.note_repaired(BTC, "11-5")
     assert state.stored_through(BTC, now_ms=9_000) == 1_000
 
     state.note_acknowledged((11, 6))
@@ -166,6 +166,25 @@ def test_snapshot_with_something_new_is_no_proof_of_a_quiet_market(state):
     assert (state.of(BTC).proofs, state.published()[BTC]["within"]) == (0, 42.0)
 
 
+def test_snapshot_of_known_trades_ends_what_was_said_of_a_mute_subscription(state):
+    """It did not answer three requests, and answers the next: quiet is not mute, nobody has to wait for its next trade."""
+    state.of(BTC).silent = "acknowledged, no data after 3 requests"
+    state.note_snapshot(BTC)
+
+    assert state.published()[BTC]["silent"] == ""
+
+
+def test_symbol_without_a_pace_may_be_silent_for_minutes_once_it_was_answered(state):
+    """Nothing is known before; each answer without anything new gives twice the time."""
+    state.clock.now = 7.0
+    told = state.published()[BTC]
+    assert (told["silent_for"], told["unheard_for"], told["within"]) == (None, 7.0, None)
+    for expected in (492.0, 972.0):
+        state.note_snapshot(BTC)
+        told = state.published()[BTC]
+        assert (told["silent_for"], told["unheard_for"], told["within"]) == (0.0, None, expected)
+
+
 def test_a_symbol_that_left_is_not_told_of_and_was_not_silent_when_it_comes_back(state):
     """What is known of its storing stays; its silence begins with the first trades after its return."""
     end = arrivals(state, start_ms=0, every_ms=1_000, count=60)
@@ -175,3 +194,63 @@ def test_a_symbol_that_left_is_not_told_of_and_was_not_silent_when_it_comes_back
     state.selected([BTC])
     told = state.published()[BTC]
     assert (told["silent_for"], told["trades"], told["pace"] > 0) == (None, 60, True)
+
+
+def lags(state):
+    """As they are published, in milliseconds."""
+    told = state.overall(now_ms=0)
+    return [told[name] for name in ("lag_p50_ms", "lag_p99_ms", "traded_lag_p50_ms", "traded_lag_p99_ms")]
+
+
+def stored(state, *, took_ms, at, rows=1):
+    """A batch that arrived half a second after it was traded is in the table."""
+    state.clock.now = at
+    trades = [Trade(n, round(at * 1000) - took_ms - 500, 1.0, 1.0, True) for n in range(rows)]
+    state.note_stored([TradeBatch(BTC, trades, round(at * 1000) - took_ms)], now_ms=round(at * 1000))
+
+
+def test_how_long_trades_take_is_told_of_the_last_minute_alone(state):
+    """What was stored two minutes ago says nothing of now."""
+    assert lags(state) == [None] * 4
+    state.lags.clock_ahead_ms = 0.0
+    stored(state, took_ms=300, at=100.0, rows=99)
+    stored(state, took_ms=2_000, at=101.0, rows=2)
+    assert lags(state) == [300, 2_000, 800, 2_500]
+    state.clock.now = 159.0
+    assert lags(state) == [300, 2_000, 800, 2_500]
+    state.clock.now = 162.0
+    assert lags(state) == [None] * 4
+
+
+def test_with_nothing_stored_the_oldest_that_waits_tells_how_long_trades_take(state):
+    """ClickHouse is dead: the last good figure is not repeated, the age of what waits counts; when it is stored, that is over."""
+    state.lags.clock_ahead_ms = 0.0
+    stored(state, took_ms=300, at=100.0)
+    state.clock.now = 101.0
+    state.note_appended([batch(101_000)], ["101-0"])
+    state.clock.now = 104.0
+    assert lags(state)[:2] == [300, 300]
+    for now in (121.0, 301.0):
+        state.clock.now = now
+        state.note_appended([batch(round(now * 1000))], [f"{now:.0f}-0"])
+        assert lags(state) == [round((now - 101.0) * 1000)] * 4
+    state.note_acknowledged((301, 1))
+    assert state.oldest_wait() == 0.0
+    assert lags(state) == [None] * 4
+
+
+def test_the_exchanges_clock_is_taken_into_account_and_unknown_without_it(state):
+    """By a clock two seconds ahead of ours a trade took two seconds longer than ours says; never less than since its arrival."""
+    stored(state, took_ms=300, at=100.0)
+    assert lags(state)[2:] == [None, None]
+    state.lags.clock_ahead_ms = 2_000.0
+    assert lags(state)[2:] == [2_800, 2_800]
+    state.lags.clock_ahead_ms = -5_000.0
+    assert lags(state)[2:] == [300, 300]
+
+
+def test_snapshots_and_repairs_say_nothing_of_how_long_trades_take(state):
+    """They hold what was traded long ago."""
+    state.lags.clock_ahead_ms = 0.0
+    state.note_stored([batch(1_000, trades=30, snapshot=True)], now_ms=100_000)
+    assert lags(state) == [None] * 4

@@ -38,6 +38,7 @@ OVERALL = {
     "repaired": 3,
     "lag_p50_ms": 500,
     "lag_p99_ms": None,
+    "traded_lag_p50_ms": 650,
     "gaps_open": 1,
     "repair_seconds_left": None,
     "stream_capacity": 1000,
@@ -126,6 +127,7 @@ def test_what_the_run_publishes_is_shown_in_base_units() -> None:
 
     assert got["live_trades_received_total",] == 100
     assert got["live_lag_seconds", "0.5"] == 0.5
+    assert got["live_traded_lag_seconds", "0.5"] == 0.65
     assert got["symbol_data_age_seconds", "spot", "BTCUSDT"] == 2.5
     assert got["symbol_gap_open", "spot", "BTCUSDT"] == 1
     assert got["live_silences_mended_total",] == 4

@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from bitget_pipeline.feed.pace import Pace
 from bitget_pipeline.guard.vitals import Line, Status, Vital, from_plain
+from bitget_pipeline.market.instrument import Symbol
 from bitget_pipeline.pipeline.live.companion import Writing
 from bitget_pipeline.pipeline.watch.attention import Attention, Places
 from bitget_pipeline.pipeline.watch.health_rules import HealthRules
@@ -22,11 +24,23 @@ from ..live_runner import stores_at
 
 NAMES = {
     *("exchange.rest", "exchange.latency", "exchange.errors", "exchange.clock", "connection.reconnects", "throughput"),
-    *("errors", "lag.p50", "lag.p99", "symbols", "stream.backlog", "stream.bound", "flush.progress", "redis.answers"),
+    *(
+        "lag.traded_p50",
+        "lag.traded_p99",
+        "errors",
+        "lag.p50",
+        "lag.p99",
+        "symbols",
+        "stream.backlog",
+        "stream.bound",
+        "flush.progress",
+        "redis.answers",
+    ),
     *("redis.memory", "redis.persistence", "redis.policy", "clickhouse.answers", "clickhouse.parts"),
     *("clickhouse.merges", "clickhouse.mutations", "clickhouse.disk", "budget.use", "budget.breaker", "disk.free"),
-    "clock.steady",
+    *("clock.steady", "connection.renewed"),
 }
+"""What attention tells of the whole."""
 
 
 class Heard:
@@ -69,6 +83,9 @@ async def test_everything_that_a_live_run_can_see_is_published(where, local_exch
     Every name has its verdict in Redis, the listeners hear of each symbol and connection, and all is well.
     """
     heard = Heard()
+    async with stores_at(where) as stores:  # of a run before: else their paces would have to be learned first
+        learned = Pace.seeded(arrivals=30, gap=1.0, longest=2.0, now=0.0).plain(now=0.0)
+        await stores.paces.put({Symbol.parse(text): learned for text in where.symbols})
     async with (
         attentive(where, tmp_path, heard) as attention,
         live(where, local_exchange, companions=(attention,)) as run,

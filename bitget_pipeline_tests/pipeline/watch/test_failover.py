@@ -21,6 +21,7 @@ from bitget_pipeline.pipeline.watch.failover import (
     Mode,
     NobodyStandsIn,
     State,
+    majors_of,
 )
 
 BTC, ETH, OTHER = (Symbol(Market.SPOT, name) for name in ("BTCUSDT", "ETHUSDT", "XUSDT"))
@@ -216,12 +217,71 @@ def test_the_table_names_every_change_and_no_other():
     assert {following for (state, _), following in NEXT.items() if state is State.OURS} == {State.SUBSTITUTED}
 
 
-def test_without_majors_there_is_nothing_to_watch():
+def test_without_majors_nothing_is_silent_and_a_person_alone_decides():
     """
-    Refused at once.
+    Quiet symbols are always silent for eight seconds, so REST alone would decide: it does not.
     """
-    with pytest.raises(ValueError, match="major"):
-        FailoverWatch([], now=0.0)
+    world = World(FailoverWatch([], now=0.0))
+    world.dark(600)
+    assert world.done == []
+    world.decider.mode = Mode.ON
+    world.dark(1)
+    ((_, over),) = world.done
+    assert isinstance(over, FailOver)
+    assert over.silent_since == world.now
+
+
+QUIET = {Symbol(Market.SPOT, name): pace for name, pace in (("A", 0.02), ("B", 0.1), ("C", 0.3), ("D", 0.0))}
+QUICK = {Symbol(Market.SPOT, name): pace for name, pace in (("E", 0.4), ("F", 0.5))}
+
+
+@pytest.mark.parametrize(
+    ("paces", "names"),
+    [
+        ({BTC: 0.0, **QUICK}, ["BTCUSDT"]),  # known by its name, before anything of it was heard
+        (QUIET, []),  # together 0.4 a second: a silence of eight seconds is nothing
+        (QUIET | QUICK, ["F", "E", "C", "B", "A"]),
+        (dict.fromkeys(QUICK, 0.0), []),  # not known yet
+        ({}, []),
+    ],
+)
+def test_majors_are_the_usual_symbols_or_the_fastest_if_their_silence_would_tell(paces, names):
+    """
+    Three that happen to come first mean nothing.
+    """
+    assert [one.name for one in majors_of(paces, rules=RULES)] == names
+
+
+def test_nothing_is_proven_well_before_both_signals_could_have_been_seen():
+    """
+    At the start, and after this process stood still.
+    """
+    world = World()
+    seen = []
+    for _ in range(13):
+        seen.append(world.decider.knows(now=world.now))
+        world.run(1)
+    assert seen == [False] * 13
+    assert world.decider.knows(now=world.now)
+    world.now += 60.0
+    world.run(1)
+    assert not world.decider.knows(now=world.now)
+
+
+def test_nobody_stands_in_is_said_again_after_somebody_did():
+    """
+    The other venue came, a person sent it away, and now it does not answer either: another darkness without anybody.
+    """
+    world = World(substitute=False)
+    world.run(100)
+    world.dark(30)
+    world.substitute = True
+    world.dark(5)
+    world.decider.mode = Mode.OFF
+    world.dark(5)
+    world.substitute, world.decider.mode = False, Mode.AUTO
+    world.dark(5)
+    assert [kind for _, kind in world.switches] == [NobodyStandsIn, FailOver, FailBack, NobodyStandsIn]
 
 
 spans = st.lists(
@@ -284,7 +344,7 @@ def test_a_major_that_joins_was_heard_with_the_others():
     """
     watch = FailoverWatch([BTC], now=0.0)
     watch.heard(BTC, now=50.0)
-    watch.follow([ETH, OTHER])
+    watch.follow([ETH, OTHER], now=50.0)
     assert watch.majors == (ETH, OTHER)
     assert watch.silence(now=53.0) == 3.0
     watch.heard(BTC, now=60.0)

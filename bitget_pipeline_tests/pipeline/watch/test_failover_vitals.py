@@ -14,7 +14,8 @@ BINANCE = {"substitute": "binance", "reason": "all majors silent for 8 s", "sile
     ("said", "status", "words"),
     [
         ({"state": "ours", "silent_seconds": 0.4}, Status.HEALTHY, "Bitget delivers spot"),
-        ({"state": "ours", "mode": "off"}, Status.HEALTHY, "switched off"),
+        ({"state": "ours", "mode": "off", "majors": 0}, Status.HEALTHY, "switched off"),
+        ({"state": "ours", "majors": 0}, Status.HEALTHY, "nobody stands in unless told to"),
         ({"state": "ours", "repairing": 1}, Status.DEGRADED, "repair is under way"),
         ({"state": "ours", "nobody": True, "silent_seconds": 20.0}, Status.CRITICAL, "nobody stands in"),
         ({"state": "none", "reason": "nobody stands in for it"}, Status.HEALTHY, "nobody stands in for it"),

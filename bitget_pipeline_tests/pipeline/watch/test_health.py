@@ -16,9 +16,12 @@ from bitget_pipeline.storage.overview import Backlog
 from bitget_pipeline.storage.redis_state import RedisState
 from bitget_pipeline.storage.warehouse_state import WarehouseState
 
+from .test_attention import NAMES
+
 NOW = 1_800_000_000_000
 REDIS = RedisState(used=10, bound=100, policy="noeviction", append_only=True, written=True)
 CLICKHOUSE = WarehouseState(12, "trades 20261121", 80, 1_000, 1, 3.0, 0, 0.0, "", 0.5, "default")
+SOCKET = {"age": 20.0, "opened": 1, "live": 2, "frames": 1_000, "reconnects": 0, "last_reason": ""}
 BUSY, QUIET = Symbol(Market.SPOT, "BUSYUSDT"), Symbol(Market.SPOT, "QUIETUSDT")
 
 
@@ -29,7 +32,14 @@ def said(*, age: float, within: float = 30.0, **more: Any) -> dict[str, Any]:
 def facts(**symbols: dict[str, Any]) -> Facts:
     published = Published(
         0.5,
-        {"uptime": 3600.0, "lag_p50_ms": 400, "lag_p99_ms": 800},
+        {
+            "uptime": 3600.0,
+            "lag_p50_ms": 400,
+            "lag_p99_ms": 800,
+            "connections": {"socket-0": SOCKET},
+            "traded_lag_p50_ms": 450,
+            "traded_lag_p99_ms": 900,
+        },
         {Symbol(Market.SPOT, name): one for name, one in symbols.items()},
     )
     lease = LeaseState("run-1", 7, NOW, 1.0, 14.0)
@@ -165,6 +175,26 @@ def test_of_what_both_saw_the_worse_counts():
     assert [one.status for one in judge(full, now_ms=NOW).vitals if one.name == "redis.memory"] == [Status.CRITICAL]
     blind = watched(redis=replace(REDIS, bound=None))
     assert judge(blind, now_ms=NOW).status is Status.HEALTHY
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES, "connection.open"}))
+def test_without_a_live_run_nothing_that_it_tells_is_left_out(name):
+    """
+    What only it can see is unknown then, in so many words; the stores and what they hold are seen from outside.
+    """
+    alone = judge(replace(facts(BUSYUSDT=said(age=1)), lease=None, published=None), now_ms=NOW)
+    (vital,) = [one for one in alone.vitals if one.name == name]
+    seen_from_outside = name.startswith(("redis.", "clickhouse.", "budget.")) or name == "stream.backlog"
+    assert vital.status is (Status.HEALTHY if seen_from_outside else Status.UNKNOWN)
+
+
+@pytest.mark.parametrize("market", list(Market))
+def test_without_a_live_run_nobody_knows_how_the_failover_stands(market):
+    """
+    It says unknown of every market rather than nothing.
+    """
+    alone = judge(replace(facts(BUSYUSDT=said(age=1)), lease=None, published=None), now_ms=NOW)
+    assert [one.status for one in alone.vitals if one.name == f"failover.{market}"] == [Status.UNKNOWN]
 
 
 def test_words_that_are_old_are_not_believed():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -46,7 +47,13 @@ def recorded(warehouse: Warehouse, seen: Health, now_ms: int) -> None:
 
 
 def looking(
-    warehouse: WarehouseAddress, redis: RedisAddress, prefix: str, *, within: float = 5.0, patience: float = 60.0
+    warehouse: WarehouseAddress,
+    redis: RedisAddress,
+    prefix: str,
+    *,
+    within: float = 5.0,
+    patience: float = 60.0,
+    recorded_within: float = 5.0,
 ) -> Looking:
     """One whose stores may take `patience` seconds, so that a look which waited for them would take that long."""
     return Looking(
@@ -54,7 +61,7 @@ def looking(
         lambda: Overview(connect_sync(redis, answer_within=patience), prefix, "0"),
         recorded,
         within=within,
-        recorded_within=5.0,
+        recorded_within=recorded_within,
     )
 
 
@@ -133,4 +140,51 @@ def test_what_somebody_else_judged_is_part_of_the_look(warehouse, redis_address,
     seen = looks.look(now_ms=NOW, beside=lambda: [stuck])
     assert stuck in seen.vitals
     assert "a run is stuck" in seen.reasons
+    looks.close()
+
+
+def test_who_judges_beside_is_not_waited_for_either(hanging, redis_prefix):
+    """
+    Dagster's records hang: the look ends in its time, what they would say is unknown, and they are not asked a second time
+    meanwhile. People are told within the limits too.
+    """
+    open_again, asked, told = threading.Event(), [], []
+
+    def records() -> list[Vital]:
+        asked.append(1)
+        open_again.wait(30.0)
+        return [Vital("dagster.runs", Status.HEALTHY, "no run is stuck")]
+
+    def tell(seen: Health) -> None:
+        told.append(seen)
+        open_again.wait(30.0)
+
+    nowhere = WarehouseAddress("127.0.0.1", hanging, database="t")
+    looks = looking(
+        nowhere, RedisAddress("127.0.0.1", hanging), redis_prefix, within=0.2, patience=5.0, recorded_within=0.1
+    )
+    began = time.monotonic()
+    for _ in range(2):
+        seen = looks.look(now_ms=NOW, beside=records, named=("dagster.daemon", "dagster.runs"), tell=tell)
+        for name in ("dagster.daemon", "dagster.runs"):
+            assert by_name(seen)[name].status is Status.UNKNOWN
+            assert "no answer within 0.2 s" in by_name(seen)[name].reason or "still owe" in by_name(seen)[name].reason
+    assert time.monotonic() - began < 5.0
+    assert (len(asked), len(told)) == (1, 2)
+    open_again.set()
+    looks.close()
+
+
+def test_records_that_refuse_are_no_verdict(warehouse, redis_address, redis_prefix):
+    """
+    What is wrong with them is said; everything else is judged.
+    """
+
+    def locked() -> list[Vital]:
+        raise RuntimeError("database is locked")
+
+    looks = looking(warehouse.address, redis_address, redis_prefix)
+    seen = looks.look(now_ms=NOW, beside=locked, named=("dagster.runs",))
+    assert by_name(seen)["dagster.runs"].reason == "dagster.runs is not known: database is locked"
+    assert by_name(seen)["redis.memory"].status is Status.HEALTHY
     looks.close()

@@ -48,11 +48,19 @@ from .test_remediation import incidents_of
 BLIND = SessionRules(silence=SilenceRules(least=3600.0), first_data_within=0.7, attempts=30, review_every=0.1)
 """A session that does not doubt any silence: what the rules are for."""
 QUICK = {"hold": 0.3, "gone": 0.3, "cool_down": 0.5}
-IN_VAIN_SOON = frozenset({"backlog", "backlog_still", "backlog_beyond_hope", "nothing_arrives", "flush_stuck"})
+EFFECT_WITHIN = {
+    "backlog": 0.6,
+    "backlog_still": 0.6,
+    "backlog_beyond_hope": 0.6,
+    "flush_stuck": 0.6,
+    "nothing_arrives": 6.0,
+}
 MINE = changed(
     RULES,
     {
-        rule.name: QUICK | {"effect_within": 0.6 if rule.name in IN_VAIN_SOON else 15.0}
+        rule.name: QUICK
+        | {"effect_within": EFFECT_WITHIN.get(rule.name, 15.0)}
+        | ({"cool_down": 120.0} if rule.action == "relaunch" else {})  # a successor remembers, and does not do it again
         for rule in RULES
         if rule.name not in FROM_OUTSIDE
     },
@@ -265,8 +273,8 @@ async def test_what_lasts_is_done_and_undone_and_a_run_to_which_nothing_comes_is
         )
 
         def bound_memory() -> None:
-            scene.redis.set("ballast", b"x" * 8 * 2**20)
-            scene.redis.config_set("maxmemory", int(scene.redis.info("memory")["used_memory"] * 1.06))
+            scene.redis.set("ballast", b"x" * 32 * 2**20)
+            scene.redis.config_set("maxmemory", int(scene.redis.info("memory")["used_memory"] * 1.05))
 
         def free_memory() -> None:
             scene.redis.config_set("maxmemory", 0)

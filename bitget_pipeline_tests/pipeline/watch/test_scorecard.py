@@ -139,6 +139,8 @@ def test_holes_and_breaks_are_counted_by_what_became_of_them(selected: Warehouse
 
     assert [whole[f"holes_{what}"] for what in ("found", "repaired", "proven_empty", "lost", "open")] == [3, 1, 1, 0, 1]
     assert [spot[f"holes_{what}"] for what in ("found", "open")] == [2, 0]
+    assert [whole[f"hole_detect_seconds_{what}"] for what in ("p50", "max")] == [1478 * 60.0, 1489 * 60.0]
+    assert [whole[f"hole_repair_seconds_{what}"] for what in ("p50", "max")] == [1589 * 60.0] * 2  # of the one filled
     assert [whole[f"breaks_{what}"] for what in ("found", "repaired", "lost", "open")] == [4, 2, 1, 1]
     assert [spot[f"breaks_{what}"] for what in ("found", "open")] == [3, 0]
     assert spot["break_detect_seconds_p50"] == 30.0

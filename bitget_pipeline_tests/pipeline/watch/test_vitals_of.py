@@ -24,6 +24,7 @@ from bitget_pipeline.pipeline.watch.of_the_stores import (
     warehouse_vitals,
 )
 from bitget_pipeline.pipeline.watch.probe import Probe
+from bitget_pipeline.storage.breaker_board import Resting
 from bitget_pipeline.storage.budget import EndpointUse
 from bitget_pipeline.storage.overview import Backlog
 from bitget_pipeline.storage.redis_state import RedisState
@@ -192,7 +193,7 @@ def test_the_budget_tells_of_429s_and_closures_and_the_breakers_of_what_rests():
     """
 
     def budget(**changed: Any) -> Vital:
-        return budget_vitals(replace(REDIS, **changed), share_used=0.4, breakers={}, rules=RULES)[0]
+        return budget_vitals(replace(REDIS, **changed), share_used=0.4, breakers={})[0]
 
     assert budget().status is Status.HEALTHY
     assert "40%" in budget().reason
@@ -202,14 +203,20 @@ def test_the_budget_tells_of_429s_and_closures_and_the_breakers_of_what_rests():
     assert budget(closed_for=290.0).status is Status.CRITICAL
     tripped = Breaker(trip_after=1)
     tripped.failed(now=0.0)
-    resting = budget_vitals(REDIS, share_used=None, breakers={"spot.candles": tripped}, rules=RULES)[1]
+    resting = budget_vitals(REDIS, share_used=None, breakers={"public": tripped})[1]
     assert (resting.status, resting.value) == (Status.DEGRADED, 1.0)
-    assert "spot.candles" in resting.reason
+    assert "public" in resting.reason
+    backfill = replace(REDIS, breakers=[Resting("spot", "host:17", 4.0)])
+    together = budget_vitals(backfill, share_used=None, breakers={"public": tripped})[1]
+    assert together.reason == "failed repeatedly and rest: public, spot"
+    assert budget_vitals(backfill, share_used=None, breakers=None)[1].value == 1.0
+    assert budget_vitals(None, share_used=None, breakers=None)[1].status is Status.UNKNOWN
 
 
 def words(**more: Any) -> dict[str, Any]:
     socket = {"age": 20.0, "opened": 1, "live": 9, "frames": 1_000, "reconnects": 0, "last_reason": ""}
-    return {"uptime": 600.0, "lag_p50_ms": 400, "lag_p99_ms": 900, "connections": {"socket-0": socket}} | more
+    lags = {"lag_p50_ms": 400, "lag_p99_ms": 900, "traded_lag_p50_ms": 450, "traded_lag_p99_ms": 1_000}
+    return {"uptime": 600.0, "connections": {"socket-0": socket}} | lags | more
 
 
 def test_a_run_tells_of_its_lags_and_its_connections():
@@ -219,6 +226,9 @@ def test_a_run_tells_of_its_lags_and_its_connections():
     assert {one.status for one in run_vitals(words(), rules=RULES)} == {Status.HEALTHY}
     late = by_name(run_vitals(words(lag_p99_ms=8_000), rules=RULES))["lag.p99"]
     assert (late.status, late.value) == (Status.DEGRADED, 8.0)
+    since_made = by_name(run_vitals(words(traded_lag_p50_ms=40_000), rules=RULES))["lag.traded_p50"]
+    assert (since_made.status, since_made.value) == (Status.CRITICAL, 40.0)
+    assert since_made.reason == "half of all trades are in the table 40.0 s after they were made"
     closed = {"age": None, "opened": 2, "last_reason": "no pong within 15 s"}
     both = words(connections={"socket-0": closed, "socket-1": words()["connections"]["socket-0"]})
     ill = [one for one in run_vitals(both, rules=RULES) if one.status is not Status.HEALTHY]
@@ -229,21 +239,39 @@ def test_a_run_tells_of_its_lags_and_its_connections():
     assert Status.CRITICAL in {one.status for one in alone}
 
 
-def test_a_run_that_has_just_begun_is_not_blamed_for_what_it_cannot_know():
+def test_planned_renewals_are_counted_apart_and_one_that_is_overdue_is_told():
     """
-    In the first minute nothing was stored yet; later the same is unknown.
+    A connection lives a day at most: one that was not replaced half an hour before that will be cut.
     """
-    lag = {"lag_p50_ms": None, "lag_p99_ms": None}
-    assert by_name(run_vitals(words(uptime=5.0, **lag), rules=RULES))["lag.p99"].status is Status.HEALTHY
+    one = words()["connections"]["socket-0"] | {"renewed": 4}
+    well = by_name(run_vitals(words(connections={"a": one, "b": one}), rules=RULES))["connection.renewed"]
+    assert (well.status, well.value) == (Status.HEALTHY, 8.0)
+    overdue = by_name(run_vitals(words(connections={"a": one, "b": one | {"age": 86_000.0}}), rules=RULES))
+    assert overdue["connection.renewed"].status is Status.DEGRADED
+    assert overdue["connection.renewed"].reason.startswith("b is 23.9 h old")
+
+
+def test_what_a_run_cannot_know_is_unknown_also_when_it_has_just_begun():
+    """
+    Nothing was stored, no socket has opened, no frame came, no pace is known: none of that is well, and none of it ill.
+    """
+    lag = dict.fromkeys(("lag_p50_ms", "lag_p99_ms", "traded_lag_p50_ms", "traded_lag_p99_ms"))
+    opening = {"age": None, "opened": 0, "last_reason": ""}
+    young = run_vitals(words(uptime=5.0, connections={"socket-0": opening}, **lag), rules=RULES)
+    assert {one.status for one in young} == {Status.UNKNOWN}
+    assert "the run has just begun" in by_name(young)["lag.p99"].reason
     assert by_name(run_vitals(words(**lag), rules=RULES))["lag.p99"].status is Status.UNKNOWN
+    assert by_name(run_vitals(words(connections={}), rules=RULES))["connection.open"].status is Status.UNKNOWN
+    flowing_nowhere = by_name(flow_vitals(Flow(), rules=RULES))
+    assert [flowing_nowhere[name].status for name in ("throughput", "errors")] == [Status.UNKNOWN] * 2
 
 
-def symbols(*silent_for: float | None, within: float = 30.0) -> list[Vital]:
+def symbols(*silent_for: float | None, within: float = 30.0, unheard_for: float = 1.0) -> list[Vital]:
     said = {
-        Symbol(Market.SPOT, f"S{n}USDT"): {"silent_for": silent, "within": within}
+        Symbol(Market.SPOT, f"S{n}USDT"): {"silent_for": silent, "unheard_for": unheard_for, "within": within}
         for n, silent in enumerate(silent_for)
     }
-    return symbol_vitals(said, uptime=600.0, rules=RULES)
+    return symbol_vitals(said, rules=RULES)
 
 
 def test_each_symbol_is_held_against_its_own_pace_and_all_together_mean_more():
@@ -255,6 +283,47 @@ def test_each_symbol_is_held_against_its_own_pace_and_all_together_mean_more():
     assert (found[1].subject, found[1].value, found[1].limit) == ("spot/S1USDT", 40.0, 30.0)
     assert together(found).status is Status.HEALTHY
     assert together(symbols(40.0, 50.0)).status is Status.CRITICAL
+
+
+@pytest.mark.parametrize(
+    ("silent_for", "status", "said"),
+    [
+        ((1.0, 2.0, None), Status.HEALTHY, "2 of 3 symbols deliver at their own rate, 1 not known"),
+        ((1.0, None, None), Status.UNKNOWN, "1 of 3 symbols deliver at their own rate, 2 not known"),
+        ((None, None), Status.UNKNOWN, "0 of 2 symbols deliver at their own rate, 2 not known"),
+        ((40.0, 50.0, None), Status.CRITICAL, "no symbol at all delivers as it should, 1 not known"),
+        ((1.0, 50.0), Status.HEALTHY, "1 of 2 symbols deliver at their own rate"),
+    ],
+)
+def test_a_symbol_that_nobody_knows_about_is_none_that_delivers(silent_for, status, said):
+    """
+    Right after a start into darkness nothing is known; when all that is known is ill, nothing is well.
+    """
+    whole = together(symbols(*silent_for))
+    assert (whole.status, whole.reason) == (status, said)
+
+
+def test_a_symbol_of_which_nothing_ever_came_is_unknown_until_its_own_time_is_over():
+    """
+    It counts from when it was subscribed to: within its time nothing is known, beyond it is ill.
+    """
+    assert symbols(None, unheard_for=29.0)[0].status is Status.UNKNOWN
+    (late,) = symbols(None, unheard_for=31.0)
+    assert (late.status, late.value) == (Status.DEGRADED, 31.0)
+    assert "nothing came for 31 s" in late.reason
+    assert symbols(None, unheard_for=121.0)[0].status is Status.CRITICAL
+
+
+def test_a_quiet_symbol_whose_subscription_was_answered_is_known_and_well():
+    """
+    Its pace is not known, and the exchange showed its last trades within the time it is doubted in.
+    """
+    said = {"silent_for": 100.0, "within": 252.0, "pace": 0.0}
+    (quiet,) = symbol_vitals({BTC: said}, rules=RULES)
+    assert (quiet.status, quiet.reason) == (Status.HEALTHY, "delivers; its rate is still being learned")
+    assert together([quiet]).status is Status.HEALTHY
+    (deaf,) = symbol_vitals({BTC: said | {"silent_for": 260.0}}, rules=RULES)
+    assert deaf.status is Status.DEGRADED
 
 
 def flowing(*, share: float, wrong: int = 0, broken: int = 0) -> Flow:
@@ -275,7 +344,7 @@ def test_throughput_is_held_against_what_the_paces_let_expect(share, status):
     """
     Below 70 % degraded, below 50 % critical: the original's lines.
     """
-    found = by_name(flow_vitals(flowing(share=share), uptime=600.0, rules=RULES))
+    found = by_name(flow_vitals(flowing(share=share), rules=RULES))
     assert found["throughput"].status is status
     assert found["throughput"].value == pytest.approx(share, abs=0.02)
 
@@ -285,19 +354,21 @@ def test_errors_are_the_share_of_frames_that_make_no_sense(wrong, status):
     """
     Above 10 % degraded, above 25 % critical.
     """
-    assert by_name(flow_vitals(flowing(share=1.0, wrong=wrong), uptime=600.0, rules=RULES))["errors"].status is status
+    assert by_name(flow_vitals(flowing(share=1.0, wrong=wrong), rules=RULES))["errors"].status is status
 
 
 def test_connections_that_break_often_are_told_and_too_little_is_not_counted():
     """
-    Five breaks in five minutes are flapping; of a few quiet symbols no throughput can be told, and none is missing.
+    Five breaks in five minutes are flapping; of a few quiet symbols no share can be told, only whether anything came.
     """
-    found = by_name(flow_vitals(flowing(share=1.0, broken=10), uptime=600.0, rules=RULES))
+    found = by_name(flow_vitals(flowing(share=1.0, broken=10), rules=RULES))
     assert found["connection.reconnects"].status is Status.DEGRADED
-    quiet = Flow()
-    for second in range(300):
-        quiet.look(words(), {BTC: {"arrivals": second // 60, "pace": 1 / 60}}, now=float(second))
-    assert quiet.throughput(least=RULES.least_expected) is None
+    for every, status in ((60, Status.HEALTHY), (1_000, Status.UNKNOWN)):
+        quiet = Flow()
+        for second in range(300):
+            quiet.look(words(), {BTC: {"arrivals": second // every, "pace": 1 / 60}}, now=float(second))
+        told = by_name(flow_vitals(quiet, rules=RULES))["throughput"]
+        assert (told.status, "too few to tell" in told.reason) == (status, True)
 
 
 def test_a_symbol_that_joins_brings_no_arrivals_of_the_past():
@@ -309,7 +380,7 @@ def test_a_symbol_that_joins_brings_no_arrivals_of_the_past():
     flow.look({}, {BTC: {"arrivals": 5_000, "pace": 1.0}}, now=1.0)
     flow.look({}, {BTC: {"arrivals": 5_001, "pace": 1.0}}, now=2.0)
     flow.look({}, {BTC: {"arrivals": 3, "pace": 1.0}}, now=3.0)
-    assert flow.throughput(least=1.0) == pytest.approx(0.5)
+    assert flow.arrived() == pytest.approx((1.0, 2.0))
 
 
 def test_clocks_tell_a_jump_a_sleep_and_a_process_that_stood_still():
