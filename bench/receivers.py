@@ -15,7 +15,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 import msgspec
@@ -76,6 +76,10 @@ async def bare(task: Task, meter: Meter) -> int:
     return task.blast.trades
 
 
+async def _nothing_at_rest(symbols: Collection[Symbol]) -> dict[Symbol, int]:
+    return {}
+
+
 async def ours(task: Task, meter: Meter) -> int:
     """Socket → decode → intake → door → Redis; ends when every trade was appended."""
     client = connect(RedisAddress("127.0.0.1", task.redis_port))
@@ -91,6 +95,7 @@ async def ours(task: Task, meter: Meter) -> int:
         fence=await Lease(client, task.prefix, "0").take("bench", 300.0),
         store_identity=functools.partial(server_identity, client),
         on_gap=lambda gap: None,
+        at_rest=_nothing_at_rest,
         pause=lambda failures: 0.1,
     )
     exchange = get("bitget")

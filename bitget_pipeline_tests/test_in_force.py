@@ -19,6 +19,7 @@ from bitget_pipeline.settings import (
     load_boot,
     operational_in_force,
     refused,
+    remember_acceptance,
     remember_refusal,
 )
 
@@ -165,6 +166,34 @@ def test_a_refused_key_lowers_the_tier_until_it_is_good_again_or_another_one_hol
     assert operational_in_force(boot_in_force(other), other).settings.tier is Tier.CREDENTIALED
     assert forget_refusal(boot.home)
     assert operational_in_force(boot, environ).settings.tier is Tier.CREDENTIALED
+
+
+def test_a_new_key_in_the_file_changes_nothing_before_it_was_asked_for(environ, write):
+    """
+    Put, replaced or half written while everything runs; taken out it counts no more at once. One without a mistake counts
+    when the exchange accepted it, in every process.
+    """
+    text = "".join(f'{name.lower()} = "{value}"\n' for name, value in KEY.items())
+    write("")
+    boot = boot_in_force(environ)
+
+    def tier() -> Tier:
+        return operational_in_force(boot, environ).settings.tier
+
+    remember_acceptance(boot.home, None)
+    write(text)
+    assert tier() is Tier.PUBLIC
+    remember_acceptance(boot.home, Credentials(*KEY.values()))
+    assert tier() is Tier.CREDENTIALED
+    write(text.replace("phrase-19", "phrase-20"))
+    assert tier() is Tier.CREDENTIALED
+    remember_refusal(boot.home, Credentials("bg_key_17", "very-secret-18", "phrase-20"), "wrong passphrase")
+    assert tier() is Tier.CREDENTIALED  # by the key before
+    write(text.replace("bitget_passphrase", "# bitget_passphrase"))
+    halved = operational_in_force(boot, environ)
+    assert (halved.settings.tier, "bitget_passphrase not set" in str(halved.problem)) == (Tier.CREDENTIALED, True)
+    write("")
+    assert tier() is Tier.PUBLIC
 
 
 def test_settings_that_need_the_key_stay_in_force_when_it_is_refused(environ, write):

@@ -295,8 +295,9 @@ COMPLAINTS = [
         "from 1 to 100",
     ),
     (
-        {"BITGET_PIPELINE_BOOK_LEVELS": "50"},
-        "BITGET_PIPELINE_BOOK_LEVELS is 50, over the maximum of 15 of the public tier — write a number from 1 to 15",
+        {"BITGET_PIPELINE_RETENTION": "funding_rates=7"},
+        "BITGET_PIPELINE_RETENTION throws funding away after 7 days, but more of them are wanted — keep at least the 30 days "
+        "of BITGET_PIPELINE_HISTORY_DAYS",
     ),
     (
         {"BITGET_PIPELINE_BOOK_LEVELS": "50"},

@@ -2,12 +2,12 @@
 `bitget-pipeline backfill`: fetch a range of history now, as runs of the Dagster that runs.
 
 Plans with pipeline/history/plan.py (or only tells the plan, with --dry-run), launches through dagster_backfills.py and
-shows how far it is. Interrupted, it leaves the runs at work; what is stored stays, and the same command goes on.
+shows how far it is (backfill_watch.py). Interrupted, it leaves the runs at work; what is stored stays, and the same command goes
+on.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..errors import DayNotServed, PipelineError, RequestRefused, SettingsInvalid, UnknownInstrument
+from ..errors import DayNotServed, RequestRefused, SettingsInvalid, UnknownInstrument
 from ..market.candle import Resolution
 from ..market.instrument import Market, Symbol
 from ..market.interval import days_of_month
 from ..settings import EARLIEST_DAY, Boot, Operational, load_operational, warehouse_address
-from .dagster_backfills import Backfills, Standing, few_ranges
+from .backfill_watch import interrupted, left_at_work, over, watch
+from .dagster_backfills import Backfills, few_ranges, new_name
 from .graphql import DagsterSilent
 from .output import as_json, boot_for, console, meant_environment, print_json, where
 
@@ -31,12 +31,9 @@ if TYPE_CHECKING:
     from ..pipeline.history.report import Key
     from ..storage.warehouse import Warehouse
 
-EVERY = 1.0  # seconds between two looks
-SILENCES_BORNE = 30
 PER_ENDPOINT = 20.0
 """Requests a second to `history-candles`, as published."""
 MOST_KEYS = 50_000
-INTERRUPTED = 130
 
 
 @click.command("backfill")
@@ -64,7 +61,10 @@ def backfill_command(
     """
     Fetch the candles of a range of days, through Dagster.
 
-    Complete days cost nothing. Ctrl-C leaves the runs at work. Exit code 0: all is stored; 1: something failed.
+    Complete days cost nothing. Ctrl-C leaves the runs at work.
+
+    Exit code 0: all is stored, or proven to be empty; 75: the runs succeeded, but minutes are open, which are tried again by
+    themselves; 1: a run failed; 130: interrupted.
     """
     boot = boot_for(home=home, demo=demo)
     operational = load_operational(boot, meant_environment(home=home, demo=demo))
@@ -84,21 +84,24 @@ def backfill_command(
         dagster = Backfills.of(boot)
         order = dagster.ensure_symbols(Market(market), list(dict.fromkeys(symbol.name for symbol, _ in plan.open)))
         all_days, all_months = _partitions(plan.wanted, operational.grid_start)
-        launched = [
-            dagster.launch(
-                Market(market), asset, few_ranges(todo, wanted, order=order, monthly=monthly), refresh=refresh
-            )
+        launched: list[str] = []
+        try:
             for asset, todo, wanted, monthly in (
                 ("candles_1m", days, all_days, False),
                 ("candles_1m_archive", months, all_months, True),
-            )
-            if todo
-        ]
-        try:
-            standings = _watch(warehouse, dagster, launched, plan, refresh=refresh, quiet=json_wanted)
+            ):
+                if todo:
+                    ranges = few_ranges(todo, wanted, order=order, monthly=monthly)
+                    launched.append(
+                        new_name()
+                    )  # known before the first run, so that no run is ever left without a name
+                    dagster.launch(Market(market), asset, ranges, refresh=refresh, backfill=launched[-1])
+            standings = watch(warehouse, dagster, launched, plan.open, refresh=refresh, quiet=json_wanted)
         except KeyboardInterrupt:
-            return _interrupted(dagster, launched, told, json_wanted=json_wanted)
-    return _over(dagster, launched, standings, told, json_wanted=json_wanted)
+            return interrupted(dagster, launched, told, json_wanted=json_wanted)
+        except DagsterSilent as silent:
+            raise left_at_work(dagster, launched, silent) from silent
+        return over(warehouse, dagster, launched, standings, plan.open, told, json_wanted=json_wanted)
 
 
 def _only_minutes(resolution: str) -> None:
@@ -240,94 +243,3 @@ def _print_plan(
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:,.0f} minutes"
-
-
-def _watch(
-    warehouse: Warehouse,
-    dagster: Backfills,
-    launched: Sequence[str],
-    plan: BackfillPlan,
-    *,
-    refresh: bool,
-    quiet: bool,
-) -> list[Standing]:
-    """
-    Wait until all are over, with a bar on the terminal.
-
-    The ledger tells each symbol-day as it is done, Dagster only whole runs; on refresh the ledger knew them before.
-    """
-    from ..pipeline.history.plan import settled_days
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    silences = 0
-    with Progress(*columns, console=console(), disable=quiet) as bar:
-        task = bar.add_task("symbol-days", total=len(plan.open))
-        while True:
-            try:
-                standings = [dagster.standing(backfill) for backfill in launched]
-                silences = 0
-            except DagsterSilent:
-                silences += 1
-                if silences > SILENCES_BORNE:
-                    raise
-                time.sleep(EVERY)
-                continue
-            if refresh:
-                targeted = max(1, sum(one.targeted for one in standings))
-                done = len(plan.open) * sum(one.materialized for one in standings) // targeted
-            else:
-                done = settled_days(warehouse, plan.open)
-            bar.update(task, completed=done)
-            if all(one.over for one in standings):
-                return standings
-            time.sleep(EVERY)
-
-
-def _interrupted(dagster: Backfills, launched: Sequence[str], told: dict[str, Any], *, json_wanted: bool) -> int:
-    """The runs go on without us; say where they are."""
-    pages = [dagster.page(backfill) for backfill in launched]
-    if json_wanted:
-        print_json({**told, "status": "interrupted", "backfills": list(launched), "pages": pages})
-    else:
-        click.echo(
-            f"\nThe runs go on without this command. Watch or cancel them at {' and '.join(pages)}; what is stored stays, and "
-            "the same command goes on with what is missing."
-        )
-    return INTERRUPTED
-
-
-def _over(
-    dagster: Backfills,
-    launched: Sequence[str],
-    standings: Sequence[Standing],
-    told: dict[str, Any],
-    *,
-    json_wanted: bool,
-) -> int:
-    succeeded = all(one.succeeded for one in standings)
-    pages = [dagster.page(backfill) for backfill in launched]
-    if json_wanted:
-        found = [{"id": backfill, **asdict(one)} for backfill, one in zip(launched, standings, strict=True)]
-        status = "complete" if succeeded else "failed"
-        print_json({**told, "status": status, "backfills": found, "pages": pages})
-        return 0 if succeeded else 1
-    if not succeeded:
-        failed = sum(one.failed for one in standings)
-        why = next((one.error for one in standings if one.error), "")
-        raise BackfillFailed(
-            f"the runs of {failed} partitions failed or were cancelled{f': {why}' if why else ''}",
-            where=" and ".join(pages),
-            remedy="read the runs there; the same command goes on with what is missing",
-        )
-    console().print(f"done; the data lies in {told['home']}, the runs at {' and '.join(pages)}", markup=False)
-    return 0
-
-
-class BackfillFailed(PipelineError):
-    """The runs ended, and not all of them well."""

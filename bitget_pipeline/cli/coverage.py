@@ -16,7 +16,7 @@ from ..market.coverage import CoverageState
 from ..market.coverage_days import DayCoverage, by_day
 from ..market.instrument import Market, Symbol
 from ..market.interval import Interval, from_ms
-from ..settings import Boot, load_operational, warehouse_address
+from ..settings import EARLIEST_DAY, Boot, load_operational, warehouse_address
 from .output import as_json, boot_for, console, meant_environment, print_json, where
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def coverage_command(
     operational = load_operational(boot, meant_environment(home=home, demo=demo))
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     end = last.date() if last else yesterday
-    start = first.date() if first else max(operational.grid_start, end - timedelta(days=operational.history_days - 1))
+    start = first.date() if first else max(EARLIEST_DAY, end - timedelta(days=operational.history_days - 1))
     if start > end:
         raise SettingsInvalid(f"{start} lies after {end}", where="--from, --to", remedy="give the earlier day first")
     days = [start + timedelta(days=n) for n in range((end - start).days + 1)]
@@ -164,17 +164,32 @@ def _line(symbol: Symbol, days: Sequence[DayCoverage]) -> dict[str, Any]:
     }
 
 
-def _print(boot: Boot, lines: Sequence[dict[str, Any]], start: date, end: date, missing: int, stream: str) -> None:
+def _print(
+    boot: Boot, lines: Sequence[dict[str, Any]], start: date, end: date, missing: int, stream: str
+) -> None:  # fmt: skip
+    for one in dict.fromkeys(line["stream"] for line in lines):
+        if stream == EVERY:
+            console().print(f"[bold]{one}[/bold]")
+        console().print(_table([line for line in lines if line["stream"] == one]))
+    if not lines:
+        nothing = "nothing is selected yet: the discovery job does it, hourly"
+        console().print(nothing if stream in (STREAM, EVERY) else f"the ledger says nothing of {stream}")
+    said = f"{missing:,} minutes are not known" if missing else "nothing is missing"
+    lacking = sum(line["rows_lacking"] for line in lines)
+    if lacking:
+        said = f"{said}, {lacking:,} longer bars lack" if missing else f"{lacking:,} longer bars lack"
+    console().print(
+        f"{start} to {end}: {said}; the ledger lies in ClickHouse at {warehouse_address(boot)}", markup=False
+    )  # fmt: skip
+
+
+def _table(lines: Sequence[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
-    streams = stream == EVERY
-    if streams:
-        table.add_column("stream", no_wrap=True)
     for column in ("symbol", "complete", "partial", "absent", "empty", "holes", "missing", "next try (UTC)"):
         table.add_column(column, no_wrap=True)
     for line in lines:
         retry = line["next_retry"]
         table.add_row(
-            *([line["stream"]] if streams else []),
             line["symbol"],
             f"{line['complete']} of {line['days']}",
             str(line["partial"] or "-"),
@@ -184,14 +199,7 @@ def _print(boot: Boot, lines: Sequence[dict[str, Any]], start: date, end: date, 
             f"{line['minutes_not_known']:,}" if line["minutes_not_known"] else "-",
             f"{retry:%m-%d %H:%M}" if retry else "-",
         )
-    nothing = "nothing is selected yet: the discovery job does it, hourly"
-    if stream != STREAM:
-        nothing = "the ledger says nothing of it"
-    console().print(table if lines else nothing)
-    said = f"{missing:,} minutes are not known" if missing else "nothing is missing"
-    console().print(
-        f"{start} to {end}: {said}; the ledger lies in ClickHouse at {warehouse_address(boot)}", markup=False
-    )  # fmt: skip
+    return table
 
 
 def _open(boot: Boot) -> Warehouse:

@@ -101,6 +101,11 @@ def few_ranges(
     return exact if len(exact) <= 2 * len(whole) else whole
 
 
+def new_name() -> str:
+    """A name for a backfill that is going to be launched."""
+    return uuid.uuid4().hex[:12]
+
+
 class Backfills:
     """The backfills of the instance that runs. All methods raise DagsterSilent."""
 
@@ -140,9 +145,14 @@ class Backfills:
                 raise DagsterSilent(f"the partition {name} was not added: {answer.get('message', answer)}")
         return known + new
 
-    def launch(self, market: Market, asset: str, ranges: Sequence[Rectangle], *, refresh: bool) -> str:
-        """Launch a run for each range of `candles_1m` or `candles_1m_archive`; returns what their tag says."""
-        backfill = uuid.uuid4().hex[:12]
+    def launch(
+        self, market: Market, asset: str, ranges: Sequence[Rectangle], *, refresh: bool, backfill: str | None = None
+    ) -> str:
+        """
+        Launch a run for each range of `candles_1m` or `candles_1m_archive`; returns what their tag says (`backfill`, if the
+        caller has to know it before the first is launched).
+        """
+        backfill = backfill or new_name()
         job = f"{market}_{'history' if asset == 'candles_1m' else 'archive'}"
         config = {"ops": {f"{market}__{asset}": {"config": {"refresh": True}}}} if refresh else {}
         runs = []
@@ -164,10 +174,13 @@ class Backfills:
                     raise DagsterSilent(f"a run was not launched: {(why or result['__typename']).splitlines()[0]}")
         return backfill
 
+    def runs(self, backfill: str) -> int:
+        """How many runs of it there are."""
+        return len(self._runs(backfill))
+
     def standing(self, backfill: str) -> Standing:
         """How it stands now."""
-        asked = {"tags": [{"key": BACKFILL_TAG, "value": backfill}]}
-        found = self._ask(RUNS, filter=asked, limit=MOST_RUNS)["runsOrError"].get("results") or []
+        found = self._runs(backfill)
         if not found:
             raise DagsterSilent(f"Dagster knows no runs of backfill {backfill}")
         keys = {"SUCCESS": 0, "FAILURE": 0, "CANCELED": 0, "": 0}
@@ -184,6 +197,10 @@ class Backfills:
             failed=keys["FAILURE"] + keys["CANCELED"],
             error=self._why(failed[-1]) if failed and over else "",
         )
+
+    def _runs(self, backfill: str) -> list[dict[str, Any]]:
+        asked = {"tags": [{"key": BACKFILL_TAG, "value": backfill}]}
+        return self._ask(RUNS, filter=asked, limit=MOST_RUNS)["runsOrError"].get("results") or []
 
     def _why(self, run: str) -> str:
         """The first line of what a failed run said."""

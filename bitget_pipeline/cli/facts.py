@@ -38,7 +38,7 @@ class Facts:
     instruments: int | None = None
     selected: dict[str, int] = field(default_factory=dict)  # by market
     candles: int | None = None  # rows of `candles`, all versions
-    candle_days: int | None = None  # complete or verified empty (symbol, day) keys
+    candle_days: int | None = None  # complete or verified empty (symbol, day) keys of those that are wanted
     candle_days_wanted: int | None = None
     trades: int | None = None  # rows of `trades`, all versions
     age_seconds: float | None = None  # of the newest stored trade
@@ -106,7 +106,9 @@ class Gatherer:
         # Longer than anybody waits, so that who is late is called late, and whole seconds, as ClickHouse's driver cuts them off.
         longest = math.ceil(within) + 1.0
         self._stores = {
-            "clickhouse": Asked(sources.InWarehouse(boot, answer_within=longest)),
+            "clickhouse": Asked(
+                sources.InWarehouse(boot, history_days=operational.history_days, answer_within=longest)
+            ),
             "redis": Asked(sources.InRedis(boot, answer_within=longest)),
             "dagster": Asked(sources.InDagster(boot, answer_within=longest)),
         }

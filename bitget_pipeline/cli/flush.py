@@ -92,6 +92,7 @@ async def _opened(boot: Boot, operational: Operational) -> AsyncIterator[_Opened
         with Warehouse.open(warehouse_address(boot)) as warehouse:
             stamp_database(warehouse, boot.exchange)
             stream = TradeStream(client, boot.redis_prefix, SHARD, capacity=operational.stream_max_entries)
+            control = LiveControl(client, boot.redis_prefix, SHARD)
             flusher = Flusher(
                 stream,
                 warehouse,
@@ -106,8 +107,9 @@ async def _opened(boot: Boot, operational: Operational) -> AsyncIterator[_Opened
                     max_wait=operational.flush_max_seconds,
                     resolutions=operational.live_resolutions,
                 ),
+                quarantine=control.set_aside,
             )
-            yield _Opened(stream, LiveControl(client, boot.redis_prefix, SHARD), flusher)
+            yield _Opened(stream, control, flusher)
     finally:
         await client.aclose()
 

@@ -40,7 +40,9 @@ SELECT
     (SELECT count() FROM candles),
     (SELECT count() FROM trades),
     (SELECT uniqExact(market, symbol, toDate(interval_start)) FROM coverage_evidence
-        WHERE stream = 'candles_1m' AND (state = 'complete' OR
+        WHERE stream = 'candles_1m' AND (market, symbol) IN (SELECT market, symbol FROM universe_now)
+        AND toDate(interval_start) BETWEEN toDate(now('UTC')) - {days:UInt32} AND toDate(now('UTC')) - 1
+        AND (state = 'complete' OR
         (state IN ('verified_empty', 'unavailable') AND interval_end = interval_start + INTERVAL 1 DAY)))
 """
 _RECENT = "SELECT toUnixTimestamp64Milli(max(ts)), count() FROM trades WHERE ts > now64(3, 'UTC') - INTERVAL 10 MINUTE"
@@ -56,10 +58,14 @@ _BACKFILLS = "backfills: partitionBackfillsOrError(status: REQUESTED) { ... on P
 
 
 class InWarehouse:
-    """What is stored, how ClickHouse does, and what the sensor saw last of Dagster."""
+    """
+    What is stored (of history the last `history_days` of what is selected), how ClickHouse does, and what the sensor saw
+    last of Dagster.
+    """
 
-    def __init__(self, boot: Boot, *, answer_within: float) -> None:
+    def __init__(self, boot: Boot, *, history_days: int, answer_within: float) -> None:
         self._boot = boot
+        self._history_days = history_days
         self._answer_within = answer_within
         self._connection: Connection | None = None
 
@@ -70,7 +76,7 @@ class InWarehouse:
         query = self._connection.query
         if not query(_TABLES)[0][0]:
             return Told(missing={"tables": "the tables are not there yet"})
-        instruments, candles, trades, days = map(int, query(_FIGURES)[0])
+        instruments, candles, trades, days = map(int, query(_FIGURES, {"days": self._history_days})[0])
         newest, count = query(_RECENT)[0]
         now = time.time()
         figures = {

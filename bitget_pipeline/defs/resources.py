@@ -228,6 +228,7 @@ class PipelineResource(dg.ConfigurableResource):
             connects=ConnectBudget(history.redis, prefix, boot().egress_name),
             restrain=self.budget_of(history.redis, settings).restrain,
             spill=Spill(boot().home / "spill" / f"live-{shard}", most_bytes=settings.spill_max_mib * 2**20),
+            disks=boot().store_folders,
             paces=PaceBook(history.redis, prefix, shard),
         )
 

@@ -31,6 +31,7 @@ from ..exchange.contract import (
     Venue,
 )
 from ..market.instrument import Symbol
+from ..market.trade import TradeBatch
 from ..telemetry import count, get_logger
 from .pace import Pace
 from .renewal import renew_after
@@ -62,7 +63,10 @@ class Listener(Protocol):
         """A subscription that was silent for so many seconds is begun anew: its answer shows whether the market was quiet."""
 
     def lost(self, subscriptions: Sequence[Subscription]) -> None:
-        """These were live and no connection carries them any more: what comes next has to prove that nothing is missing."""
+        """
+        Something of these may have been missed, as when no connection carries them any more or another one begins to: what
+        comes next has to prove that nothing is missing.
+        """
 
     def connected(self, name: str) -> None:
         """A connection is open."""
@@ -240,8 +244,7 @@ class Connection:
                     self._set_aside(raw, f"{frame.batch.rejected} trades make no sense and are left out")
                 if waiting and frame.batch.symbol in waiting:
                     waiting.discard(frame.batch.symbol)
-                    trades = Subscription(frame.batch.symbol, Channel.TRADE)
-                    self._first_data(session, trades, snapshot=frame.batch.snapshot)
+                    self._first_trades(session, frame.batch)
                 if not frame.batch.snapshot:
                     symbol = frame.batch.symbol
                     traded[id(symbol)] = symbol
@@ -290,6 +293,16 @@ class Connection:
             self._heard.add(subscription)
             self._first_data(session, subscription)
             self._listener.frame(frame)
+
+    def _first_trades(self, session: Session, batch: TradeBatch) -> None:
+        """
+        What a subscription brings first has to prove that nothing is missing before it, also where another connection
+        delivers until now: that one may have gone deaf before it was replaced. A snapshot has to anyhow.
+        """
+        subscription = Subscription(batch.symbol, Channel.TRADE)
+        if not batch.snapshot:
+            self._listener.lost([subscription])
+        self._first_data(session, subscription, snapshot=batch.snapshot)
 
     def _first_data(self, session: Session, subscription: Subscription, *, snapshot: bool = False) -> None:
         if session.data(subscription, snapshot=snapshot) and session.settled:

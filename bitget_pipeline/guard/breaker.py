@@ -38,6 +38,10 @@ NEXT_STATE: dict[tuple[State, Event], State] = {
 """The moves; what is not here changes nothing."""
 
 
+TRIAL_SEEN_EVERY = 1.0
+"""Seconds: a trial is answered within one as a rule, and whoever waits for it must not wait for the longest one."""
+
+
 class Breaker:
     """
     Opens after `trip_after` failures in a row and rests `rest` seconds, twice as long after each failed trial, at
@@ -67,12 +71,13 @@ class Breaker:
         """
         The seconds to wait before asking again: 0.0 lets this caller send.
 
-        After a rest, one caller is let through as the trial; the others wait for its outcome.
+        After a rest, one caller is let through as the trial; the others look again for its outcome every `TRIAL_SEEN_EVERY`.
         """
         if self.state is State.CLOSED:
             return 0.0
         if now < self._until:
-            return self._until - now
+            left = self._until - now
+            return min(left, TRIAL_SEEN_EVERY) if self.state is State.TRIAL else left
         self._move(Event.RESTED)
         self._until = now + self._trial_within
         return 0.0

@@ -7,7 +7,9 @@ cannot be helped by repeating (a wrong parameter, a blocked region) is raised at
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -16,7 +18,6 @@ from random import Random
 from typing import Protocol, TypeVar
 
 import aiohttp
-import stamina
 from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, ProxyTimeoutError
 from yarl import URL
 
@@ -125,19 +126,18 @@ class VenueClient:
         unreadable, Refused at once.
         """
         tally = tally if tally is not None else Tally()
-        async for attempt in stamina.retry_context(
-            on=_worth_repeating,
-            attempts=self.patience.attempts,
-            timeout=self.patience.deadline,
-            wait_initial=self.patience.first_wait / 2,
-            wait_max=self.patience.longest_wait,
-            wait_jitter=self.patience.first_wait / 2,
-        ):
-            with attempt:
-                if attempt.num > 1:
-                    tally.repeats += 1
-                return await self._once(request, read, priority=priority, tally=tally, tries=attempt.num)
-        raise AssertionError("retrying ends with an answer or an error")
+        until = time.monotonic() + self.patience.deadline
+        for tries in itertools.count(1):
+            try:
+                return await self._once(request, read, priority=priority, tally=tally, tries=tries)
+            except (Transient, MalformedPage) as error:  # torn answers are usual in release windows
+                wait = error.retry_after if isinstance(error, Transient) else 0.0
+                wait = wait or self.patience.wait(tries, told=0.0, chance=self.chance)
+                if tries >= self.patience.attempts or time.monotonic() + wait > until:
+                    raise
+            await asyncio.sleep(wait)
+            tally.repeats += 1
+        raise AssertionError("repeating ends with an answer or an error")
 
     async def fetch_once(self, request: Request, read: Callable[[int, bytes], Answer]) -> Answer:
         """
@@ -275,15 +275,6 @@ def told_to_wait(headers: Mapping[str, str]) -> float:
         if name.lower() == "retry-after" and value.strip().isascii() and value.strip().isdecimal():
             return float(value)
     return 0.0
-
-
-def _worth_repeating(error: Exception) -> bool | float:
-    """
-    Transient failures, at the earliest when they say; an unreadable page too: torn answers are usual in release windows.
-    """
-    if isinstance(error, Transient):
-        return error.retry_after if error.retry_after > 0 else True
-    return isinstance(error, MalformedPage)
 
 
 def _http_proxy(address: HttpAddress) -> str | None:

@@ -8,7 +8,7 @@ those before: while it is under way the gap is `partial` but for the part that i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from ..exchange.contract import Exchange
@@ -20,6 +20,27 @@ from ..storage.warehouse import CoverageState, Evidence, Warehouse
 from .incidents import Incident, Severity, report_incident
 
 STREAM = "trades"
+BEING_REPAIRED = "a gap is being repaired"
+NOT_REPAIRED_YET = "a break that is not repaired yet"
+"""How the reasons begin of what the ledger calls unknown because a repair is not done."""
+
+
+def held_before_open_breaks(
+    warehouse: Warehouse, held: Mapping[Symbol, int], within: Interval, *, source: str
+) -> dict[Symbol, int]:
+    """
+    The ids through which symbols are held, lowered to where the oldest break begins that the ledger calls open: Redis alone
+    knew of it otherwise, and its newer part may have been fetched. Blocks. Raises StoreUnavailable and its kin.
+    """
+    found = dict(held)
+    for one in warehouse.coverage(STREAM, interval=within) if held else ():
+        if one.symbol not in found or one.state is not CoverageState.UNKNOWN:
+            continue
+        if one.reason.startswith((BEING_REPAIRED, NOT_REPAIRED_YET)):
+            before = warehouse.held_at(one.symbol, one.interval.start_ms, source=source)
+            if before is not None:
+                found[one.symbol] = min(found[one.symbol], before)
+    return found
 
 
 class RepairLedger:
@@ -115,6 +136,10 @@ class Progress:
         else:
             self._open.pop(symbol, None)
 
+    def knows(self, symbol: Symbol) -> bool:
+        """Whether a gap of it is being repaired."""
+        return symbol in self._open
+
     def fetched(self, before_id: int, reached_id: int) -> None:
         """A page was stored that reaches from one trade down to the other."""
         self._closed_ms += self._exchange.trade_time_ms(before_id) - self._exchange.trade_time_ms(reached_id)
@@ -140,7 +165,7 @@ class Progress:
         """The progress of one gap, for a person."""
         left = self.seconds_left(now=now)
         end = "" if left is None else f", all repairs end in about {_duration(left)}"
-        return f"a gap is being repaired: {self.share(gap):.0%} of {_duration(self._length(gap))} fetched{end}"
+        return f"{BEING_REPAIRED}: {self.share(gap):.0%} of {_duration(self._length(gap))} fetched{end}"
 
     def published(self, *, now: float) -> dict[str, float | int | None]:
         """Flat figures for `status` and the health sensor."""

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, SecretStr, field_validator, model_validator
 
+from ..errors import SettingsInvalid
 from ..exchange.credentials import Credentials
 from . import mail, reading
 from .reading import Given, setting
@@ -455,6 +456,22 @@ class Boot(BaseModel):
         return self.redis_host is None
 
     @property
+    def warehouse_folder(self) -> Path:
+        """Where the embedded ClickHouse keeps its data."""
+        return self.home / "warehouse"
+
+    @property
+    def redis_folder(self) -> Path:
+        """Where the embedded Redis keeps its data."""
+        return self.home / "redis"
+
+    @property
+    def store_folders(self) -> tuple[Path, ...]:
+        """The folders of those stores that lie on this machine: their disks must not fill."""
+        warehouse = (self.warehouse_folder,) if self.embedded_warehouse else ()
+        return warehouse + ((self.redis_folder,) if self.embedded_redis else ())
+
+    @property
     def dagster_home(self) -> Path:
         """Dagster's own folder."""
         return self.home / "dagster"
@@ -506,10 +523,18 @@ def load_boot(
 
 
 def credentials_in(file: Path) -> Credentials | None:
-    """The key that stands in a settings file now, None without. Raises SettingsInvalid when the file cannot be read."""
+    """The key that stands in a settings file now, None without. Raises SettingsInvalid for half a key or a file that is none."""
     written = reading.read_file(file, required=False)
-    found = [str(written[name].value).strip() if name in written else "" for name in CREDENTIALS]
-    return Credentials(*found) if all(found) else None
+    found = {name: str(written[name].value).strip() for name in CREDENTIALS if name in written}
+    missing = [name for name in CREDENTIALS if not found.get(name)]
+    if missing and any(found.values()):
+        there = next(name for name in found if found[name])
+        raise SettingsInvalid(
+            f"{' and '.join(missing)} not set, but {there} is",
+            where=written[there].where,
+            remedy="set all three or none",
+        )
+    return None if missing else Credentials(*(found[name] for name in CREDENTIALS))
 
 
 def is_loopback(url: str) -> bool:

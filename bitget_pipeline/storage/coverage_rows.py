@@ -8,6 +8,7 @@ about.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ..market.coverage import CoverageState, Evidence
 from ..market.instrument import Market, Symbol
@@ -31,6 +32,32 @@ _COLUMNS = (
     "version",
     "run_id",
 )
+
+
+STATEMENT = (
+    "market, symbol, stream, toUnixTimestamp64Milli(interval_start), toUnixTimestamp64Milli(interval_end), "
+    "state, rows, expected, digest, reason, toUnixTimestamp64Milli(retry_at), attempts, "
+    "toUnixTimestamp64Milli(missed_since), version"
+)
+"""What `read_statement` reads."""
+
+
+def read_statement(row: Sequence[Any]) -> Evidence:
+    """One statement of the view `coverage`."""
+    return Evidence(
+        Symbol(Market(row[0]), row[1]),
+        row[2],
+        Interval(row[3], row[4]),
+        CoverageState(row[5]),
+        rows=row[6],
+        expected=row[7],
+        digest=row[8],
+        reason=row[9],
+        retry_at=None if row[10] is None else from_ms(row[10]),
+        attempts=row[11],
+        missed_since=None if row[12] is None else from_ms(row[12]),
+        version=row[13],
+    )
 
 
 class CoverageRows(Connection):
@@ -73,9 +100,7 @@ class CoverageRows(Connection):
         """
         market_name = symbol.market if symbol else market or ""
         rows = self.query(
-            "SELECT market, symbol, stream, toUnixTimestamp64Milli(interval_start), toUnixTimestamp64Milli(interval_end), "
-            "state, rows, expected, digest, reason, toUnixTimestamp64Milli(retry_at), attempts, "
-            "toUnixTimestamp64Milli(missed_since), version FROM coverage "
+            f"SELECT {STATEMENT} FROM coverage "
             "WHERE stream = {stream:String} AND ({market:String} = '' OR market = {market:String}) "
             "AND ({symbol:String} = '' OR symbol = {symbol:String}) "
             "AND interval_end > fromUnixTimestamp64Milli({start:Int64}, 'UTC') "
@@ -89,20 +114,4 @@ class CoverageRows(Connection):
                 "end": interval.end_ms if interval else 4_102_444_800_000,  # the year 2100
             },
         )
-        return [
-            Evidence(
-                Symbol(Market(row[0]), row[1]),
-                row[2],
-                Interval(row[3], row[4]),
-                CoverageState(row[5]),
-                rows=row[6],
-                expected=row[7],
-                digest=row[8],
-                reason=row[9],
-                retry_at=None if row[10] is None else from_ms(row[10]),
-                attempts=row[11],
-                missed_since=None if row[12] is None else from_ms(row[12]),
-                version=row[13],
-            )
-            for row in rows
-        ]
+        return [read_statement(row) for row in rows]

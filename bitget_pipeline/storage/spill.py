@@ -85,6 +85,7 @@ class Spill:
         self._open: FileIO | None = None
         self._written = 0  # bytes in the file that is open
         self._others = 0  # bytes in all other files, as last seen
+        self._files = 0  # how many there are, as last seen
         folder.mkdir(parents=True, exist_ok=True)
         self.files()
 
@@ -136,6 +137,7 @@ class Spill:
         found = sorted(self.folder.glob(f"*{SUFFIX}"))
         mine = None if self._open is None else Path(str(self._open.name))
         self._others = sum(_size(file) for file in found if file != mine)
+        self._files = len(found)
         return found
 
     def is_own(self, file: Path) -> bool:
@@ -179,8 +181,11 @@ class Spill:
         self.files()
 
     def state(self) -> SpillState:
-        """How much lies on disk."""
-        return SpillState(len(self.files()), self._others + self._written, self._most_bytes)
+        """
+        How much lies on disk, as last seen: this is asked several times a second, and the folder is looked at whenever
+        something begins, ends or is drained.
+        """
+        return SpillState(self._files, self._others + self._written, self._most_bytes)
 
     def close(self) -> None:
         """Close the file that is being written; the next append begins another."""
@@ -197,6 +202,7 @@ class Spill:
             last = max((int(file.stem.split("-")[1]) for file in self.folder.glob(f"{head}*{SUFFIX}")), default=0)
             self._open = FileIO(self.folder / f"{head}{last + 1:08d}{SUFFIX}", "xb")
             self._written = 0
+            self._files += 1
             folder = os.open(self.folder, os.O_RDONLY)
             try:
                 os.fsync(folder)  # the name of the file, too

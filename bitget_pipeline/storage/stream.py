@@ -2,7 +2,7 @@
 The stream of trades of one live shard, in Redis: what was received and is not in ClickHouse yet.
 
 Appended by pipeline/live/run.py, read and acknowledged by pipeline/live/flush.py. One entry a batch, one round trip a call
-however many batches. An entry is MessagePack, typed on both sides: half the size of JSON, and it keeps integers of 64
+however many batches. An entry is MessagePack, typed on both sides: two thirds of the size of JSON, and it keeps integers of 64
 bits and floats to the bit.
 
 Nothing is trimmed on append: `trim` drops only what every group has done with. The bound (`capacity`, in entries)
@@ -19,29 +19,39 @@ from typing import Any
 import redis.asyncio
 import redis.exceptions
 
-from ..errors import LeaseLost, PipelineError, StreamFull
-from ..market.instrument import Symbol
+from ..errors import LeaseLost, PipelineError, StoreRefused, StreamFull
+from ..market.instrument import Market, Symbol
 from ..market.trade import TradeBatch
-from ..telemetry import count
+from ..telemetry import count, get_logger
 from .anchors import Anchor, Held, padded, parse_anchor
 from .keys import shard_key
-from .payload import decode_batch, encode_batch
+from .payload import decode_batch, encode_batch, symbol_of
 from .redis_connection import LONGEST_BLOCK_MS
 from .redis_errors import translated
 from .scripts import script
+
+log = get_logger(__name__)
 
 GROUP = "flush"
 Place = tuple[int, int]
 """Where an entry stands in the stream: the two numbers of its id."""
 _READ_AT_ONCE = 1_000
+NOBODY = Symbol(Market.SPOT, "")
+"""Whose trades an entry holds that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A batch that waits in the stream, under its id there."""
+    """
+    A batch that waits in the stream, under its id there. One that is not ours to read has no trades, and a `problem`; its
+    `symbol` is known where at least that could be told. `raw` is how it lies there.
+    """
 
     id: str
     batch: TradeBatch
+    raw: bytes = b""
+    problem: str = ""
+    symbol: Symbol | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +97,7 @@ class TradeStream:
         """Whether Redis was restarted since it was trusted last: nothing is appended until `trust` is called."""
         self._acknowledge = client.register_script(script("acknowledge"))
         self._trim = client.register_script(script("trim"))
+        self._forget_vanished = client.register_script(script("forget_vanished"))
 
     async def append(
         self,
@@ -151,7 +162,7 @@ class TradeStream:
         New entries for this consumer, of some `max_rows` trades; waits up to `block_ms` (at most 5,000; not at all with
         None or 0) for the first.
 
-        They stay pending until acknowledged. Raises StoreRefused for an entry that is not ours to read.
+        They stay pending until acknowledged, those with a problem too.
         """
         entries: list[Entry] = []
         rows = 0
@@ -179,6 +190,7 @@ class TradeStream:
         """
         entries: list[Entry] = []
         rows = 0
+        vanished = False
         cursor: Any = "0-0"
         while rows < max_rows:
             answer = await self._in_group(
@@ -190,15 +202,27 @@ class TradeStream:
             cursor, found = answer[0], answer[1]
             for raw_id, fields in found:
                 if raw_id is None or fields is None:
-                    # Redis 6.2 says nil for an entry that is gone; only somebody's XDEL or XTRIM can do that.
-                    count("stream.entries_vanished")
+                    vanished = True  # Redis 6.2 says nil for an entry that is gone, and does not say which
                     continue
                 entry = _entry(raw_id, fields)
                 entries.append(entry)
                 rows += len(entry.batch.trades)
             if cursor in (b"0-0", "0-0"):
                 break
+        if vanished:
+            await self.forget_vanished()
         return entries
+
+    async def forget_vanished(self) -> int:
+        """
+        Acknowledge entries that are pending and not there any more: somebody's XDEL or XTRIM. Nobody can write them, and
+        nothing newer could be trimmed while they are pending. Returns how many.
+        """
+        gone = int(await self._run(self._forget_vanished, [self._stream], [self._group]))
+        if gone:
+            count("stream.entries_vanished", gone)
+            log.warning("stream.entries_vanished", entries=gone, stream=self._stream)
+        return gone
 
     async def acknowledge(self, ids: Sequence[str], *, fence: int) -> int:
         """These entries are in ClickHouse; returns how many of them were pending. Raises LeaseLost."""
@@ -340,5 +364,8 @@ def place_of(entry_id: str) -> Place:
 
 
 def _entry(raw_id: bytes, fields: dict[bytes, bytes]) -> Entry:
-    entry_id = raw_id.decode()
-    return Entry(entry_id, decode_batch(fields.get(b"b", b""), where=f"entry {entry_id} of the stream"))
+    entry_id, raw = raw_id.decode(), fields.get(b"b", b"")
+    try:
+        return Entry(entry_id, decode_batch(raw, where=f"entry {entry_id} of the stream"), raw)
+    except StoreRefused as error:
+        return Entry(entry_id, TradeBatch(NOBODY, [], place_of(entry_id)[0]), raw, error.what, symbol_of(raw))

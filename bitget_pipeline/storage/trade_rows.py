@@ -7,7 +7,8 @@ then acknowledge. Each step may be repeated and done by several at once without 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from datetime import timedelta
 from itertools import chain, repeat
 from typing import NamedTuple
 
@@ -17,6 +18,15 @@ from ..market.trade import Trade, TradeBatch
 from .connection import Connection
 
 _COLUMNS = ("market", "symbol", "source", "trade_id", "ts", "price", "size", "side", "version", "run_id", "received_at")
+
+
+LOOKED_BACK = (timedelta(minutes=15), timedelta(days=1), timedelta(days=3), timedelta(days=14), timedelta(days=90))
+"""How far `held_through` looks back: each time only for the symbols that were not found, which are ever quieter ones."""
+SETTLED_MS = 60_000
+"""
+Trades are stored in the order in which they came but for what several flushers hold at the same time, and one that dies
+with its hands full is noticed after 45 s: so through here nothing is missing.
+"""
 
 
 class Stored(NamedTuple):
@@ -128,6 +138,46 @@ class TradeRows(Connection):
         )
         return int(rows[0][0]) if rows[0][1] else None
 
+    def held_through(self, symbols: Collection[Symbol], *, source: str) -> dict[Symbol, int]:
+        """
+        The id through which each symbol is stored for sure, where the stream does not know it any more: the newest one that
+        is a minute older than the symbol's last trade, the oldest one where there is none. Those that have no trade within
+        the last 90 days are left out.
+        """
+        ((oldest, newest, rows),) = self.query(
+            "SELECT toUnixTimestamp64Milli(min(ts)), toUnixTimestamp64Milli(max(ts)), count() FROM trades"  # metadata alone
+        )
+        held: dict[Symbol, int] = {}
+        missing = set(symbols) if rows else set()
+        for back in LOOKED_BACK:
+            start = newest - back // timedelta(milliseconds=1)
+            if not missing:
+                break
+            given = {
+                "markets": [symbol.market.value for symbol in missing],
+                "symbols": [symbol.name for symbol in missing],
+                "source": source,
+                "start": start,
+                "settled": SETTLED_MS,
+            }
+            for market, name, settled, least in self.query(_HELD_THROUGH, given):
+                if settled or start <= oldest or back is LOOKED_BACK[-1]:
+                    held[Symbol(Market(market), name)] = settled or least
+            missing -= held.keys()
+            if start <= oldest:
+                break
+        return held
+
+    def held_at(self, symbol: Symbol, moment_ms: int, *, source: str) -> int | None:
+        """The newest stored id of those traded until then (Unix ms UTC), of the 90 days before it; None when there is none."""
+        within = Interval(moment_ms - LOOKED_BACK[-1] // timedelta(milliseconds=1), moment_ms + 1)
+        rows = self.query(
+            f"SELECT trade_id FROM trades WHERE {_WITHIN} ORDER BY market DESC, symbol DESC, source DESC, "
+            "toStartOfSecond(ts) DESC, trade_id DESC LIMIT 1",
+            _within(symbol, within, source),
+        )
+        return int(rows[0][0]) if rows else None
+
     def minutes_that_differ(self, symbol: Symbol, interval: Interval, *, source: str, tolerance: float) -> list[int]:
         """
         The minutes within the interval (Unix ms UTC, ascending) whose trades do not add up to the volume of the
@@ -148,6 +198,15 @@ class TradeRows(Connection):
         return [int(row[0]) for row in rows]
 
 
+_OF_THEM = (
+    "source = {source:String} AND ts >= fromUnixTimestamp64Milli({start:Int64}, 'UTC') "
+    "AND (market, symbol) IN (SELECT arrayJoin(arrayZip({markets:Array(String)}, {symbols:Array(String)})))"
+)
+_HELD_THROUGH = (
+    "SELECT market, symbol, maxIf(trade_id, toUnixTimestamp64Milli(ts) <= last - {settled:Int64}), min(trade_id) "
+    f"FROM trades INNER JOIN (SELECT market, symbol, toUnixTimestamp64Milli(max(ts)) AS last FROM trades WHERE {_OF_THEM} "
+    f"GROUP BY market, symbol) AS newest USING (market, symbol) WHERE {_OF_THEM} GROUP BY market, symbol"
+)
 _WITHIN = (
     "market = {market:String} AND symbol = {symbol:String} AND source = {source:String} "
     "AND ts >= fromUnixTimestamp64Milli({start:Int64}, 'UTC') AND ts < fromUnixTimestamp64Milli({end:Int64}, 'UTC')"

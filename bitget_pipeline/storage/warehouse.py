@@ -4,7 +4,7 @@ The warehouse: everything the pipeline asks of ClickHouse, in our own terms.
 Input: values of market/, from pipeline/; output: rows in the tables of tables.py, and values read from the views of
 views.py. What it can do is written by subject in connection.py, reference_rows.py, venue_rows.py, candle_rows.py,
 derived_rows.py, derivative_rows.py, trade_rows.py, live_candle_rows.py, substituted_rows.py, reconciliation_rows.py,
-book_rows.py, coverage_rows.py, incident_rows.py, retention_rows.py and
+book_rows.py, coverage_rows.py, day_rows.py, incident_rows.py, retention_rows.py and
 scorecard_rows.py.
 """
 
@@ -15,6 +15,7 @@ from .book_rows import BookRows
 from .candle_rows import CandleRows
 from .connection import WarehouseAddress
 from .coverage_rows import CoverageRows
+from .day_rows import DayRows
 from .derivative_rows import DerivativeRows
 from .derived_rows import DerivedRows
 from .incident_rows import IncidentRows
@@ -42,6 +43,7 @@ class Warehouse(
     ReconciliationRows,
     BookRows,
     CoverageRows,
+    DayRows,
     RetentionRows,
     IncidentRows,
     ScorecardRows,

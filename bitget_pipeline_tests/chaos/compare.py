@@ -15,8 +15,13 @@ from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.rollup import rollup
 from bitget_pipeline.storage.warehouse import CoverageState, Warehouse
 
-from ..pipeline.conftest import true_trades
+from ..pipeline.conftest import true_candles, true_trades
 from .scene import MINUTE, Scene
+
+BUILT = (Resolution.S1, Resolution.M1, Resolution.M5, Resolution.M15, Resolution.H1)
+"""The bars that are built from live trades."""
+UNIFIED = BUILT[1:]
+"""Those that the exchange serves too."""
 
 
 @dataclass
@@ -55,7 +60,7 @@ class Comparison:
 
 async def compare(scene: Scene, within: Interval, *, last: bool = False) -> Comparison:
     """
-    The trades of an interval; the `last` time whole minutes too, every break that the workers logged, and what was lost in
+    The trades of an interval; the `last` time all their bars too, every break that the workers logged, and what was lost in
     single frames, which is found some time after its minute only.
     """
     found = Comparison()
@@ -88,29 +93,89 @@ async def _compare_symbol(
         if truth[known] != stored[known]:
             found.different += 1
             found.say(f"{symbol} {known}: stored {stored[known]}, traded {truth[known]}")
-    first, end = -(-within.start_ms // MINUTE) * MINUTE, within.end_ms // MINUTE * MINUTE
-    if not last or end <= first:
-        return
-    whole = Interval(first, end)
-    bars = await asyncio.to_thread(_live_bars, warehouse, symbol, whole)
-    traded = sorted(truth.values(), key=lambda trade: (trade.ts_ms, trade.trade_id))
-    for bar in rollup([trade for trade in traded if whole.start_ms <= trade.ts_ms < whole.end_ms], Resolution.M1):
+    if last:
+        for resolution in BUILT:
+            await asyncio.to_thread(_compare_built, warehouse, symbol, resolution, within, found)
+        for resolution in UNIFIED:
+            await _compare_unified(scene, warehouse, symbol, resolution, within, found)
+
+
+def _compare_built(
+    warehouse: Warehouse, symbol: Symbol, resolution: Resolution, within: Interval, found: Comparison
+) -> None:
+    """Every bar that touches the interval is made of all the trades that are stored of it, each once, and of no others."""
+    step = resolution.ms
+    buckets = Interval(within.start_ms // step * step, -(-within.end_ms // step) * step)
+    bars = _live_bars(warehouse, symbol, resolution, buckets)
+    for bar in rollup(warehouse.trades(symbol, buckets, source="local"), resolution):
         found.candles += 1
-        ours = bars.get(bar.open_ms)
+        ours = bars.pop(bar.open_ms, None)
         wanted = (bar.first, bar.high, bar.low, bar.last, bar.trades)
         if ours is None or ours[:5] != wanted or abs(ours[5] - bar.base_volume) > 1e-9 * bar.base_volume:
             found.candles_wrong += 1
-            found.say(f"{symbol} minute {bar.open_ms}: stored {ours}, of the trades {wanted} {bar.base_volume}")
+            found.say(f"{symbol} {resolution} {bar.open_ms}: stored {ours}, of the trades {wanted} {bar.base_volume}")
+    found.candles_wrong += len(bars)
+    for open_ms, ours in list(bars.items())[:3]:
+        found.say(f"{symbol} {resolution} {open_ms}: stored {ours}, and there is no trade of it")
 
 
-def _live_bars(warehouse: Warehouse, symbol: Symbol, within: Interval) -> dict[int, tuple[float, ...]]:
+def _live_bars(
+    warehouse: Warehouse, symbol: Symbol, resolution: Resolution, within: Interval
+) -> dict[int, tuple[float, ...]]:
     rows = warehouse.query(
         "SELECT toUnixTimestamp64Milli(open_time) AS ms, first, high, low, last, trades, base_volume "
-        "FROM candles_live_final WHERE market = {market:String} AND symbol = {symbol:String} AND resolution = '1m' "
-        "AND source = 'local' AND ms >= {start:Int64} AND ms < {end:Int64}",
-        {"market": symbol.market.value, "symbol": symbol.name, "start": within.start_ms, "end": within.end_ms},
+        "FROM candles_live_final WHERE market = {market:String} AND symbol = {symbol:String} "
+        "AND resolution = {resolution:String} AND source = 'local' AND ms >= {start:Int64} AND ms < {end:Int64}",
+        _asked(symbol, resolution, within),
     )
     return {row[0]: tuple(row[1:]) for row in rows}
+
+
+async def _compare_unified(
+    scene: Scene, warehouse: Warehouse, symbol: Symbol, resolution: Resolution, within: Interval, found: Comparison
+) -> None:
+    """
+    Every whole bar is the exchange's own, its open at the previous close included; those of its first whole bar, whose
+    neighbour was not collected, and flat ones that nobody has proven yet, may be unknown.
+    """
+    step = resolution.ms
+    first, end = -(-within.start_ms // step) * step, within.end_ms // step * step
+    if end <= first:
+        return
+    rows = await asyncio.to_thread(
+        warehouse.query,
+        "SELECT toUnixTimestamp64Milli(open_time) AS ms, open, high, low, close, base_volume, open_known, trades "
+        "FROM candles_unified WHERE market = {market:String} AND symbol = {symbol:String} "
+        "AND resolution = {resolution:String} AND ms >= {start:Int64} AND ms < {end:Int64}",
+        _asked(symbol, resolution, Interval(first, end)),
+    )
+    shown = {row[0]: row[1:] for row in rows}
+    for bar in await true_candles(scene.exchange, symbol, Interval(first, end), resolution):
+        ours = shown.get(bar.open_ms)
+        if ours is None and not bar.base_volume:
+            continue
+        found.candles += 1
+        if ours is not None and not ours[5]:
+            right = ours[3] == bar.close and _close(ours[4], bar.base_volume)
+        else:
+            right = ours is not None and ours[:4] == bar[1:5] and _close(ours[4], bar.base_volume)
+        if not right:
+            found.candles_wrong += 1
+            found.say(f"{symbol} {resolution} {bar.open_ms}: candles_unified shows {ours}, the exchange {tuple(bar)}")
+
+
+def _close(ours: float, theirs: float) -> bool:
+    return abs(ours - theirs) <= 1e-9 * abs(theirs)
+
+
+def _asked(symbol: Symbol, resolution: Resolution, within: Interval) -> dict[str, object]:
+    return {
+        "market": symbol.market.value,
+        "symbol": symbol.name,
+        "resolution": resolution.value,
+        "start": within.start_ms,
+        "end": within.end_ms,
+    }
 
 
 def _compare_breaks(scene: Scene, warehouse: Warehouse, found: Comparison) -> None:

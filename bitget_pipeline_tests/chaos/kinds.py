@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import shutil
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -43,6 +44,37 @@ async def kill_worker(scene: Scene, rng: random.Random) -> None:
 async def kill_redis(scene: Scene, rng: random.Random) -> None:
     """SIGKILL; it comes back with what it wrote."""
     scene.redis.kill()
+
+
+async def empty_redis(scene: Scene, rng: random.Random) -> None:
+    """SIGKILL, and everything that it held is gone: a lost append-only file, or a failover to an empty replica."""
+    scene.redis.hold()
+    try:
+        scene.redis.kill()
+        await scene.until(lambda: not scene.redis.alive, within=20, what="redis is dead")
+        for left in scene.redis_config.data.iterdir():
+            if left.is_dir():
+                shutil.rmtree(left)
+            elif left.suffix in (".aof", ".rdb"):
+                left.unlink()
+        await asyncio.sleep(rng.uniform(0.0, 1.0))
+    finally:
+        scene.redis.resume()
+
+
+async def full_disk(scene: Scene, rng: random.Random) -> None:
+    """The disk on which trades wait takes no more, and Redis is away so that they should: they stay in memory, bounded."""
+    scene.fill_disk(True)
+    scene.redis.hold()
+    try:
+        scene.redis.kill()
+        await asyncio.sleep(rng.uniform(0.5, 2.5))
+        if rng.random() < 0.5:  # there is room again before Redis is back, or only afterwards
+            scene.fill_disk(False)
+    finally:
+        scene.redis.resume()
+        await asyncio.sleep(rng.uniform(0.0, 1.0))
+        scene.fill_disk(False)
 
 
 async def kill_warehouse(scene: Scene, rng: random.Random) -> None:
@@ -198,6 +230,8 @@ KINDS = (
     Kind("redis stands still", pause_redis),
     Kind("clickhouse stands still", pause_warehouse),
     Kind("redis full", full_redis),
+    Kind("redis emptied", empty_redis, 3),
+    Kind("disk full", full_disk, 3),
     Kind("whole host killed", whole_host),
     Kind("power cut", power_cut),
     Kind("flusher killed", kill_flusher, 5),

@@ -7,7 +7,7 @@ An instance of its own, as `bitget-pipeline up` makes it, in a temporary folder;
 each round something is killed at a seeded random moment: the live run's worker, the code server, the daemon, Redis,
 ClickHouse, sockets, or the whole host (kill -9 of every process, then `up` again); or the sockets stay open and say nothing,
 or lose single frames, which only the exchange's own bars tell. At the end the stored trades and candles are compared with
-what was traded, row by row. Exit code 0 only if nothing differs.
+what was traded, row by row, and each break that a run told of with the ledger. Exit code 0 only if nothing differs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -33,6 +34,9 @@ import click
 import psutil
 
 from bitget_pipeline.cli.up import folder, leftovers
+from bitget_pipeline.exchange.registry import get
+from bitget_pipeline.market.instrument import Symbol
+from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.storage.overview import Overview
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect_sync
 
@@ -45,6 +49,8 @@ SYMBOLS_PER_MARKET = 3
 STEADY = 32.0
 """Seconds a live run lives before it is killed: a run that fails sooner belongs to a series, which the supervisor slows down."""
 MINUTE = 60_000
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_TOLD = re.compile(r"""["']?(symbol|after|before)["']?\s*[=:]\s*["']?([\w:]+)""")
 
 
 class Instance:
@@ -140,6 +146,41 @@ class Instance:
         if not anchors:
             raise RuntimeError("there are no anchors")
         return sum(len(anchor.gaps) for anchor in anchors.values())
+
+    def breaks(self) -> list[tuple[Symbol, Interval]]:
+        """Every break that a live run has told of, from the last trade before it to the first one after it."""
+        time_of = get("bitget").trade_time_ms
+        found: list[tuple[Symbol, Interval]] = []
+        for log in (self.home / "dagster").rglob("*"):
+            if log.suffix not in (".out", ".err") or not log.is_file():
+                continue
+            for line in log.read_text(errors="replace").splitlines():
+                if "live.gap_found" not in line:
+                    continue
+                said = dict(_TOLD.findall(_COLOUR.sub("", line)))
+                if said.keys() >= {"symbol", "after", "before"}:  # else of one who was killed while he wrote it
+                    interval = Interval(time_of(int(said["after"])), time_of(int(said["before"])))
+                    found.append((Symbol.parse(said["symbol"]), interval))
+        return found
+
+    def not_in_ledger(self, breaks: Sequence[tuple[Symbol, Interval]]) -> list[tuple[Symbol, Interval]]:
+        """Those of which the ledger does not say throughout that nothing is missing."""
+        missing: list[tuple[Symbol, Interval]] = []
+        for symbol, interval in breaks:
+            rows = self.warehouse().rows(
+                "SELECT toUnixTimestamp64Milli(interval_start), toUnixTimestamp64Milli(interval_end) FROM coverage "
+                "WHERE stream = 'trades' AND market = {market:String} AND symbol = {symbol:String} AND state = 'complete' "
+                "ORDER BY interval_start",
+                market=symbol.market.value,
+                symbol=symbol.name,
+            )
+            reached = interval.start_ms
+            for start, end in rows:
+                if start <= reached < end:
+                    reached = end
+            if reached <= interval.end_ms:
+                missing.append((symbol, interval))
+        return missing
 
     def reconciled(self, symbols: int) -> bool:
         """Whether each symbol's minutes with lost frames were looked into, to an end."""
@@ -275,6 +316,10 @@ def play(
     trades.duplicates += candles.duplicates
     trades.differences += candles.differences
     trades.examples += candles.examples
+    found = instance.breaks()
+    instance.note(f"{len(found)} breaks; each has to be in the ledger with its repair")
+    for symbol, interval in instance.not_in_ledger(found):
+        trades.differ(f"{symbol}: the break of {interval} is not repaired in the ledger")
     if trades.expected == 0 or candles.expected == 0:
         trades.differ("nothing was expected: the comparison would be empty")
     return trades, recoveries

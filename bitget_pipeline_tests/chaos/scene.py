@@ -57,6 +57,8 @@ OURS = ("BITGET_", "BINANCE_", "REDIS_", "CLICKHOUSE_", "SSL_", "DAGSTER_")
 """Beginnings of variables that a developer may have set for an instance of his own."""
 MINUTE = 60_000
 MOST_FLUSHERS = 2
+FULL = "disk-full"
+"""The file that says, while it is there, that the disk of the spill folder takes no more (worker.py)."""
 _ENTRIES = re.compile(r"entries\W*?[=:]\s*(\d+)")
 STREAM_ENTRIES = 1_500
 """So small a bound that a ClickHouse that is away for some seconds fills the stream."""
@@ -141,6 +143,13 @@ class Scene:
             "BITGET_PIPELINE_FLUSH_MAX_SECONDS": "0.3",
         }
         return await self._spawn(command, "flushers.log", environment)
+
+    def fill_disk(self, full: bool) -> None:
+        """Let the disk on which trades wait have no room, or room again."""
+        if full:
+            (self.folder / FULL).touch()
+        else:
+            (self.folder / FULL).unlink(missing_ok=True)
 
     def run_id(self, number: int) -> str:
         """The run of the worker's so manieth start."""

@@ -12,23 +12,39 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from io import FileIO
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.feed.session import SessionRules
+from bitget_pipeline.market.candle import Resolution
 from bitget_pipeline.pipeline.beside.reconcile import Reconciler, size_steps
 from bitget_pipeline.pipeline.live.run import run_live
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect
+from bitget_pipeline.storage.spill import Spill
 from bitget_pipeline.storage.versions import Versions
 from bitget_pipeline.telemetry import configure
 
 from ..pipeline.live_runner import Where, plan_for, stores_at
+from .scene import FULL
 
-QUICK_TO_CLAIM: dict[str, Any] = {"claim_idle_ms": 3_000, "claim_every": 1.0}
-"""What a dead flusher held fills the small stream of this scene: half a minute would be long."""
+FLUSHED: dict[str, Any] = {
+    "claim_idle_ms": 3_000,
+    "claim_every": 1.0,
+    "resolutions": (Resolution.M5, Resolution.M15, Resolution.H1),
+}
+"""What a dead flusher held fills the small stream of this scene: half a minute would be long. Bars as the flushers make them."""
 QUICK = SessionRules(ping_every=1.0, pong_within=1.0, first_data_within=3.0)
+
+
+class OnADiskThatFills(Spill):
+    """A spill folder whose disk has no room while a file `FULL` lies beside it: the kernel says so at every write."""
+
+    def _current(self) -> FileIO:
+        return FileIO("/dev/full", "wb") if (self.folder.parent / FULL).exists() else super()._current()
 
 
 async def main(where: Where) -> None:
@@ -38,9 +54,10 @@ async def main(where: Where) -> None:
     async with stores_at(where) as stores:
         floor = await asyncio.to_thread(stores.warehouse.highest_version)
         counter = connect(RedisAddress("127.0.0.1", where.redis_port))
-        stores = replace(stores, versions=Versions(counter, where.prefix, floor=floor))
+        spill = Path(where.spill)
+        stores = replace(stores, versions=Versions(counter, where.prefix, floor=floor), spill=OnADiskThatFills(spill))
         plan = plan_for(where)
-        plan = replace(plan, session_rules=QUICK, flush_rules=replace(plan.flush_rules, **QUICK_TO_CLAIM))
+        plan = replace(plan, session_rules=QUICK, flush_rules=replace(plan.flush_rules, **FLUSHED))
         exchange = get("bitget")
         try:
             steps = await asyncio.to_thread(size_steps, stores.warehouse, plan.symbols)

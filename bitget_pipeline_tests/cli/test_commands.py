@@ -10,7 +10,7 @@ import shutil
 import socket
 from collections import namedtuple
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
@@ -468,6 +468,49 @@ def test_coverage_says_what_is_there_what_is_missing_and_when_it_is_tried(
     assert "1 of 3" in table.out
     assert "03-03 12:00" in table.out
     assert run("coverage", "--from", "2026-03-01", "--to", "2026-03-01", **stores).code == 0
+
+
+def test_coverage_reaches_as_far_as_history_is_wanted_beyond_the_grid_too(run: Run, stores: dict[str, str]) -> None:
+    """
+    What `history_days` ask of the archive is missing until it is there, so it is looked at as well.
+    """
+    answer = run("coverage", "--json", **stores, BITGET_PIPELINE_HISTORY_DAYS="900")
+    assert json.loads(answer.out)["from"] == str(datetime.now(UTC).date() - timedelta(days=900))
+
+
+def test_coverage_speaks_of_every_stream(run: Run, stores: dict[str, str], warehouse: Warehouse) -> None:
+    """
+    Of what is not wanted of every day, the days that the ledger knows: trades with a hole, longer bars that lack some.
+    """
+    btc = Symbol(Market.SPOT, "BTCUSDT")
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    warehouse.store_universe([Chosen(btc, 1, 1e9, Reason.VOLUME)], selected_at=at, run_id="test")
+    first, second = (Interval.of_day(date(2026, 3, day)) for day in (1, 2))
+    said = [
+        Evidence(btc, "candles_1m", first, CoverageState.COMPLETE, rows=1440, expected=1440),
+        Evidence(btc, "trades", first, CoverageState.COMPLETE, rows=7),
+        Evidence(
+            btc, "trades", Interval(second.start_ms, second.start_ms + 120_000), CoverageState.UNKNOWN, reason="why"
+        ),
+        Evidence(btc, "candles_derived", first, CoverageState.PARTIAL, rows=410, expected=415),
+    ]
+    warehouse.store_evidence(said, version=1, run_id="test")
+    stretch = ("--from", "2026-03-01", "--to", "2026-03-03")
+
+    def lines(stream: str) -> dict[str, dict[str, object]]:
+        answer = run("coverage", *stretch, "--stream", stream, "--json", **stores)
+        found = json.loads(answer.out)["symbols"]
+        assert answer.code == int(any(line["minutes_not_known"] or line["rows_lacking"] for line in found))
+        return {line["stream"]: line for line in found}
+
+    every = lines("all")
+    assert list(every) == ["candles_1m", "candles_derived", "trades"]
+    assert lines("trades") == {"trades": every["trades"]}
+    assert lines("mark_candles_1m") == {}
+    trades, longer = every["trades"], every["candles_derived"]
+    assert (trades["days"], trades["complete"], trades["minutes_not_known"]) == (2, 1, 2)
+    assert (longer["partial"], longer["complete"], longer["rows_lacking"]) == (1, 0, 5)
+    assert "candles_derived" in run("coverage", *stretch, "--stream", "all", **stores).out
 
 
 def test_coverage_refuses_reversed_days_and_unknown_symbols(run: Run, stores: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ from bitget_pipeline.cli.up.view import rows
 from bitget_pipeline.errors import StoreUnavailable
 from bitget_pipeline.guard.rate_limit import Priority
 from bitget_pipeline.guard.vitals import Status, Vital
+from bitget_pipeline.market.coverage import CoverageState, Evidence
 from bitget_pipeline.market.instrument import Market, Symbol
+from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.universe import Chosen, Reason
 from bitget_pipeline.pipeline.watch.health import Health, record_health
 from bitget_pipeline.settings import load_boot, load_operational
@@ -97,6 +99,21 @@ def gathered(environ: dict[str, str]) -> Gathered:
 def vitals_of(facts: Facts) -> dict[str, Mapping[str, Any]]:
     """By name."""
     return {one["name"]: one for one in facts.vitals}
+
+
+def test_history_is_counted_as_far_as_it_is_wanted(gathered: Gathered, warehouse: Warehouse) -> None:
+    """
+    Yesterday of the selected symbol counts; a day from before the wanted time, and a symbol that is not selected, do not.
+    """
+    today, eth = datetime.now(UTC).date(), Symbol(Market.SPOT, "ETHUSDT")
+    known = [(BTC, today - timedelta(days=1)), (BTC, today - timedelta(days=900)), (eth, today - timedelta(days=1))]
+    warehouse.store_evidence(
+        [Evidence(symbol, "candles_1m", Interval.of_day(day), CoverageState.COMPLETE) for symbol, day in known],
+        version=1,
+        run_id="t",
+    )
+    facts = gathered(BITGET_PIPELINE_HISTORY_DAYS="2")
+    assert (facts.candle_days, facts.candle_days_wanted) == (1, 2)
 
 
 def test_a_redis_that_hangs_is_named_and_hides_nothing_of_clickhouse(gathered: Gathered, hanging: int) -> None:

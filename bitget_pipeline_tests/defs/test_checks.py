@@ -11,10 +11,13 @@ import pytest
 from bitget_pipeline.defs.check_scope import Scope, last_week, scope_of, whole_archive
 from bitget_pipeline.defs.checks import CHECKS
 from bitget_pipeline.market.candle import Candle, Resolution
+from bitget_pipeline.market.derivatives import PriceKind
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval, to_ms
 from bitget_pipeline.market.order_book import BookSnapshot
+from bitget_pipeline.market.trade import Trade, TradeBatch
 from bitget_pipeline.market.universe import Chosen, Reason
+from bitget_pipeline.pipeline.history.derive import RESOLUTIONS
 from bitget_pipeline.pipeline.history.rectangles import RANGE_END, RANGE_START
 from bitget_pipeline.storage.warehouse import Agreement, CoverageState, Evidence, Reconciled, Warehouse
 
@@ -22,8 +25,11 @@ BTC = Symbol(Market.SPOT, "BTCUSDT")
 MINUTE = 60_000
 BY_NAME = {(check.asset, check.name): check for check in CHECKS}
 MINUTES, ARCHIVE, DERIVED = "*/candles_1m", "*/candles_1m_archive", "*/candles_derived"
+MARK, TRADES = "futures/mark_candles", "*/trades_history"
 KINDS = {MINUTES: Resolution.M1, ARCHIVE: Resolution.M1, DERIVED: Resolution.H1, f"{DERIVED}_archive": Resolution.H1}
 """Of a check of the archive and its twin only the scopes differ: whole months, and by itself all that is older."""
+TARGETS = {"target_markets": [""], "target_names": ["BTCUSDT"], "target_days": ["2020-06-01"]}
+NOWHERE = {"target_markets": ["usdtm"], "target_names": ["BTCUSDT"], "target_days": ["2020-06-01"]}
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 WHOLE = Interval.of_day(YESTERDAY)
 
@@ -32,7 +38,7 @@ def offenders(warehouse: Warehouse, name: str, asset: str = MINUTES) -> list[tup
     """What a check finds."""
     query = BY_NAME[asset, name].offenders
     week = last_week(datetime.now(UTC))
-    known = {"market": "spot", "days": 1, "grid_start": "2020-01-01", "books": 1, **week.parameters}
+    known = {"market": "spot", "days": 1, "grid_start": "2020-01-01", "books": 1, **TARGETS, **week.parameters}
     return warehouse.query(query, {key: value for key, value in known.items() if f"{{{key}:" in query})
 
 
@@ -47,10 +53,12 @@ def bar(number: int, price: float = 100.0, *, resolution: Resolution = Resolutio
     return flat._replace(**changes)
 
 
-def say(warehouse: Warehouse, start: int, end: int, state: CoverageState, *, version: int = 2) -> None:
+def say(
+    warehouse: Warehouse, start: int, end: int, state: CoverageState, *, version: int = 2, stream: str = "candles_1m"
+) -> None:
     stretch = Interval(WHOLE.start_ms + start * MINUTE, WHOLE.start_ms + end * MINUTE)
     rows = end - start if state is CoverageState.COMPLETE else 0
-    said = Evidence(BTC, "candles_1m", stretch, state, rows=rows, expected=end - start, reason="test")
+    said = Evidence(BTC, stream, stretch, state, rows=rows, expected=end - start, reason="test")
     warehouse.store_evidence([said], version=version, run_id="test")
 
 
@@ -60,10 +68,13 @@ def right(warehouse: Warehouse) -> Warehouse:
     warehouse.store_universe([Chosen(BTC, 1, 1e9, Reason.VOLUME)], selected_at=datetime.now(UTC), run_id="test")
     store(warehouse, *(bar(minute) for minute in range(1440)), version=1)
     say(warehouse, 0, 1440, CoverageState.COMPLETE, version=1)
-    hours = [bar(hour, resolution=Resolution.H1) for hour in range(24)]
-    store(warehouse, *hours, version=1, resolution=Resolution.H1)
-    derived = Evidence(BTC, "candles_derived", WHOLE, CoverageState.COMPLETE, rows=24, expected=24, reason="test")
-    warehouse.store_evidence([derived], version=1, run_id="test")
+    longer = 0
+    for resolution in RESOLUTIONS:
+        bars = [bar(number, resolution=resolution) for number in range(86_400_000 // resolution.ms)]
+        store(warehouse, *bars, version=1, resolution=resolution)
+        longer += len(bars)
+    said = Evidence(BTC, "candles_derived", WHOLE, CoverageState.COMPLETE, rows=longer, expected=longer, reason="test")
+    warehouse.store_evidence([said], version=1, run_id="test")
     return warehouse
 
 
@@ -122,18 +133,116 @@ def test_rows_that_are_doubled_are_found(right: Warehouse) -> None:
         assert len(right.query(query, {"market": "spot", **week.parameters})) == 1
 
 
-def test_an_hour_that_was_not_made_is_found(right: Warehouse) -> None:
+def test_a_longer_bar_that_was_not_made_is_found(right: Warehouse) -> None:
     """
-    All of its minutes are stored, and the longer bar of them is not.
+    All of its minutes are stored, and the bar of them is not, whatever its length; and the day is not complete.
     """
-    gone = bar(7, resolution=Resolution.H1)
-    right.store_candles(BTC, Resolution.H1, [gone], version=2, run_id="x", source="local", deleted=True)
+    place = {"run_id": "x", "source": "local", "deleted": True}
+    for resolution in RESOLUTIONS:
+        number = 7 * 3_600_000 // resolution.ms
+        right.store_candles(BTC, resolution, [bar(number, resolution=resolution)], version=2, **place)
     for asset in (DERIVED, f"{DERIVED}_archive"):
-        assert len(offenders(right, "whole_hours_have_their_bar", asset)) == 1
+        found = offenders(right, "whole_bars_are_made", asset)
+        assert sorted(str(row[1]) for row in found) == sorted(one.value for one in RESOLUTIONS)
+        assert len(offenders(right, "complete_days_are_complete", asset)) == 1
 
-    store(right, bar(7 * 60 + 5), version=2)
-    right.store_candles(BTC, Resolution.M1, [bar(7 * 60 + 5)], version=3, run_id="x", source="local", deleted=True)
-    assert offenders(right, "whole_hours_have_their_bar", DERIVED) == []
+    right.store_candles(BTC, Resolution.M1, [bar(7 * 60)], version=3, **place)
+    assert offenders(right, "whole_bars_are_made", DERIVED) == []
+
+
+def test_minutes_missing_at_the_edges_of_a_day_are_found(right: Warehouse) -> None:
+    """
+    The first and the last minutes lie between no two bars of the day; of a day that is not over the newest bar is the end.
+    """
+    edges = [bar(0), bar(1), bar(1439)]
+    right.store_candles(BTC, Resolution.M1, edges, version=2, run_id="x", source="local", deleted=True)
+    today = bar(1440)
+    store(right, today, today._replace(open_ms=today.open_ms + MINUTE))
+    for asset in (MINUTES, ARCHIVE):
+        assert [row[2] for row in sorted(offenders(right, "every_gap_is_listed", asset))] == [2, 1]
+    say(right, 0, 2, CoverageState.UNKNOWN)
+    say(right, 1439, 1440, CoverageState.UNEXPLAINED)
+    assert offenders(right, "every_gap_is_listed", MINUTES) == []
+
+
+def test_the_bars_of_a_price_are_asked_what_traded_bars_are_asked(right: Warehouse) -> None:
+    """
+    Gaps at the edges too, bars of the future, off the grid and far from their neighbours; and the ledger's word.
+    """
+
+    def put(*bars: Candle, version: int = 1) -> None:
+        right.store_price_candles(
+            BTC, PriceKind.MARK, Resolution.M1, bars, version=version, run_id="test", source="local"
+        )
+
+    put(*(bar(minute) for minute in range(1, 1440) if minute != 700))
+    said = Evidence(BTC, "mark_candles_1m", WHOLE, CoverageState.COMPLETE, rows=1440, expected=1440, reason="test")
+    right.store_evidence([said], version=1, run_id="test")
+    names = sorted(name for asset, name in BY_NAME if asset == MARK)
+    found = {name: len(rows) for name in names if (rows := offenders(right, name, MARK))}
+    assert found == {"every_gap_is_listed": 2, "complete_days_are_complete": 1}
+
+    future = to_ms(datetime.now(UTC)) // MINUTE * MINUTE + 3 * MINUTE
+    put(bar(0), bar(700), version=2)
+    put(
+        bar(5, 1000.0),
+        bar(3)._replace(open_ms=WHOLE.start_ms + MINUTE // 2),
+        bar(3)._replace(open_ms=future),
+        version=3,
+    )
+    found = {name: len(rows) for name in names if (rows := offenders(right, name, MARK))}
+    del found["every_gap_is_listed"]  # the bar of the future ends today
+    assert found == {
+        "bars_are_closed": 1,
+        "times_are_on_the_grid": 2,
+        "times_ascend": 2,
+        "bars_fit_their_neighbours": 2,
+        "complete_days_are_complete": 1,
+    }
+
+
+def test_trades_of_a_fetched_day_are_asked_the_same(right: Warehouse) -> None:
+    """
+    Silent about a day that is right; a minute without its trades, a price that cannot be, a trade of before its time.
+    """
+    trades = [Trade(n + 1, WHOLE.start_ms + n * MINUTE, 100.0, 1.0, True) for n in range(1440)]
+    arrived = WHOLE.end_ms
+
+    def put(*given: Trade) -> None:
+        right.store_trades([TradeBatch(BTC, list(given), arrived)], source="local", run_id="test")
+
+    put(*trades)
+    said = Evidence(BTC, "trades", WHOLE, CoverageState.COMPLETE, rows=1440, reason="test")
+    right.store_evidence([said], version=1, run_id="test")
+    names = sorted(name for asset, name in BY_NAME if asset == TRADES)
+    assert {name: offenders(right, name, TRADES) for name in names} == {name: [] for name in names}
+
+    right.command("ALTER TABLE trades DELETE WHERE trade_id = 700 SETTINGS mutations_sync = 2")
+    put(Trade(2000, WHOLE.start_ms + 800 * MINUTE, 1000.0, 1.0, True))
+    put(Trade(2001, WHOLE.start_ms + 801 * MINUTE, -1.0, 1.0, True))
+    found = {name: len(rows) for name in names if (rows := offenders(right, name, TRADES))}
+    assert found == {
+        "every_gap_is_listed": 1,
+        "times_ascend": 1,
+        "trades_are_possible": 1,
+        "trades_fit_their_neighbours": 2,
+    }
+    say(right, 699, 700, CoverageState.UNEXPLAINED, stream="trades")
+    assert offenders(right, "every_gap_is_listed", TRADES) == []
+
+
+def test_old_holes_are_found_as_far_back_as_a_target_reaches(right: Warehouse) -> None:
+    """
+    Of every stream, trades and mark prices too; what is older than the target, or settled, is no offence.
+    """
+    old = {"candles_1m": 2021, "trades": 2022, "mark_candles_1m": 2023, "index_candles_1m": 2019}
+    for stream, year in old.items():
+        day = Interval.of_day(date(year, 1, 2))
+        right.store_evidence([Evidence(BTC, stream, day, CoverageState.UNKNOWN)], version=1, run_id="test")
+        later = Interval.of_day(date(2024, 1, 2))
+        right.store_evidence([Evidence(BTC, stream, later, CoverageState.UNAVAILABLE)], version=1, run_id="test")
+    found = offenders(right, "no_hole_grows_old", "coverage")
+    assert {row[2] for row in found} == {"candles_1m", "trades", "mark_candles_1m"}
 
 
 def test_a_gap_is_found_unless_the_ledger_lists_it(right: Warehouse) -> None:
@@ -211,8 +320,8 @@ def test_an_old_hole_is_found(right: Warehouse) -> None:
     hole = Evidence(BTC, "candles_1m", Interval(week_ago, week_ago + MINUTE), CoverageState.UNKNOWN, reason="test")
     right.store_evidence([hole], version=2, run_id="test")
     query = BY_NAME["coverage", "no_hole_grows_old"].offenders
-    assert len(right.query(query, {"days": 30})) == 1
-    assert right.query(query, {"days": 1}) == []  # outside the wanted history
+    assert len(right.query(query, {"days": 30, **NOWHERE})) == 1
+    assert right.query(query, {"days": 1, **NOWHERE}) == []  # outside the wanted history
 
 
 def test_a_selected_day_without_a_row_is_found(right: Warehouse) -> None:

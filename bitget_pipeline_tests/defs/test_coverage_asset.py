@@ -72,7 +72,7 @@ def test_materializing_recounts_and_draws(warehouse: Warehouse, pipeline: Pipeli
     metadata = event.materialization.metadata
 
     assert metadata["symbol-days"].value == 6
-    assert metadata["bars lost"].value == 1
+    assert metadata["rows lost"].value == 1
     assert metadata["minutes stored"].value == 1439
     assert metadata["complete days fetched again"].value == metadata["requests of the samples"].value == 0
     assert metadata["minutes not known"].value == 5 * 1440 + 1

@@ -118,24 +118,31 @@ def test_a_run_at_work_is_observed_once_a_minute_with_its_end_in_sight():
     assert lines[0] == "10 of 130 symbol-days, 14,400 candles, 80 requests, about 120 s left"
 
 
-async def test_empty_answers_turn_no_day_green_and_take_nothing_from_the_others(placed, warehouse):
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("candles_1m", "/history-candles"), ("mark_candles", "/history-mark-candles"), ("trades_history", "/fills")],
+)
+async def test_empty_answers_turn_no_day_green_and_take_nothing_from_the_others(placed, warehouse, name, path):
     """
     An empty answer proves nothing: that day stays missing, while the day beside it is reported with what it has.
     """
     await _known_instruments(warehouse)
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
-    before = yesterday - timedelta(days=1)
+    before, key = yesterday - timedelta(days=1), dg.AssetKey(["usdtm", name])
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("usdtm_symbols", ["BTCUSDT"])
-        assert (await materialized(instance, "candles_1m", day=yesterday)).success
-        events = instance.fetch_materializations(KEY, limit=9)
+        assert (await materialized(instance, name, day=yesterday)).success
+        events = instance.fetch_materializations(key, limit=9)
         assert [event.partition_key for event in events.records] == [f"{yesterday}|BTCUSDT"]
-        with placed.faulty("empty_string", "/history-candles"):
-            failed = await materialized(instance, "candles_1m", day=before, until=yesterday, raising=False)
-        events = instance.fetch_materializations(KEY, limit=9)
+        with placed.faulty("empty_string", path):
+            failed = await materialized(instance, name, day=before, until=yesterday, raising=False)
+        events = instance.fetch_materializations(key, limit=9)
 
     assert not failed.success
     assert [event.partition_key for event in events.records] == 2 * [f"{yesterday}|BTCUSDT"]
+    metadata = events.records[0].asset_materialization.metadata
+    assert metadata["dagster/partition_row_count"].value > 1000
+    assert {"state", "holes", "requests", "seconds"} <= set(metadata)
 
 
 async def test_a_run_evaluates_the_checks_of_its_days(placed, warehouse):
@@ -312,12 +319,16 @@ def test_checks_find_their_offenders(warehouse):
     ]
     assert sorted(found) == [
         ("*/candles_1m", "bars_are_possible"),
+        ("*/candles_1m", "every_gap_is_listed"),
         ("*/candles_1m_archive", "bars_are_possible"),
+        ("*/candles_1m_archive", "every_gap_is_listed"),
         ("*/candles_derived", "bars_are_possible"),
         ("*/candles_derived", "derived_bars_hold_their_minutes"),
         ("*/candles_derived_archive", "bars_are_possible"),
         ("futures/funding_rates", "funding_has_no_gap"),
+        ("futures/index_candles", "every_gap_is_listed"),
         ("futures/index_candles", "prices_are_possible"),
+        ("futures/mark_candles", "every_gap_is_listed"),
         ("futures/mark_candles", "prices_are_possible"),
         ("futures/open_interest", "open_interest_is_possible"),
     ]

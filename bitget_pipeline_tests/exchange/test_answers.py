@@ -253,3 +253,14 @@ def test_no_answer_raises_anything_but_our_errors(status: int, raw: bytes) -> No
             reader()
         except PipelineError as error:
             assert str(error)  # noqa: PT017
+
+
+def test_a_trade_whose_time_and_id_are_days_apart_is_set_aside() -> None:
+    """One of the two is wrong, and nobody can tell which; an id that carries no time contradicts nothing."""
+    real = {"tradeId": "1487438024626143234", "side": "buy", "price": "1", "size": "1", "ts": "1790358781010"}
+    past = real | {"ts": "1690358781010"}
+    counted = real | {"tradeId": "7", "ts": "1690358781010"}
+    read = Bitget().read_trades(BTC, 200, body("00000", [real, past, counted]), received_ms=1_790_358_781_012)
+    assert [trade.trade_id for trade in read] == [7, 1487438024626143234]
+    assert len(read.rejected) == 1
+    assert "its id says 1790358781010" in read.rejected[0]

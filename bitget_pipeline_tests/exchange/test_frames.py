@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bitget_pipeline.errors import Malformed, MalformedFrame
 from bitget_pipeline.exchange.bitget.adapter import Bitget
+from bitget_pipeline.exchange.bitget.requests import TIMED_IDS_FROM, TRADE_ID_EPOCH_MS
 from bitget_pipeline.exchange.contract import (
     BookFrame,
     CandlesFrame,
@@ -25,17 +26,25 @@ NOW_MS = 1_790_358_781_012
 EXCHANGE = Bitget()
 
 amounts = st.decimals("0.000000001", "900000000", places=9).map(lambda value: f"{value.normalize():f}")
-ids = st.integers(1, 2**61)
-times = st.integers(1_500_000_000_000, NOW_MS)
-trade_rows = st.fixed_dictionaries(
-    {
-        "ts": times.map(str),
-        "price": amounts,
-        "size": amounts,
-        "side": st.sampled_from(["buy", "sell"]),
-        "tradeId": ids.map(str),
+times = st.integers(1_530_000_000_000, NOW_MS)
+
+
+@st.composite
+def rows_of_trades(draw: st.DrawFn) -> dict[str, str]:
+    """A trade whose id carries its time, within a day, or no time at all."""
+    ms = draw(times)
+    carried = ms - TRADE_ID_EPOCH_MS + draw(st.integers(-86_399_000, 86_399_000))
+    timed, counted = (carried << 22) + draw(st.integers(0, 2**22 - 1)), draw(st.integers(1, TIMED_IDS_FROM - 1))
+    return {
+        "ts": str(ms),
+        "price": draw(amounts),
+        "size": draw(amounts),
+        "side": draw(st.sampled_from(["buy", "sell"])),
+        "tradeId": str(draw(st.sampled_from([timed, counted]))),
     }
-)
+
+
+trade_rows = rows_of_trades()
 extras = st.dictionaries(
     st.text(min_size=1, max_size=8).map(lambda name: f"x{name}"),
     st.none() | st.integers() | st.text() | st.lists(st.integers(), max_size=2),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 import pytest
+import structlog.testing
 from websockets.asyncio.server import ServerConnection, serve
 
+from bitget_pipeline.errors import MalformedFrame
 from bitget_pipeline.exchange.contract import Channel, Subscription
 from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.feed.connection import Connection, SocketAddress
@@ -20,6 +23,7 @@ from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.trade import Broke, TradeBatch
 from bitget_pipeline.pipeline.live.intake import Intake
 from bitget_pipeline.pipeline.live.state import LiveState
+from bitget_pipeline.telemetry import Seldom
 
 BTC = Symbol(Market.SPOT, "BTCUSDT")
 NOW = 1_790_358_781_000
@@ -126,6 +130,8 @@ SET_ASIDE = {
     "a price that is no number": (a_push(a_row(price="much")), "none of its"),
     "an id beyond 2^63": (a_push(a_row(str(2**63))), "none of its"),
     "a time in the far future": (a_push(a_row(ts=str(NOW + 40 * 86_400_000))), "none of its"),
+    "a time in the far past": (a_push(a_row(ts=str(NOW - 400 * 86_400_000))), "none of its"),
+    "a time that is none": (a_push(a_row(ts="0")), "none of its"),
     "an event nobody knows": (b'{"event":"celebrate","arg":null}', "unknown event"),
     "an error without a subject, its code an int": (b'{"event":"error","code":30002,"msg":"Unrecognized"}', "30002"),
     "an error without a subject, its code a string": (
@@ -162,13 +168,24 @@ async def test_what_may_have_held_trades_has_to_be_proven(case: str) -> None:
     """
     async with line() as there:
         await there.send_good(BIG + 1)
+        there.intake.items.clear()
         await there.send(SET_ASIDE[case][0])
         await there.send_good(BIG + 2)
         assert there.breaks() == [Broke((BTC,))]
 
 
+async def test_what_a_connection_brings_first_has_to_be_proven() -> None:
+    """
+    Whoever delivered until then may have gone deaf: the mark stands right before the first trades, and before no others.
+    """
+    async with line() as there:
+        await there.send_good(BIG + 1)
+        await there.send_good(BIG + 2)
+        assert [type(item) for item in there.intake.items] == [Broke, TradeBatch, TradeBatch]
+
+
 @pytest.mark.parametrize("number", [0.5, "0.5"])
-@pytest.mark.parametrize("trade_id", [BIG, str(BIG), str(2**63 - 1)])
+@pytest.mark.parametrize("trade_id", [BIG, str(BIG), str(BIG + 4_194_303)])
 async def test_numbers_come_as_numbers_or_as_text_and_ids_beyond_2_53_keep_every_digit(
     number: Any, trade_id: Any
 ) -> None:
@@ -234,3 +251,37 @@ async def test_the_quarantine_is_bounded() -> None:
         assert len(there.intake.quarantine) == 200
         last = there.intake.quarantine[-1]
         assert (len(last.frame), last.bytes) == (4096, 100_000)
+
+
+def test_a_flood_of_bad_frames_leaves_one_mark_and_one_line() -> None:
+    """
+    A hundred thousand frames that make no sense, and not a good one among them: memory does not grow, whoever appends is
+    woken, and the log says it once a minute with how often it happened.
+    """
+    intake = Intake(LiveState([BTC]))
+    bad = MalformedFrame("a frame that makes no sense: torn", where="bitget websocket")
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(100_000):
+            intake.set_aside(b"{", bad, [Subscription(BTC, Channel.TRADE)])
+    assert list(intake.items) == [Broke((BTC,))]
+    assert intake.arrived.is_set()
+    assert len(intake.quarantine) <= 200
+    assert [line["times"] for line in lines] == [1]
+
+
+def test_what_happens_over_and_over_is_said_once_a_minute_with_its_number() -> None:
+    """Each thing for itself, and only so many things are remembered."""
+    seldom = Seldom(every=60.0, most=2)
+    assert [seldom.happened("torn", now=now) for now in (0.0, 1.0, 59.9, 60.0, 61.0)] == [1, 0, 0, 3, 0]
+    assert seldom.happened("foreign", now=61.0) == 1
+    assert seldom.happened("unknown", now=62.0) == 1
+    assert seldom.happened("foreign", now=63.0) == 0
+
+
+def test_what_makes_no_sense_to_a_companion_lies_beside_all_other_such_frames() -> None:
+    """The command `quarantine` shows one list."""
+    intake = Intake(LiveState([BTC]))
+    intake.keep("a book of spot:BTCUSDT: crossed", "BookFrame(…)")
+    (kept,) = intake.quarantine
+    assert (kept.problem, kept.frame) == ("a book of spot:BTCUSDT: crossed", "BookFrame(…)")
+    assert intake.items == deque()

@@ -34,7 +34,7 @@ def test_after_the_rest_one_caller_tries_and_the_others_wait() -> None:
     breaker = tripped()
     assert breaker.resting(now=5.0) == 0.0
     assert breaker.state is State.TRIAL
-    assert breaker.resting(now=5.0) > 0
+    assert breaker.resting(now=5.0) == 1.0  # not for as long as a trial may take: it is mostly answered at once
     breaker.succeeded(now=5.5)
     assert breaker.state is State.CLOSED
     assert breaker.resting(now=5.5) == 0.0
@@ -73,7 +73,7 @@ def test_no_move_leads_out_of_the_table() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["ask", "succeeded", "failed"]), st.floats(0, 100)), max_size=60))
 def test_a_breaker_is_never_stuck(story: list[tuple[str, float]]) -> None:
-    """Whatever happened, waiting as long as it says lets somebody through, and soon."""
+    """Whatever happened, waiting as long as it says lets somebody through, after the longest rest at the latest."""
     breaker = Breaker()
     now = 0.0
     for what, later in story:
@@ -84,7 +84,8 @@ def test_a_breaker_is_never_stuck(story: list[tuple[str, float]]) -> None:
             breaker.succeeded(now=now)
         else:
             breaker.failed(now=now)
-    for _ in range(3):
+    begin = now
+    while now <= begin + 121.0:
         wait = breaker.resting(now=now)
         now += wait
         if wait == 0.0:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import redis.asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bitget_pipeline.errors import LeaseLost, StoreRefused, StreamFull
+from bitget_pipeline.errors import LeaseLost, StreamFull
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.trade import Trade, TradeBatch
 from bitget_pipeline.storage.lease import Lease
@@ -114,16 +115,42 @@ async def test_empty_batches_cost_nothing(stream: TradeStream, fence: int) -> No
     assert await stream.length() == 0
 
 
-async def test_an_entry_of_somebody_else_stops_the_reader(
-    stream: TradeStream, redis_client: redis.asyncio.Redis, redis_prefix: str
+async def test_an_entry_that_is_not_ours_to_read_is_told_apart_from_the_others(
+    stream: TradeStream, fence: int, redis_client: redis.asyncio.Redis, redis_prefix: str
 ) -> None:
     """
-    What cannot be read is an error for a person, not a lost trade.
+    It has a problem and no trades, and where at least its symbol can be read, that; those around it are read as ever.
     """
     await redis_client.xadd(f"{redis_prefix}{{live:0}}:trades", {"b": b"\x93rubbish"})
+    await redis_client.xadd(f"{redis_prefix}{{live:0}}:trades", {"b": msgspec.msgpack.encode(["spot", "BTCUSDT", "?"])})
+    await stream.append([a_batch(1)], fence=fence)
 
-    with pytest.raises(StoreRefused, match="not ours to read"):
-        await stream.read("me", max_rows=10, block_ms=0)
+    nonsense, other, good = await stream.read("me", max_rows=10, block_ms=0)
+
+    assert "not ours to read" in nonsense.problem
+    assert (nonsense.symbol, nonsense.batch.trades, nonsense.raw) == (None, [], b"\x93rubbish")
+    assert (bool(other.problem), other.symbol) == (True, BTC)
+    assert (good.problem, len(good.batch.trades)) == ("", 1)
+
+
+async def test_what_vanished_from_the_stream_is_acknowledged_and_trimming_goes_on(
+    stream: TradeStream, fence: int, redis_client: redis.asyncio.Redis, redis_prefix: str
+) -> None:
+    """
+    Somebody deleted entries that a dead consumer held: whoever claims what it left gets the others, and nothing stays
+    pending that nobody can write.
+    """
+    ids = await stream.append([a_batch(i) for i in range(1, 6)], fence=fence)
+    await stream.read("dead", max_rows=99, block_ms=0)
+    await redis_client.xdel(f"{redis_prefix}{{live:0}}:trades", ids[0], ids[2])
+
+    claimed = await stream.claim("me", idle_ms=0)
+
+    assert [entry.id for entry in claimed] == [ids[1], ids[3], ids[4]]
+    assert (await stream.pending()).oldest_id == ids[1]
+    await stream.acknowledge([entry.id for entry in claimed], fence=fence)
+    assert (await stream.pending()).count == 0
+    assert await stream.trim() == 3
 
 
 # ---------------------------------------------------------------- trimming

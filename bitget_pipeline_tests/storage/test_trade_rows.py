@@ -16,7 +16,8 @@ from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.rollup import LiveCandle, rollup
 from bitget_pipeline.market.trade import Trade, TradeBatch
-from bitget_pipeline.storage.warehouse import Warehouse
+from bitget_pipeline.pipeline.repair_ledger import held_before_open_breaks
+from bitget_pipeline.storage.warehouse import CoverageState, Evidence, Warehouse
 
 BTC = Symbol(Market.SPOT, "BTCUSDT")
 FUTURE = Symbol(Market.USDTM, "BTCUSDT")
@@ -244,6 +245,54 @@ def test_thousands_of_touched_bars_fit_into_one_call(warehouse: Warehouse) -> No
     assert warehouse.query("SELECT count(), sum(trades) FROM candles_live_final WHERE resolution = '1m'") == [
         (6_000, 6_000)
     ]
+
+
+def test_how_far_a_symbol_is_held_is_a_minute_behind_its_newest_trade(warehouse: Warehouse) -> None:
+    """
+    What several flushers held at once may be stored in another order, and only in part: the last minute proves nothing. A
+    symbol without anything older is held from its oldest trade; one without trades, or of another source, is not known.
+    """
+    day = 86_400_000
+    store(warehouse, [Trade(BIG + n, START + n * 30_000, 1.0, 1.0, True) for n in range(5)])
+    store(
+        warehouse,
+        [Trade(7, START - 40 * day, 1.0, 1.0, True), Trade(8, START - 40 * day + 9, 1.0, 1.0, True)],
+        symbol=ODD,
+    )
+    store(warehouse, [Trade(9, START, 1.0, 1.0, True)], symbol=FUTURE, source="binance_trade")
+    held = warehouse.held_through([BTC, ODD, FUTURE], source="bitget")
+
+    assert held == {BTC: BIG + 2, ODD: 7}
+    assert warehouse.held_at(BTC, START + 60_000, source="bitget") == BIG + 2
+    assert warehouse.held_at(BTC, START - 1, source="bitget") is None
+
+
+def test_of_an_empty_table_nothing_is_held(warehouse: Warehouse) -> None:
+    """A new database answers at once."""
+    assert warehouse.held_through([BTC, FUTURE], source="bitget") == {}
+
+
+def test_what_is_held_ends_before_the_oldest_break_that_is_still_open(warehouse: Warehouse) -> None:
+    """
+    A repair fetches the newest part first, so what is stored lately proves nothing about what lies before it; a hole for
+    another reason, and a break that was closed since, do not count.
+    """
+    store(warehouse, [Trade(BIG + n, START + n * 30_000, 1.0, 1.0, True) for n in range(7)])
+    whole, other = Interval(START + 30_000, START + 60_000), Interval(START, START + 30_000)
+
+    def say(interval: Interval, state: CoverageState, reason: str, version: int) -> None:
+        warehouse.store_evidence([Evidence(BTC, "trades", interval, state, reason=reason)], version=version, run_id="r")
+
+    def held() -> dict[Symbol, int]:
+        found = warehouse.held_through([BTC], source="bitget")
+        return held_before_open_breaks(warehouse, found, Interval(START - 1, START + 1_000_000), source="bitget")
+
+    say(other, CoverageState.UNKNOWN, "nobody asked", 1)
+    assert held() == {BTC: BIG + 4}
+    say(whole, CoverageState.UNKNOWN, "a gap is being repaired: 2% of 50 s fetched", 2)
+    assert held() == {BTC: BIG + 1}
+    say(whole, CoverageState.COMPLETE, "a break, bridged by trade ids at both ends", 3)
+    assert held() == {BTC: BIG + 4}
 
 
 def test_how_often_a_symbol_traded_of_late_is_told_in_seconds(warehouse):

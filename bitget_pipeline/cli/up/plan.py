@@ -150,7 +150,7 @@ def _ours(*arguments: object) -> list[str]:
 
 def _redis(boot: Boot, port: int, environment: Mapping[str, str]) -> Program:
     password = boot.redis_password.get_secret_value() if boot.redis_password else None
-    config = RedisConfig(data=boot.home / "redis", port=port, password=password)
+    config = RedisConfig(data=boot.redis_folder, port=port, password=password)
     return Program(
         name="redis",
         command=redis_command(config),
@@ -165,7 +165,7 @@ def _warehouse(boot: Boot, port: int, environment: Mapping[str, str]) -> Program
     secret = boot.clickhouse_password.get_secret_value()
     return Program(
         name="warehouse",
-        command=_ours("warehouse", "--data", boot.home / "warehouse", "--port", port),
+        command=_ours("warehouse", "--data", boot.warehouse_folder, "--port", port),
         environment={**environment, "CLICKHOUSE_USER": boot.clickhouse_user, "CLICKHOUSE_PASSWORD": secret},
         ready=probes.http_answers(port, "/ping"),
         phase="store",

@@ -39,7 +39,7 @@ def _candles_1m_archive(market: Market, grid_starts: date) -> dg.AssetsDefinitio
         metadata=described("candles"),
         description=(
             f"One-minute candles of the {market} market from before {grid_starts}, where `candles_1m` begins: one partition for "
-            "each UTC month and symbol, in the same table. Days before a listing are known to be empty and cost no request."
+            "each UTC month and symbol, in the same table. Days before a listing are empty: one look at the daily bars."
         ),
     )
     def candles_1m_archive(

@@ -152,7 +152,7 @@ def _in_figures(found: Mapping[tuple[Symbol, date], DayCoverage], counted: Recou
         ),
         "statements recounted": dg.MetadataValue.int(counted.statements),
         "statements that claimed too much": dg.MetadataValue.int(len(counted.wrong)),
-        "bars lost": dg.MetadataValue.int(counted.lost),
+        "rows lost": dg.MetadataValue.int(counted.lost),
     }
 
 
@@ -163,7 +163,7 @@ def _in_colours(
         return {}
     picture = base64.b64encode(heat_map(found, symbols=symbols, days=days)).decode()
     worst = sorted((one for one in found.values() if one.open), key=lambda one: -one.open)
-    shown = {
+    shown: dict[str, dg.MetadataValue] = {
         "picture": dg.MetadataValue.md(
             f"Symbols from {symbols[0]} (top) to {symbols[-1]}, days from {days[0]} (left) to {days[-1]}: {LEGEND}.\n\n"
             f"![coverage of the selected symbols by day](data:image/png;base64,{picture})"

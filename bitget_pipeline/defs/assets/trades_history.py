@@ -1,8 +1,8 @@
 """
 Trades of past days of a market, on demand: up to 90 days back, one partition for each symbol and day.
 
-What a run does is pipeline/history/trades_history.py. Nothing launches it by itself: a day of a busy symbol is thousands
-of requests.
+What a run does is pipeline/history/trades_history.py. Nothing launches the first run of a day: one of a busy symbol is
+thousands of requests. What such a day still lacks is tried again (retries.py).
 """
 
 import asyncio

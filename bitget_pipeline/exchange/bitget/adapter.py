@@ -181,7 +181,7 @@ class Bitget:
         found, rejected = answers.rows(_trades, answers.data(status, body, where=where), where=where)
         latest = received_ms + frames.AHEAD_MS
         rejected += [f"trade {row.tradeId} is dated {row.ts} ms, in the future" for row in found if row.ts >= latest]
-        trades = [normalise.trade(row) for row in found if row.ts < latest]
+        trades = each((row for row in found if row.ts < latest), normalise.trade, rejected)
         settled(trades, rejected, where=where)
         once = {one.trade_id: one for one in trades}.values()
         return Page(sorted(once, key=lambda one: (one.ts_ms, one.trade_id)), rejected)

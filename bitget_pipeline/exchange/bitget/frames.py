@@ -34,10 +34,12 @@ from . import books, normalise
 from .answers import foreign
 from .channels import BY_WIRE_NAME, CHANNELS, FIRST_GENERATION_PRODUCTS, MARKETS
 from .normalise import BUYS
+from .requests import APART_MS, TIMED_IDS_FROM, TRADE_ID_EPOCH_MS
 from .wire import Push, TradePush, WireArgument, WireCandle, WireTicker, WireTrade
 
 AHEAD_MS = 86_400_000
 """A row dated more than a day after now is noise."""
+_EARLIEST, _LATEST = TRADE_ID_EPOCH_MS - APART_MS, TRADE_ID_EPOCH_MS + APART_MS
 
 _TRADE_MARK = b'"channel":"trade"'
 _MARKED_WITHIN = 160  # bytes; a frame that says later what it is about is read in two steps, as any other
@@ -91,7 +93,10 @@ def _trades_frame(
 ) -> TradesFrame:
     latest = received_ms + AHEAD_MS
     trades: list[Trade] = [
-        _new(Trade, (row.tradeId, row.ts, row.price, row.size, BUYS[row.side], True)) for row in rows if row.ts < latest
+        _new(Trade, (row.tradeId, row.ts, row.price, row.size, BUYS[row.side], True))
+        for row in rows
+        # As requests.contradicts, without a call.
+        if row.ts < latest and (_EARLIEST < row.ts - (row.tradeId >> 22) < _LATEST or row.tradeId < TIMED_IDS_FROM)
     ]
     if len(trades) > 1:
         trades.sort()  # by id, which grows with time; the wire is newest first, which sorting only turns round

@@ -22,7 +22,7 @@ from ...market.instrument import FORBIDDEN_IN_SYMBOLS, Instrument, Market, Statu
 from ...market.interval import from_ms
 from ...market.trade import Trade
 from ..rows import each
-from .requests import TRADE_ID_EPOCH_MS, trade_time_ms, upper
+from .requests import TRADE_ID_EPOCH_MS, contradicts, trade_time_ms, upper
 from .wire import LATEST_MS, LooseNumber, WireContract, WireFunding, WireSpotSymbol, WireTicker, WireTrade
 
 SPOT_STATUS = {
@@ -59,9 +59,12 @@ def trade(row: WireTrade) -> Trade:
     A row of an HTTP answer. `fills-history` cuts times to the second: the milliseconds come back from the id, if id
     and time agree.
 
-    `exact_ms` is false when a time looks cut and the id cannot prove its milliseconds.
+    `exact_ms` is false when a time looks cut and the id cannot prove its milliseconds. Raises ValueError where they are more
+    than a day apart.
     """
     ts_ms, exact = row.ts, True
+    if contradicts(row.tradeId, ts_ms):
+        raise ValueError(f"trade {row.tradeId} of {ts_ms} ms: its id says {trade_time_ms(row.tradeId)} ms")
     if ts_ms % 1000 == 0:
         carried = trade_time_ms(row.tradeId)
         exact = carried - carried % 1000 == ts_ms

@@ -33,6 +33,17 @@ def trade_time_ms(trade_id: int) -> int:
     return (trade_id >> 22) + TRADE_ID_EPOCH_MS
 
 
+TIMED_IDS_FROM = (1_514_764_800_000 - TRADE_ID_EPOCH_MS) << 22
+"""Ids below tell a time before 2018, and there was no Bitget: they count something else, as those in its documents do."""
+APART_MS = 86_400_000
+"""A trade whose time and id tell moments further apart than a day is noise: one of the two is wrong."""
+
+
+def contradicts(trade_id: int, ms: int) -> bool:
+    """Whether a trade cannot have this id and this time (Unix ms)."""
+    return trade_id >= TIMED_IDS_FROM and abs(ms - trade_time_ms(trade_id)) >= APART_MS
+
+
 def id_at(ms: int) -> int:
     """The first trade id of that millisecond; 0 before ids began."""
     return max(0, ms - TRADE_ID_EPOCH_MS) << 22

@@ -104,8 +104,9 @@ class Explainer:
             suspect.attempts += 1
             suspect.taken = False
             return
-        if over is None:  # it could not even be asked: the next page finds it again
+        if not over:  # it could not be asked, or the exchange has no bar of it: a page looks at it again soon
             log.warning("reconcile.given_up", symbol=str(suspect.symbol), minute=suspect.minute, problem=problem)
+            self._of.owe(suspect)
         self._of.cleared(suspect)
 
     async def _explained(self, suspect: Suspect) -> bool:
@@ -158,7 +159,8 @@ class Explainer:
         Fetch the minute's trades and store those we lack; whether the exchange has no others than we hold now.
         """
         of, symbol, within = self._of, suspect.symbol, suspect.within
-        again = await trades_again(of.stores.client, of.exchange, symbol, within, clock=self._writing.clock)
+        clock, pace = self._writing.clock, self._writing.pace
+        again = await trades_again(of.stores.client, of.exchange, symbol, within, clock=clock, pace=pace)
         count("reconcile.minutes_refetched")
         stored = await asyncio.to_thread(of.stores.warehouse.trades, symbol, within, source=self._writing.source)
         held = {trade.trade_id for trade in stored}

@@ -25,6 +25,7 @@ from ..live.companion import Writing
 from ..live.flush import FlushRules
 from ..live.plan import LiveStores
 from ..watch.failover import (
+    NO_MAJOR,
     Action,
     FailBack,
     FailOver,
@@ -184,7 +185,7 @@ class MarketFailover:
             "probes_failing": watch.failing(now=now),
             "steady_seconds_wanted": watch.steady_for(now=now),
             "since_ms": episode.detected_ms if episode else None,
-            "reason": episode.reason if episode else "",
+            "reason": episode.reason if episode else "" if watch.majors else NO_MAJOR,
             "detected_after_seconds": episode and incidents.seconds(episode.silent_ms, episode.detected_ms),
             "switched_after_seconds": episode and incidents.seconds(episode.silent_ms, episode.switched_ms),
             "repairing": len(self._ending),

@@ -118,11 +118,12 @@ class OrderBooks:
         try:
             fresh = held.take(frame, now_ms=self._clock())
         except BookBroken as error:
-            self._put_aside(frame.symbol, held, error)
+            self._put_aside(frame.symbol, held, error, frame)
         else:
             self.repeated += not fresh
 
-    def _put_aside(self, symbol: Symbol, held: HeldBook, error: BookBroken) -> None:
+    def _put_aside(self, symbol: Symbol, held: HeldBook, error: BookBroken, shown: object) -> None:
+        """Count it; once a minute and symbol, say so and keep what it was where all frames are that make no sense."""
         self.set_aside += 1
         count("books.set_aside")
         self.quarantine.append((symbol, error.what))
@@ -130,6 +131,8 @@ class OrderBooks:
         if now >= held.told_at + TELL_EVERY:
             held.told_at = now
             log.warning("books.set_aside", symbol=str(symbol), problem=error.what)
+            if self._writing is not None:
+                self._writing.set_aside(f"a book of {symbol}: {error.what}", repr(shown))
 
     def lost(self, subscriptions: Sequence[Subscription]) -> None:
         """Nobody carries these any more, or something of theirs was missed: not to be shown until proven whole."""
@@ -200,7 +203,7 @@ class OrderBooks:
                 try:
                     row = whole(symbol, bids, asks, ts_ms=ts_ms, seq=seq, received_ms=held.received_ms)
                 except BookBroken as error:
-                    self._put_aside(symbol, held, error)
+                    self._put_aside(symbol, held, error, (bids, asks))
                     held.forget()
                     continue
                 if not bids and not asks:

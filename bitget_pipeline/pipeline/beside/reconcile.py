@@ -47,7 +47,8 @@ class ReconcileRules:
     Seconds: `look_every`; after each of `waits` a minute that differs is looked at again, then it is unexplained (after
     `least_looks` already, when the exchange knows no other trades than we hold); `page_every` between two pages of a
     symbol's last `page_bars` minutes (at most what the exchange serves at once), the first `first_page_after` the start, or
-    after the last try while a break is not bridged. An hour is accounted for `hour_after_ms` after its end.
+    after the last try while a break is not bridged or a minute could not be asked for, at most `page_again_within` later each
+    time. An hour is accounted for `hour_after_ms` after its end.
     """
 
     grace_ms: int = 2_500
@@ -58,6 +59,7 @@ class ReconcileRules:
     page_bars: int = 200
     page_every: float = 3 * 3600.0
     first_page_after: float = 30.0
+    page_again_within: float = 600.0
     look_every: float = 1.0
     waits: tuple[float, ...] = (3.0, 10.0, 30.0, 90.0)
     least_looks: int = 3
@@ -98,6 +100,8 @@ class Reconciler:
         self._next: dict[Symbol, int] = {}
         self._since: dict[Symbol, int] = {}
         self._page_due: dict[Symbol, float] = {}
+        self._owed: dict[Symbol, int] = {}  # the oldest minute that could not be compared: pages reach back to it
+        self._pages_failed: dict[Symbol, int] = {}
         self._leaving: dict[Symbol, int] = {}  # not selected any more: until when it was
         self._selected: tuple[Symbol, ...] = ()  # other than those that `run` is given, once there are
         self._hours: set[int] = set()
@@ -139,7 +143,8 @@ class Reconciler:
             self._page_due[symbol] = now + self.rules.page_every
         for symbol in self._next.keys() - set(symbols) - self._leaving.keys():
             self._leaving[symbol] = under_way
-            self._page_due.pop(symbol, None)
+            for known in (self._page_due, self._owed, self._pages_failed):
+                known.pop(symbol, None)
 
     async def run(self, writing: Writing, symbols: Sequence[Symbol]) -> None:
         """Compare minute after minute until cancelled. Raises LeaseLost."""
@@ -175,12 +180,13 @@ class Reconciler:
             await self._account(self._writing, before_ms=self._writing.clock() + HOUR_MS)
 
     def published(self) -> dict[str, Any]:
-        """Minutes compared since the run began, by how they stand."""
+        """Minutes compared since the run began, by how they stand; `owed`: symbols with minutes that could not be asked for."""
         good = sum(self.found.by_state.get(state, 0) for state in (Agreement.MATCHED, Agreement.REPAIRED))
         return {
             "minutes": self.found.minutes,
             "match_rate": round(good / self.found.minutes, 6) if self.found.minutes else None,
             "waiting": len(self._suspects),
+            "owed": len(self._owed),
             "refetched": self.found.refetched,
             "pages": self.found.pages,
             **{state.value: self.found.by_state.get(state, 0) for state in Agreement if state is not Agreement.DIFFERS},
@@ -221,6 +227,7 @@ class Reconciler:
         """All its minutes are compared: nothing more is expected of it."""
         for known in (self._leaving, self._next, self._since):
             del known[symbol]
+        self._bars.pop(symbol, None)
 
     async def _compare(self, writing: Writing, due: Sequence[tuple[Symbol, int, Candle | None]]) -> None:
         if any(symbol not in self.steps for symbol, _, _ in due):  # one that joined
@@ -285,6 +292,14 @@ class Reconciler:
         """Nothing more is to be done about it."""
         self._suspects.pop((suspect.symbol, suspect.minute), None)
 
+    def owe(self, suspect: Suspect) -> None:
+        """It could not be compared; a page over HTTP will, which is not so dear that it could not be tried again and again."""
+        symbol = suspect.symbol
+        if symbol not in self._page_due:  # it left
+            return
+        self._owed[symbol] = min(suspect.minute, self._owed.get(symbol, suspect.minute))
+        self._page_due[symbol] = min(self._page_due[symbol], time.monotonic() + self._page_again_after(symbol))
+
     async def store(self, done: Sequence[Reconciled]) -> None:
         """Write down how these minutes stand."""
         assert self._writing is not None
@@ -316,20 +331,46 @@ class Reconciler:
             for symbol in [symbol for symbol, due in self._page_due.items() if due <= now]:
                 if symbol not in self._page_due:  # it left meanwhile
                     continue
-                self._page_due[symbol] = time.monotonic() + self.rules.page_every
                 if writing.trades_through(symbol) <= 0:  # a gap is being repaired: its minutes would all differ
                     self._page_due[symbol] = time.monotonic() + self.rules.first_page_after
                     continue
                 try:
-                    await self._page(writing, symbol)
+                    await self._pages(writing, symbol)
                 except LeaseLost:
                     raise
                 except PipelineError as error:
+                    count("reconcile.pages_failed")
                     log.warning("reconcile.page_failed", symbol=str(symbol), problem=str(error))
+                    if symbol in self._page_due:
+                        self._page_due[symbol] = time.monotonic() + self._page_again_after(symbol)
+                        self._pages_failed[symbol] = self._pages_failed.get(symbol, 0) + 1
 
-    async def _page(self, writing: Writing, symbol: Symbol) -> None:
-        """Hold the last minutes against the bars over HTTP: those not compared yet, and those compared already."""
+    def _page_again_after(self, symbol: Symbol) -> float:
+        """Seconds until a page is tried again, ever more of them while it fails."""
+        failed = min(self._pages_failed.get(symbol, 0), 16)
+        return min(self.rules.first_page_after * 2.0**failed, self.rules.page_again_within)
+
+    async def _pages(self, writing: Writing, symbol: Symbol) -> None:
+        """The last page of bars, and those before it as far back as a minute is owed."""
+        owed = self._owed.get(symbol)
         end = min(self._next[symbol], writing.clock() // MINUTE_MS * MINUTE_MS)
+        while True:
+            oldest = await self._page(writing, symbol, end)
+            if owed is None or oldest is None or oldest <= owed or oldest >= end:
+                break
+            end = oldest
+        if symbol not in self._page_due:  # it left meanwhile
+            return
+        self._pages_failed.pop(symbol, None)
+        if owed is not None and self._owed.get(symbol) == owed:
+            del self._owed[symbol]
+        self._page_due[symbol] = time.monotonic() + self.rules.page_every
+
+    async def _page(self, writing: Writing, symbol: Symbol, end: int) -> int | None:
+        """
+        Hold the minutes before then against the bars over HTTP: those not compared yet, and those compared already. The
+        oldest of the bars, None when there was none.
+        """
         limit = min(self.rules.page_bars, self.exchange.max_candles_per_page)
         bars = await page_of_bars(
             self.stores.client, self.exchange, symbol, end_ms=end, limit=limit, priority=Priority.HEALTH
@@ -337,7 +378,7 @@ class Reconciler:
         self.found.pages += 1
         wanted = [minute for minute in sorted(bars) if self._since.get(symbol, end) <= minute < end]
         if not wanted:
-            return
+            return min(bars, default=None)
         within = Interval(wanted[0] - MINUTE_MS, end)
         ours = await self.ours((symbol,), within)
         known = await self._ask(self.stores.warehouse.reconciled, within, source=writing.source, symbol=symbol)
@@ -358,6 +399,7 @@ class Reconciler:
                     incident = minute_incident(one, opened_ms=minute, closed_ms=now_ms)
                     await report_incident(self.stores.warehouse, self.stores.versions, incident, run_id=writing.run_id)
         await self.store(done)
+        return min(bars)
 
     # ------------------------------------------------------------ the ledger
 

@@ -20,6 +20,7 @@ from ...history.trade_walk import Outcome, TradesBefore, TradeWalk
 from ...market.instrument import Symbol
 from ...market.interval import Interval
 from ...market.trade import Trade
+from ..live.repair_pace import Pace, unpaced
 
 MOST_PAGES = 60
 """Of one minute: 60,000 trades, a thousand a second."""
@@ -36,12 +37,22 @@ class MinuteOfTrades:
 
 
 async def trades_again(
-    client: HistoryClient, exchange: Exchange, symbol: Symbol, minute: Interval, *, clock: Callable[[], int]
+    client: HistoryClient,
+    exchange: Exchange,
+    symbol: Symbol,
+    minute: Interval,
+    *,
+    clock: Callable[[], int],
+    pace: Pace = unpaced,
 ) -> MinuteOfTrades:
-    """Ask for the trades of a minute. Raises what `HistoryClient.fetch` does, and Transient for unreadable trades."""
+    """
+    Ask for the trades of a minute, at the pace of repairs. Raises what `HistoryClient.fetch` does, and Transient for
+    unreadable trades.
+    """
     start_id, end_id = exchange.id_at(minute.start_ms), exchange.id_at(minute.end_ms)
 
     async def ask(request: Request) -> list[Trade]:
+        await pace(request)
         read = functools.partial(exchange.read_trades, symbol, received_ms=clock())
         page = await client.fetch(request, read, priority=Priority.LIVE_REPAIR)
         if page.rejected:

@@ -32,7 +32,7 @@ from ...market.stand_in import StandIn
 from ...market.trade import Trade, TradeBatch
 from ...storage.stream import TradeStream
 from ...storage.warehouse import Warehouse
-from ...telemetry import count, get_logger
+from ...telemetry import Seldom, count, get_logger
 from ..live.flush import Flusher, FlushRules
 from ..live.state import LiveState
 from .stand_in_holes import Holes
@@ -111,6 +111,7 @@ class StandInFeed:
             state=LiveState(()),
         )
         self._connected: set[str] = set()
+        self._seldom = Seldom()
         most = second.venue.limits.connects_per_5min
         self._connects = RateLimit(0.9 * most / 300, burst=most // 10, now=time.monotonic())
         self.first_ms = 0
@@ -180,7 +181,9 @@ class StandInFeed:
     def set_aside(self, raw: bytes, error: Malformed, carried: Sequence[Subscription]) -> None:
         """A frame that made no sense; if it held trades, the next one shows a hole."""
         count("failover.frames_set_aside")
-        log.warning("failover.frame_set_aside", problem=str(error))
+        kind = (type(error), error.where, error.what.partition(":")[0])
+        if times := self._seldom.happened(kind, now=time.monotonic()):
+            log.warning("failover.frame_set_aside", problem=str(error), times=times)
 
     def silent(self, subscription: Subscription, problem: str) -> None:
         """A quiet instrument sends nothing for a while: there is no snapshot to begin with."""

@@ -21,7 +21,7 @@ from ...market.instrument import Market, Symbol, Ticker
 from ...market.interval import to_ms
 from ...storage.latest import Latest, LatestTicker
 from ...storage.warehouse import Warehouse
-from ...telemetry import count, get_logger
+from ...telemetry import Seldom, count, get_logger
 from ..live.companion import Writing
 from .waiting import Waiting
 
@@ -74,6 +74,7 @@ class Tickers:
         self._rng = rng or random.Random()
         self._known: dict[Symbol, Ticker] = {}
         self._doubted: set[Symbol] = set()
+        self._seldom = Seldom()
         self._shared: dict[Symbol, tuple[Ticker, float]] = {}
         self._stored: dict[Symbol, Ticker] = {}
         self._in_usdt: dict[Symbol, float] = {}  # what the quote coin of a spot pair is worth
@@ -98,13 +99,20 @@ class Tickers:
             count("tickers.foreign")
             return
         if abs(to_ms(ticker.at) - self._clock()) > FAR_MS:
-            self.set_aside += 1
-            count("tickers.set_aside")
+            self._put_aside(ticker)
             return
         before = self._known.get(symbol)
         if before is None or ticker.at >= before.at or symbol in self._doubted:
             self._known[symbol] = ticker
             self._doubted.discard(symbol)
+
+    def _put_aside(self, ticker: Ticker) -> None:
+        """Count it; once a minute and symbol, keep it where all frames are that make no sense."""
+        self.set_aside += 1
+        count("tickers.set_aside")
+        if self._writing is not None and self._seldom.happened(ticker.symbol, now=self._steady()):
+            problem = f"a ticker of {ticker.symbol} dated {ticker.at:%Y-%m-%d %H:%M}, further from now than a day"
+            self._writing.set_aside(problem, repr(ticker))
 
     def lost(self, subscriptions: Sequence[Subscription]) -> None:
         """Nobody carries these any more: what is known of them is not shown again."""

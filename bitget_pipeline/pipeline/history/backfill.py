@@ -28,7 +28,7 @@ from ...storage.page_shelf import PageShelf, ShelvedPage
 from ...storage.versions import Versions
 from ...storage.warehouse import Warehouse
 from ...telemetry import count, get_logger
-from .accounting import account, account_for_failure, stored_opens
+from .accounting import account, account_for_failure
 from .patience import StorePatience
 from .report import BackfillReport, Key, KeyReport, KeyState, Progress
 from .unlisted import as_evidence, served_part, settle_unlisted
@@ -168,12 +168,17 @@ async def _serve(walkers: Walkers, symbol: Symbol, day: date, tally: Tally) -> K
             f"{symbol} is not among the instruments we know",
             remedy="materialize `instruments` first, and check the spelling",
         )
+    walkers.exchange.candle_page(
+        symbol, walkers.resolution, end_ms=whole.end_ms, limit=1
+    )  # refuses what it never serves
     every = walkers.resolution.ms
     stretch, outside = served_part(instrument, whole, every_ms=every)
     closed = Interval(stretch.start_ms, max(stretch.start_ms, min(stretch.end_ms, now - now % every)))
-    standing = await walkers.ask(walkers.warehouse.coverage, walkers.stream, symbol=symbol, interval=whole)
-    stored = await stored_opens(walkers, symbol, closed)
-    walked = Walked(symbol, closed, standing, frozenset(stored), tally, as_evidence(symbol, walkers.stream, outside))
+    before = await walkers.ask(
+        walkers.warehouse.day_before, symbol, walkers.resolution, walkers.stream, whole, source=walkers.source
+    )
+    stored = frozenset(ms for ms in before.opens if ms in closed)
+    walked = Walked(symbol, closed, before.standing, stored, tally, as_evidence(symbol, walkers.stream, outside))
     try:
         await _walk(walkers, walked, closed_before_ms=now)
     except PipelineError as error:

@@ -14,6 +14,7 @@ from datetime import date, timedelta
 
 from ...errors import DayNotServed, UnknownInstrument
 from ...market.coverage import SETTLED
+from ...market.coverage_days import DayCoverage, by_day
 from ...market.instrument import Instrument, Market, Symbol
 from ...market.interval import Interval, from_ms
 from ...storage.warehouse import Warehouse
@@ -115,10 +116,27 @@ def selected_symbols(warehouse: Warehouse, market: Market) -> list[Symbol]:
     return [member.symbol for member in members if member.symbol.market is market]
 
 
-def settled_days(warehouse: Warehouse, keys: Sequence[Key]) -> int:
-    """How many of these symbol-days the ledger calls settled now."""
+def unsettled(warehouse: Warehouse, keys: Sequence[Key]) -> list[Key]:
+    """Those of these symbol-days that the ledger does not call settled now."""
+    if not keys:
+        return []
     days = sorted({day for _, day in keys})
-    return len(set(keys) & _settled(warehouse, list(dict.fromkeys(symbol for symbol, _ in keys)), days))
+    settled = _settled(warehouse, list(dict.fromkeys(symbol for symbol, _ in keys)), days)
+    return [key for key in keys if key not in settled]
+
+
+def open_days(warehouse: Warehouse, keys: Sequence[Key], *, now_ms: int) -> list[DayCoverage]:
+    """Those of these symbol-days with minutes of which it is not known what happened, and what is known of them."""
+    left = unsettled(warehouse, keys)
+    if not left:
+        return []
+    days = sorted({day for _, day in left})
+    symbols = list(dict.fromkeys(symbol for symbol, _ in left))
+    span = Interval(Interval.of_day(days[0]).start_ms, Interval.of_day(days[-1]).end_ms)
+    one = symbols[0] if len(symbols) == 1 else None
+    evidence = warehouse.coverage("candles_1m", symbol=one, market=symbols[0].market, interval=span)
+    found = by_day(evidence, symbols=symbols, days=days, now_ms=now_ms)
+    return [found[key] for key in left if found[key].open]
 
 
 def _settled(warehouse: Warehouse, symbols: Sequence[Symbol], days: Sequence[date]) -> set[Key]:

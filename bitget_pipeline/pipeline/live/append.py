@@ -9,7 +9,7 @@ not matter where a trade waited, or which process put it there: the anchors in R
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from ...errors import DiskFull, StoreUnavailable, StreamFull
 from ...market.instrument import Symbol
@@ -43,8 +43,9 @@ class Appender:
     """
     Puts what arrived into the stream: one call to Redis for all that came within `gather` seconds.
 
-    `on_gap` hears of every gap after it was written to the store together with the trades behind it. Ends by
-    LeaseLost (a successor writes now) or when cancelled; `drain` may then be called to bring the rest in.
+    `on_gap` hears of every gap after it was written to the store together with the trades behind it. `at_rest` tells
+    through which id symbols are stored in ClickHouse, for those that a Redis which lost its data does not know any more.
+    Ends by LeaseLost (a successor writes now) or when cancelled; `drain` may then be called to bring the rest in.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Appender:
         fence: int,
         store_identity: Callable[[], Awaitable[str]],
         on_gap: Callable[[Gap], None],
+        at_rest: Callable[[Collection[Symbol]], Awaitable[Mapping[Symbol, int]]],
         spill: Spill | None = None,
         gather: float = 0.025,
         most_trades: int = 5_000,
@@ -71,6 +73,8 @@ class Appender:
         self._fence = fence
         self._store_identity = store_identity
         self._on_gap = on_gap
+        self._at_rest = at_rest
+        self._met = continuity.everything()
         self._overflow = Overflow(spill, continuity, fence=fence)
         self._gather = gather
         self._most = most_trades
@@ -165,6 +169,7 @@ class Appender:
         part, _ = self._intake.next_part(most_trades=self._most)
         before = self._continuity.mark()
         try:
+            await self._meet(part)
             held, gaps, rest = self._compose(part, known=False)
             await self._append(held, gaps)
         except BaseException:  # a cancellation too: what is not known to be appended is still to be
@@ -206,6 +211,7 @@ class Appender:
                 return
             before = self._continuity.mark()
             try:
+                await self._meet(part)
                 held, gaps, rest = self._compose(part, known=True)
                 await self._append(held, gaps)
             except BaseException:
@@ -220,7 +226,8 @@ class Appender:
 
     async def _prove_store(self) -> None:
         """
-        A restarted Redis may have lost its last second: believe its anchors, and prove every symbol again.
+        A restarted Redis may have lost its last second, or everything: believe its anchors, and what ClickHouse holds of
+        those that it does not know any more, and prove every symbol again.
         """
         if self._failures:
             await self.check_store()
@@ -229,16 +236,26 @@ class Appender:
         log.warning("live.store_restarted")
         await self._stream.trust()
         anchors = await self._stream.anchors()
+        forgotten = self._continuity.unknown_to(anchors)
+        at_rest = await self._at_rest(forgotten) if forgotten else {}
         self._door.forget()
-        self._continuity.rewind({symbol: anchor.highest_id for symbol, anchor in anchors.items()})
+        self._continuity.rewind({symbol: anchor.highest_id for symbol, anchor in anchors.items()}, at_rest)
         self._restarted = False
+
+    async def _meet(self, part: list[Arrived]) -> None:
+        """A symbol that joins while the run works may have been stored before: its trades have to follow on that."""
+        strangers = self._continuity.strangers(part) - self._met
+        if strangers:
+            self._continuity.meet(await self._at_rest(strangers))
+            self._met |= strangers
 
     def _compose(self, part: list[Arrived], *, known: bool) -> tuple[list[TradeBatch], list[Gap], list[Arrived]]:
         """
         One batch per symbol, the gaps found before them, and what has to wait for the next call. `known` goes around
         the door.
 
-        Frames of a symbol that has nothing to prove are joined first and looked at once: that is nearly all of them.
+        Frames of a symbol that has nothing to prove are joined first and looked at once: that is nearly all of them. A
+        snapshot always has.
         """
         continuity = self._continuity
         merged: dict[Symbol, TradeBatch] = {}
@@ -247,7 +264,8 @@ class Appender:
         rest: list[Arrived] = []
         for index, item in enumerate(part):
             if isinstance(item, MARKS):
-                if merged:  # a mark is about what comes after it: those already taken go before
+                # A mark is about what comes after it: those already taken go before.
+                if merged and (not isinstance(item, Broke) or any(symbol in merged for symbol in item.symbols)):
                     rest = part[index:]
                     break
                 if isinstance(item, Broke):
@@ -257,7 +275,7 @@ class Appender:
                 continue
             symbol = item.symbol
             before = merged.get(symbol)
-            if item.rejected or (continuity.broken and symbol in continuity.broken):
+            if item.rejected or item.snapshot or (continuity.broken and symbol in continuity.broken):
                 if before is not None:  # a gap may lie between those already taken and this one: into the next call
                     rest = part[index:]
                     break

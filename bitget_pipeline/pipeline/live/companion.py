@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from ...exchange.contract import Channel, Frame, Subscription
 from ...market.instrument import Symbol
+from .repair_pace import Pace, unpaced
 from .state import LiveState
 
 
@@ -31,6 +32,9 @@ class Writing:
     nothing is missing before it, and `unproven` whether one still has to.
 
     `state` is what the run counts, and `told` what it says of itself: of the whole, and of each symbol, as it is published.
+
+    `pace` waits until a request for trades may be made: what reconciliation fetches again counts as repair. `set_aside` keeps
+    a frame that makes no sense, after its problem, where all of them are looked at.
     """
 
     fence: int
@@ -44,6 +48,8 @@ class Writing:
     unproven: Callable[[Symbol], bool] = lambda _: False
     state: LiveState = field(default_factory=lambda: LiveState(()))
     told: Callable[[], tuple[dict[str, Any], dict[Symbol, dict[str, Any]]]] = lambda: ({}, {})
+    pace: Pace = unpaced
+    set_aside: Callable[[str, str], None] = lambda problem, frame: None
 
 
 class Companion(Protocol):

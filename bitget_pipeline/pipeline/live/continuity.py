@@ -3,7 +3,8 @@ Whether trades connect to those we hold. Pure.
 
 Trade ids are not gap-free, so a hole cannot be seen in them. What can be known: a connection delivers without loss from
 its snapshot on, and the snapshot holds the trades just before it. So after each break the first answer must contain the
-newest trade we hold; then nothing is missing. Otherwise there is a gap, which pipeline/live/repair.py closes over HTTP.
+newest trade we hold; then nothing is missing. Otherwise there is a gap, which pipeline/live/repair.py closes over HTTP. The
+same is asked of every snapshot, because a connection that is replaced in peace may have missed something too.
 
 Facts come from storage (the anchors, kept with the stream) and from feed/ (what broke); the gaps go into the same Redis
 call as the first append after the break.
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple
 
 from ...market.instrument import Symbol
-from ...market.trade import Follows, TradeBatch
+from ...market.trade import Arrived, Follows, TradeBatch
 
 
 class Gap(NamedTuple):
@@ -32,8 +33,8 @@ class Continuity:
     """
     Follows each symbol's trades through breaks. Starts with every symbol broken: nothing is known yet.
 
-    `newest` is the highest id held per symbol when this begins (the anchors of a predecessor); a symbol without one
-    is new, and what was before its first snapshot is no gap.
+    `newest` is the highest id held per symbol when this begins (the anchors of a predecessor, else what is stored); a symbol
+    without one is new, and what was before its first snapshot is no gap.
     """
 
     def __init__(self, symbols: Iterable[Symbol], *, newest: Mapping[Symbol, int]) -> None:
@@ -74,15 +75,37 @@ class Continuity:
             else:
                 self._broken.add(symbol)
 
-    def rewind(self, newest: Mapping[Symbol, int]) -> None:
-        """The store may have lost its last moments: believe these ids instead of our own, and prove everything again."""
+    def unknown_to(self, anchors: Iterable[Symbol]) -> set[Symbol]:
+        """The symbols of which we hold trades and that are not among these."""
+        return self._newest.keys() - set(anchors)
+
+    def strangers(self, items: Iterable[Arrived]) -> set[Symbol]:
+        """The symbols of these trades of which nothing was held before."""
+        if not self._broken:  # nothing is new
+            return set()
+        return {one.symbol for one in items if isinstance(one, TradeBatch) and one.symbol not in self._newest}
+
+    def meet(self, at_rest: Mapping[Symbol, int]) -> None:
+        """These are stored through there although the stream did not know them: what comes has to follow on that."""
+        self._newest = dict(at_rest) | self._newest
+
+    def rewind(self, newest: Mapping[Symbol, int], at_rest: Mapping[Symbol, int]) -> None:
+        """
+        The store may have lost its last moments, or everything: believe these ids instead of our own, and prove everything
+        again. What it does not know any more of a symbol begins at what lies `at_rest`, and never above what we held.
+        """
         self._broken.update(self._newest)
-        self._newest = dict(newest)
+        forgotten = {symbol: self._newest[symbol] for symbol in self.unknown_to(newest)}
+        self._newest = dict(newest) | {
+            symbol: min(held, at_rest.get(symbol, held)) for symbol, held in forgotten.items()
+        }
         self._broken.update(newest)
 
     def admit(self, batch: TradeBatch) -> Gap | None:
         """Note trades that arrived (oldest first); the gap before them, if this batch is the proof that there is one."""
         symbol, trades = batch.symbol, batch.trades
+        if batch.snapshot:  # a subscription begins: whoever delivered until then may have gone deaf before
+            self._broken.add(symbol)
         if not trades:
             if batch.rejected:
                 self._broken.add(symbol)

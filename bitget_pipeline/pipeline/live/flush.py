@@ -14,11 +14,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ...errors import DiskFull, LeaseLost, StoreUnavailable
+from ...errors import DiskFull, LeaseLost, StoreRefused, StoreUnavailable
 from ...market.candle import Resolution
 from ...storage.stream import Entry, TradeStream
 from ...storage.warehouse import Warehouse
 from ...telemetry import count, get_logger
+from .continuity import Gap
+from .poison import Poison, Quarantine, Refused
 from .state import LiveState
 
 log = get_logger(__name__)
@@ -52,7 +54,10 @@ class Flusher:
     A live run's own flusher has its `fence`. One that is a process by itself has None: it serves whichever run holds the
     lease, because what it acknowledges lies in ClickHouse whoever appended it.
 
-    Raises LeaseLost when a successor took over, StoreRefused when the warehouse refuses the rows for good.
+    An entry that cannot be written while others can is set aside (poison.py), into `quarantine`; `on_gap` hears of the gap
+    that is opened for it.
+
+    Raises LeaseLost when a successor took over, StoreRefused when the warehouse refuses everything.
     """
 
     def __init__(
@@ -68,7 +73,11 @@ class Flusher:
         pause: Callable[[int], float],
         rules: FlushRules | None = None,
         state: LiveState | None = None,
+        quarantine: Quarantine | None = None,
+        on_gap: Callable[[Gap], None] = lambda _: None,
     ) -> None:
+        self._poison = Poison(stream, warehouse, source=source, quarantine=quarantine, on_gap=on_gap)
+        self._lone: str | None = None  # an entry that was refused when there was no other to compare with
         self._stream = stream
         self._warehouse = warehouse
         self._consumer = consumer
@@ -117,9 +126,9 @@ class Flusher:
         """Write all that waits now; the number of rows. To be bounded by the caller."""
         before = self.rows
         while True:
-            if not self._held:
-                self._held = await self._stream.read(self._consumer, self._rules.max_rows, block_ms=1)
-            if not self._held:
+            if not self._held or self._waits_for_others():
+                self._held += await self._stream.read(self._consumer, self._rules.max_rows, block_ms=1)
+            if not self._held or self._waits_for_others():
                 return self.rows - before
             await self._flush()
 
@@ -158,7 +167,9 @@ class Flusher:
     async def _take_over(self, *, idle_ms: int) -> None:
         """Claim and write what others left behind."""
         while True:
-            entries = await self._patiently(lambda: self._stream.claim(self._consumer, idle_ms=idle_ms))
+            found = await self._patiently(lambda: self._stream.claim(self._consumer, idle_ms=idle_ms))
+            held = {entry.id for entry in self._held}
+            entries = [entry for entry in found if entry.id not in held]
             if not entries:
                 return
             count("flush.entries_claimed", len(entries))
@@ -168,12 +179,18 @@ class Flusher:
 
     async def _flush(self) -> None:
         """Insert, recompute, acknowledge what is held; waits out a warehouse that cannot take it."""
-        if not self._held:
+        if not self._held or self._waits_for_others():
             return
         entries = list(self._held)
-        await self._patiently(lambda: asyncio.to_thread(self._write, entries))
+        refused = await self._written(entries)
+        if refused is None:
+            return
+        if refused:
+            await self._patiently(functools.partial(self._set_aside, refused))
         await self._patiently(lambda: self._acknowledge([entry.id for entry in entries]))
         self._held = self._held[len(entries) :]
+        apart = {one.entry.id for one in refused}
+        entries = [entry for entry in entries if entry.id not in apart]
         rows = sum(len(entry.batch.trades) for entry in entries)
         self.rows += rows
         self.flushes += 1
@@ -181,12 +198,51 @@ class Flusher:
         if self._state is not None:
             self._state.note_stored((entry.batch for entry in entries), now_ms=self._clock())
 
+    def _waits_for_others(self) -> bool:
+        """Whether all that is held was refused alone: others will tell whether it or the store is to blame."""
+        return len(self._held) == 1 and self._held[0].id == self._lone
+
+    async def _written(self, entries: Sequence[Entry]) -> list[Refused] | None:
+        """
+        Write what can be written; what cannot, or None: one alone was refused, which proves nothing yet. Raises StoreRefused
+        when several were and none was taken.
+        """
+        unread = [Refused(entry, entry.problem) for entry in entries if entry.problem]
+        ours = [entry for entry in entries if not entry.problem]
+        refused = await self._refused(ours) if ours else []
+        if refused and len(refused) == len(ours):
+            if len(ours) > 1:
+                raise refused[0][1]
+            if not unread:
+                self._lone = ours[0].id
+                log.warning("flush.refused_alone", entry=self._lone, problem=str(refused[0][1]))
+                return None
+        return unread + [Refused(entry, str(error)) for entry, error in refused]
+
+    async def _refused(self, entries: Sequence[Entry]) -> list[tuple[Entry, StoreRefused]]:
+        """Write these, in ever smaller parts where ClickHouse refuses them; those that it refuses by themselves."""
+        try:
+            await self._patiently(lambda: asyncio.to_thread(self._write, entries))
+        except StoreRefused as error:
+            if len(entries) == 1:
+                return [(entries[0], error)]
+            half = len(entries) // 2
+            return await self._refused(entries[:half]) + await self._refused(entries[half:])
+        return []
+
+    async def _set_aside(self, refused: Sequence[Refused]) -> None:
+        await self._fenced(lambda fence: self._poison.set_aside(refused, fence=fence))
+
     async def _acknowledge(self, ids: Sequence[str]) -> None:
+        await self._fenced(lambda fence: self._stream.acknowledge(ids, fence=fence))
+
+    async def _fenced(self, act: Callable[[int], Awaitable[object]]) -> None:
+        """Do what needs the fence: ours, or that of whichever run holds the lease."""
         if self._fence is not None:
-            await self._stream.acknowledge(ids, fence=self._fence)
+            await act(self._fence)
             return
         try:
-            await self._stream.acknowledge(ids, fence=await self._stream.fence())
+            await act(await self._stream.fence())
         except LeaseLost as error:  # it changed hands just now
             raise StoreUnavailable(
                 "the lease changes hands", where="Redis", remedy="nothing, it is tried again"

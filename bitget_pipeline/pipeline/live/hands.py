@@ -115,18 +115,19 @@ class Hands:
         return f"asked for {target} anew on {keeper.name}"
 
     async def _move(self, target: str, because: str) -> str:
-        keeper = self._keeper(target)
+        keeper = self.keeper(target)
         if not keeper.renew():
             raise CannotBeDone(f"{target} is not open, or being replaced already")
         self._held.intake.lost(keeper.subscriptions)  # whatever it missed shows when its successor delivers
         return f"a successor of {target} is opened, which takes over {len(keeper.subscriptions)} subscriptions"
 
     async def _reconnect(self, target: str, because: str) -> str:
-        for keeper in [self._keeper(target)] if target else self._keepers():
+        for keeper in [self.keeper(target)] if target else self._keepers():
             keeper.reconnect()
         return f"{target or 'every connection'} is opened again"
 
-    def _keeper(self, name: str) -> Keeper:
+    def keeper(self, name: str) -> Keeper:
+        """The connection of this name. Raises CannotBeDone."""
         keeper = next((one for one in self._keepers() if one.name == name), None)
         if keeper is None:
             raise CannotBeDone(f"there is no connection {name}")

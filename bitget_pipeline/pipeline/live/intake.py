@@ -18,7 +18,7 @@ from ...feed.connection import PLANNED
 from ...market.instrument import Symbol
 from ...market.trade import Arrived, Broke, TradeBatch
 from ...storage.control import QUARANTINE, QUARANTINED_BYTES, SetAside
-from ...telemetry import count, get_logger
+from ...telemetry import Seldom, count, get_logger
 from .companion import Companion
 from .state import LiveState
 
@@ -43,6 +43,7 @@ class Intake:
         self._dropping: set[Symbol] = set()
         self._companions = tuple(companions)
         self._shed: set[str] = set()
+        self._seldom = Seldom()
         self._theirs: dict[type, tuple[Callable[[Frame], None], ...]] = {}
         self._share_out()
         self.on_full: Callable[[], None] = _nothing
@@ -64,7 +65,7 @@ class Intake:
             count("live.trades_dropped", rows)
             if batch.symbol not in self._dropping:
                 self._dropping.add(batch.symbol)
-                self.items.append(Broke((batch.symbol,)))
+                self._broke((batch.symbol,))
             return
         if self._dropping:
             self._dropping.discard(batch.symbol)
@@ -75,10 +76,19 @@ class Intake:
     def set_aside(self, raw: bytes, error: Malformed, carried: Sequence[Subscription]) -> None:
         """A frame that made no sense: it may have held trades of any of those."""
         self._state.set_aside += 1
-        head = raw[:QUARANTINED_BYTES].decode("utf-8", "replace")
-        self.quarantine.append(SetAside(time.time_ns() // 1_000_000, error.what, head, len(raw)))
-        log.warning("live.frame_set_aside", problem=str(error))
+        self._keep(error.what, raw)
+        kind = (type(error), error.where, error.what.partition(":")[0])
+        if times := self._seldom.happened(kind, now=time.monotonic()):
+            log.warning("live.frame_set_aside", problem=str(error), times=times)
         self.lost(carried)
+
+    def keep(self, problem: str, frame: str) -> None:
+        """Keep a frame that made no sense to a companion, to be looked at beside the others; the companion counts it."""
+        self._keep(problem, frame.encode())
+
+    def _keep(self, problem: str, raw: bytes) -> None:
+        head = raw[:QUARANTINED_BYTES].decode("utf-8", "replace")
+        self.quarantine.append(SetAside(time.time_ns() // 1_000_000, problem, head, len(raw)))
 
     def silent(self, subscription: Subscription, problem: str) -> None:
         """A subscription that does not deliver."""
@@ -102,9 +112,19 @@ class Intake:
         """Nobody carries these any more, or something of theirs was missed."""
         symbols = tuple({item.symbol: None for item in subscriptions if item.channel is Channel.TRADE})
         if symbols:
-            self.items.append(Broke(symbols))
+            self._broke(symbols)
         for companion in self._companions:
             companion.lost(subscriptions)
+
+    def _broke(self, symbols: tuple[Symbol, ...]) -> None:
+        """Leave a mark after all that came; marks that would follow on each other are one, however many there are."""
+        last = self.items[-1] if self.items else None
+        if isinstance(last, Broke):
+            if not set(symbols) <= set(last.symbols):
+                self.items[-1] = Broke(tuple(dict.fromkeys((*last.symbols, *symbols))))
+        else:
+            self.items.append(Broke(symbols))
+        self.arrived.set()
 
     def shed(self, name: str, subscriptions: Iterable[Subscription] = ()) -> None:
         """Stop handing frames to this companion; what it knows of these grows old."""
@@ -132,7 +152,7 @@ class Intake:
 
     def connected(self, name: str) -> None:
         """A connection is open."""
-        self._state.connected.add(name)
+        self._state.note_connected(name)
         log.info("live.connected", connection=name)
 
     def disconnected(self, name: str, reason: str) -> None:

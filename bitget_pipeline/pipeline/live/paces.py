@@ -40,6 +40,8 @@ async def learned_before(
     by. Never raises for a store that is away.
     """
     found: dict[Symbol, Pace] = {}
+    if not symbols:
+        return found
     try:
         if stores.paces is not None:
             async with asyncio.timeout(ASKED_WITHIN):

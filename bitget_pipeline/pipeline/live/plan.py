@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ...feed.connection import SocketAddress
 from ...feed.session import SessionRules
@@ -66,8 +67,8 @@ class LiveStores:
 
     `identity` names the running Redis process (storage.redis_connection.server_identity): another name means that it was
     restarted. Without a `spill`, what Redis cannot take waits in memory alone; without `connects`, this process
-    keeps to an allowance of its own. `restrain` leaves backfills so many requests a second, for so many seconds. `paces` is
-    what the run before has learned of its symbols.
+    keeps to an allowance of its own. `restrain` leaves backfills so many requests a second, for so many seconds. `disks` are the
+    folders of those stores that lie on this machine; `paces` is what the run before has learned of its symbols.
     """
 
     stream: TradeStream
@@ -80,6 +81,7 @@ class LiveStores:
     spill: Spill | None = None
     connects: ConnectBudget | None = None
     restrain: Callable[[float, float], Awaitable[None]] | None = None
+    disks: tuple[Path, ...] = ()
     paces: PaceBook | None = None
 
 

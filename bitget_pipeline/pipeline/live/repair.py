@@ -13,6 +13,7 @@ One page is one turn, and each turn goes to the newest gap: a break of a second 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import random
 import time
@@ -23,7 +24,7 @@ from datetime import timedelta
 from ...errors import DiskFull, LeaseLost, PipelineError, StoreUnavailable, StreamFull, Transient
 from ...exchange.contract import Exchange
 from ...guard.backoff import Backoff
-from ...guard.rate_limit import Priority, RateLimit
+from ...guard.rate_limit import Priority
 from ...history.client import HistoryClient
 from ...history.trade_walk import Outcome, RecentTrades, TradeWalk
 from ...market.instrument import Symbol
@@ -33,7 +34,8 @@ from ...storage.stream import TradeStream
 from ...storage.versions import Versions
 from ...storage.warehouse import CoverageState, Warehouse
 from ...telemetry import count, get_logger
-from ..repair_ledger import STREAM, Progress, RepairLedger
+from ..repair_ledger import NOT_REPAIRED_YET, STREAM, Progress, RepairLedger
+from .repair_pace import Pace
 from .repair_turns import Turns
 from .state import LiveState
 
@@ -46,6 +48,8 @@ LATER = Backoff(base=5.0, ceiling=300.0)
 TRADE_HISTORY = timedelta(days=90)
 """How far back `fills-history` reaches (reference 3.9)."""
 PAGES_BETWEEN_NOTES = 50
+LOOK_EVERY = 30.0
+"""Seconds between two looks at all anchors."""
 
 
 @dataclass(slots=True)
@@ -68,7 +72,7 @@ class Repairer:
     """
     Closes gaps, newest first, two pages at once. `wanted(symbol)` puts a symbol on the list; `run` works until cancelled.
 
-    `share` is the part of each endpoint's limit that repairs may use. `lag_waits` are the seconds between questions that
+    `pace` keeps to the part of each endpoint's limit that repairs may use. `lag_waits` are the seconds between questions that
     bring nothing new (the trade history may lag behind the socket); `later` tells when a gap that could not be closed
     is tried again.
     """
@@ -87,7 +91,7 @@ class Repairer:
         clock: Callable[[], int],
         rng: random.Random,
         workers: int = 2,
-        share: float = 0.45,
+        pace: Pace,
         lag_waits: Backoff = LAG_WAITS,
         later: Backoff = LATER,
     ) -> None:
@@ -99,14 +103,13 @@ class Repairer:
         self._clock = clock
         self._rng = rng
         self._workers = workers
-        self._share = share
+        self._pace = pace
         self._lag_waits = lag_waits
         self._later = later
         self._ledger = RepairLedger(exchange, warehouse, versions, run_id=run_id, clock=clock)
         self._progress = Progress(exchange)
         self._turns = Turns()
         self._works: dict[tuple[Symbol, int], _Work] = {}
-        self._paces: dict[str, RateLimit] = {}
 
     def wanted(self, symbol: Symbol, *, before_id: int) -> None:
         """This symbol has a gap that ends at `before_id`."""
@@ -118,6 +121,7 @@ class Repairer:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._workers):
                     group.create_task(self._work())
+                group.create_task(self._look())
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
         finally:
@@ -130,6 +134,17 @@ class Repairer:
             async with self._turns.next() as symbol:
                 await self._turn(symbol)
 
+    async def _look(self) -> None:
+        """Notice gaps that nobody told us: those that a flusher beside the run has opened."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            with contextlib.suppress(StoreUnavailable):
+                anchors = await self._stream.anchors()
+                open_ones = {symbol: anchor.gaps for symbol, anchor in anchors.items() if anchor.gaps}
+                for symbol, gaps in open_ones.items():
+                    if not self._progress.knows(symbol):
+                        self._turns.wanted(symbol, before_id=gaps[-1].before_id)
+
     async def _turn(self, symbol: Symbol) -> None:
         """One page of the newest gap of a symbol that is due."""
         try:
@@ -138,6 +153,9 @@ class Repairer:
             self._turns.wanted(symbol, after=self._lag_waits.delay(1, self._rng))
             return
         gaps = anchor.gaps if anchor is not None else ()
+        there = {gap.after_id for gap in gaps}
+        for gone in [of for of in self._works if of[0] == symbol and of[1] not in there]:
+            del self._works[gone]  # it was joined with another one
         self._state.of(symbol).gap = bool(gaps)
         self._seen(symbol, gaps)
         now = asyncio.get_running_loop().time()
@@ -180,7 +198,7 @@ class Repairer:
         log.warning("repair.postponed", symbol=str(symbol), problem=problem, seconds=round(delay, 1))
         work.walk, work.fruitless = _walk_over(gap), 0
         work.not_before = asyncio.get_running_loop().time() + delay
-        reason = f"a break that is not repaired yet: {problem}"
+        reason = f"{NOT_REPAIRED_YET}: {problem}"
         try:
             await self._ledger.missing(symbol, gap, CoverageState.UNKNOWN, reason, retry_in=delay)
         except PipelineError as error:
@@ -198,18 +216,20 @@ class Repairer:
             await self._give_up(symbol, gap)
             return
         page = await self._ask(symbol, walk)
-        fresh = [trade for trade in walk.take(page) if trade.trade_id != gap.before_id]
+        # The lower end of the page before is held; the upper end of the whole gap may have been lost with an entry (poison.py).
+        page = [trade for trade in walk.take(page) if trade.trade_id != gap.before_id or gap.before_id == gap.top_id]
+        fresh = [trade for trade in page if trade.trade_id != gap.before_id]
         work.pages += 1
         count(f"repair.{walk.outcome.value}")
         if walk.outcome in (Outcome.BRIDGED, Outcome.PASSED):
             # The gap stays open until the ledger has it: killed in between, its last page is asked for again.
-            await self._append(symbol, fresh)
+            await self._append(symbol, page)
             work.closing = (replace(gap, fetched=gap.fetched + len(fresh)), *_VERDICTS[walk.outcome])
             await self._close(symbol, work)
         elif walk.reached != gap.before_id:
             work.failures = work.fruitless = 0
             held = Held(symbol, walk.reached, gap.before_id, len(fresh))
-            await self._append(symbol, fresh, held)
+            await self._append(symbol, page, held)
             self._progress.fetched(gap.before_id, walk.reached)
             gap = replace(gap, before_id=walk.reached, fetched=gap.fetched + len(fresh))
             work.at = gap.before_id
@@ -232,11 +252,7 @@ class Repairer:
             request = self._exchange.recent_trades(symbol)
         else:
             request = self._exchange.trade_page(symbol, before_id=ask.before_id)
-        now = time.monotonic()
-        pace = self._paces.get(request.endpoint)
-        if pace is None:
-            pace = self._paces[request.endpoint] = RateLimit(request.per_second * self._share, burst=2, now=now)
-        await asyncio.sleep(pace.reserve(now))
+        await self._pace(request)
         read = functools.partial(self._exchange.read_trades, symbol, received_ms=self._clock())
         page = await self._client.fetch(request, read, priority=Priority.LIVE_REPAIR)
         if page.rejected:

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from ...errors import DiskFull, LeaseHeld, LeaseLost, PipelineError, StoreUnavailable
+from ...errors import LeaseHeld, LeaseLost, PipelineError, StoreUnavailable
 from ...exchange.contract import Channel, Exchange, Subscription
 from ...feed.keeper import Keeper
 from ...feed.pace import Pace
@@ -25,8 +25,8 @@ from ...feed.session import SessionRules
 from ...feed.shards import plan_connections
 from ...guard.backoff import Backoff
 from ...guard.breaker import Breaker
-from ...guard.rate_limit import Priority, RateLimit
-from ...history.allowance import allowed, heed_cancellation
+from ...guard.rate_limit import RateLimit
+from ...history.allowance import heed_cancellation
 from ...market.instrument import Symbol
 from ...telemetry import get_logger
 from .asked import begun_or_asked
@@ -36,8 +36,10 @@ from .intake import Intake
 from .interruptions import heeded
 from .news import Herald
 from .paces import learned_before, of_trades, remember, remember_on
+from .permit import Permit
 from .plan import LivePlan, LiveReport, LiveStores
 from .reconfigure import Reconfigurer, wanted_of
+from .repair_pace import RepairPace
 from .sockets import Sockets
 from .stages import Progress, Stage, Stages, until_it_answers
 from .state import LiveState
@@ -46,9 +48,6 @@ from .writers import Writers
 __all__ = ["LivePlan", "LiveReport", "LiveStores", "run_live"]
 
 log = get_logger(__name__)
-
-CONNECTS_PER_SECOND = 10.0
-"""New connections of one address, all processes together: opened one after the other rather than all at once."""
 
 
 async def run_live(
@@ -116,10 +115,11 @@ class _LiveRun:
         self._tasks: dict[asyncio.Task[Any], str] = {}
         self._writers: Writers | None = None
         self.sockets = Sockets(self._keeper)
+        self.pace = RepairPace(plan.repair_share)
         self.reconfigurer = Reconfigurer(self)
         self.fence = 0
         most = exchange.limits.connects_per_5min
-        self.connects = RateLimit(0.9 * most / 300, burst=most // 10, now=self.started)
+        self._permit = Permit(RateLimit(0.9 * most / 300, burst=most // 10, now=self.started), stores.connects)
         self._breaker = Breaker(trip_after=10, rest=plan.rest_after_failures)
         self._lost = False
         self._left_behind = False
@@ -243,6 +243,8 @@ class _LiveRun:
             unproven=self._writers.appender.unproven,
             state=self.state,
             told=self._herald.told,
+            pace=self.pace,
+            set_aside=self.intake.keep,
         )
         if self._hands is not None:
             self._hands.take_hold(self, self._writers, keepers=lambda: self.sockets.keepers)
@@ -354,20 +356,6 @@ class _LiveRun:
     def _heard_at(self, symbol: Symbol) -> float | None:
         trades = Subscription(symbol, Channel.TRADE)
         return max((at for keeper in self.sockets.keepers if (at := keeper.heard_at(trades)) is not None), default=None)
-
-    async def _permit(self) -> None:
-        """Wait for the address's allowance of new connections; while Redis cannot tell, for our own."""
-        wait = self.connects.reserve(time.monotonic())
-        while wait > 0 or (wait := await self._shared_wait()) > 0:
-            await asyncio.sleep(min(wait, 5.0))
-            wait = 0.0
-        await allowed(self.stores.client.budget, "ws.connects", CONNECTS_PER_SECOND, Priority.LIVE_REPAIR)
-
-    async def _shared_wait(self) -> float:
-        try:
-            return 0.0 if self.stores.connects is None else await self.stores.connects.reserve()
-        except (StoreUnavailable, DiskFull):
-            return 0.0
 
     def _pause(self, backoff: Backoff) -> Callable[[int], float]:
         return functools.partial(_delay, backoff, self.rng)

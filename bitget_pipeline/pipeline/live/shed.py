@@ -71,6 +71,10 @@ class Pressure:
             return f"trades waiting in memory fill {self.memory:.0%} of their bound"
         return ""
 
+    def of_the_disk_alone(self, rules: ShedRules) -> bool:
+        """Whether a disk that is nearly full is all that is wrong."""
+        return self.spill < rules.spill and self.memory < rules.memory
+
     def over(self, rules: ShedRules) -> bool:
         """Whether there is room again."""
         return (
@@ -81,10 +85,14 @@ class Pressure:
 
 
 class Shedding:
-    """The decider. `names` are in the order in which they are given up."""
+    """
+    The decider. `names` are in the order in which they are given up; those that write next to nothing to a disk, `light`, are
+    not given up for the disk's sake: it would not become any emptier, and what they prove would be missing.
+    """
 
-    def __init__(self, names: Sequence[str], *, rules: ShedRules, now: float) -> None:
+    def __init__(self, names: Sequence[str], *, rules: ShedRules, now: float, light: Collection[str] = ()) -> None:
         self._names = tuple(names)
+        self._light = frozenset(light)
         self._rules = rules
         self._changed_at = now - rules.shed_every
         self._pressed_at = now
@@ -98,6 +106,8 @@ class Shedding:
         if pressure.why(self._rules):
             self._pressed_at = now
             if len(self.shed) < len(self._names) and now - self._changed_at >= self._rules.shed_every:
+                if self._names[len(self.shed)] in self._light and pressure.of_the_disk_alone(self._rules):
+                    return None
                 return self.give_up(now=now)
         elif not pressure.over(self._rules):
             self._pressed_at = now
@@ -129,6 +139,11 @@ def by_importance(companions: Sequence[Companion]) -> list[str]:
     return [one.name for one in sorted(companions, key=importance) if one.channels]
 
 
+def writes_little(companions: Sequence[Companion]) -> list[str]:
+    """The names of those that subscribe to the exchange's own bars alone: the witness, one row a minute and symbol."""
+    return [one.name for one in companions if one.channels and all(c.value.startswith("candle_") for c in one.channels)]
+
+
 def only_theirs(names: Collection[str], channels: Mapping[str, Sequence[Channel]]) -> frozenset[Channel]:
     """The channels that these companions want and no other does; trades are nobody's alone."""
     theirs = {channel for name in names for channel in channels[name]}
@@ -140,7 +155,8 @@ class Shedder:
     """
     Looks, acts, and accounts for it. `run` works until cancelled; `settle` then writes what is not in the ledger yet.
 
-    `free` tells the free share of a folder's disk; `rest` hears every time which channels should not be subscribed to.
+    `disks` are folders beside the spill's whose disks must not fill either: those of stores on this machine. `free` tells the
+    free share of a folder's disk; `rest` hears every time which channels should not be subscribed to.
     """
 
     def __init__(
@@ -156,6 +172,7 @@ class Shedder:
         run_id: str,
         clock: Callable[[], int],
         rules: ShedRules | None = None,
+        disks: Sequence[Path] = (),
         free: Callable[[Path], float] | None = None,
         rest: Callable[[frozenset[Channel]], None] = lambda _: None,
     ) -> None:
@@ -169,9 +186,13 @@ class Shedder:
         self._run_id = run_id
         self._clock = clock
         self._rules = rules or ShedRules()
+        self._disks = tuple(
+            dict.fromkeys([*([] if spill is None else [spill.folder]), *(one for one in disks if one.is_dir())])
+        )
         self._free = free or free_share
         self._rest = rest
-        self._shedding = Shedding(by_importance(companions), rules=self._rules, now=time.monotonic())
+        light = writes_little(companions)
+        self._shedding = Shedding(by_importance(companions), rules=self._rules, now=time.monotonic(), light=light)
         self._since: dict[str, tuple[int, str]] = {}  # what is shed now: since when, and why
         self._owed: list[tuple[str, Interval, str]] = []  # what the ledger does not have yet
         intake.on_full = self._everything
@@ -229,12 +250,10 @@ class Shedder:
         self._owed = self._owed[len(owed) - len(self._since) :]
 
     def _pressure(self) -> Pressure:
-        if self._spill is None:
-            return Pressure(1.0, 0.0, self._intake.trades / self._intake.most)
-        lies = self._spill.state()
-        return Pressure(
-            self._free(self._spill.folder), lies.bytes / lies.most_bytes, self._intake.trades / self._intake.most
-        )
+        disk_free = min((self._free(folder) for folder in self._disks), default=1.0)
+        lies = None if self._spill is None else self._spill.state()
+        spilled = 0.0 if lies is None else lies.bytes / lies.most_bytes
+        return Pressure(disk_free, spilled, self._intake.trades / self._intake.most)
 
     def _act(self, step: tuple[str, str] | None, why: str) -> None:
         if step is None:

@@ -129,6 +129,7 @@ class LiveState:
         self.reconnects = 0
         self.doubts = Doubts()
         self.connected: set[str] = set()
+        self._ever_connected = False
         self.set_aside = 0
         self.repaired_trades = 0
         self.repairs: dict[str, float | int | None] = {}  # how far they are, repair_ledger.Progress
@@ -198,6 +199,14 @@ class LiveState:
         for batch in batches:
             self.stored += len(batch.trades)
             self.lags.note(batch, now_ms=now_ms)
+
+    def note_connected(self, name: str) -> None:
+        """A connection is open. Before the first one nothing could come: no silence is measured from then."""
+        self.connected.add(name)
+        if not self._ever_connected:
+            self._ever_connected = True
+            for state in self.symbols.values():
+                state.begun_at = self._steady()
 
     def note_snapshot(self, symbol: Symbol) -> None:
         """A subscription was answered with what was traded last, known or not: it is not mute."""

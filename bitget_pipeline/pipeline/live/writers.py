@@ -1,17 +1,23 @@
 """
 Those that write while a live run holds its lease: appender, flusher, repairer, shedder.
 
-Made by run.py at the end of the start, from the anchors in Redis.
+Made by run.py at the end of the start, from the anchors in Redis; where Redis has none, from what ClickHouse holds.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Protocol, Self
 
 from ...exchange.contract import Exchange
+from ...market.instrument import Symbol
+from ...market.interval import Interval
+from ...storage.warehouse import Warehouse
+from ..repair_ledger import held_before_open_breaks
 from .append import Appender
 from .companion import Companion
 from .continuity import Continuity
@@ -19,7 +25,8 @@ from .door import Door
 from .flush import Flusher
 from .intake import Intake
 from .plan import LivePlan, LiveStores
-from .repair import Repairer
+from .repair import TRADE_HISTORY, Repairer
+from .repair_pace import RepairPace
 from .shed import Shedder
 from .sockets import Sockets
 from .state import LiveState
@@ -35,6 +42,7 @@ class Run(Protocol):
     intake: Intake
     companions: tuple[Companion, ...]
     sockets: Sockets
+    pace: RepairPace
     fence: int
     clock: Callable[[], int]
     rng: random.Random
@@ -54,6 +62,14 @@ class Writers:
         """Read the anchors, and make all that go on from there. Raises StoreUnavailable."""
         plan, stores, state = run.plan, run.stores, run.state
         anchors = await stores.stream.anchors()
+
+        async def at_rest(symbols: Collection[Symbol]) -> dict[Symbol, int]:
+            """Through which id ClickHouse holds their trades, whatever Redis knows of them."""
+            return await asyncio.to_thread(_at_rest, stores.warehouse, symbols, plan.source, run.clock())
+
+        newest = {symbol: anchor.highest_id for symbol, anchor in anchors.items()}
+        if unknown := [symbol for symbol in plan.symbols if symbol not in newest]:  # new, or Redis lost its data
+            newest |= await at_rest(unknown)
         repairer = Repairer(
             stores.client,
             run.exchange,
@@ -65,17 +81,18 @@ class Writers:
             run_id=plan.run_id,
             clock=run.clock,
             rng=run.rng,
-            share=plan.repair_share,
+            pace=run.pace,
         )
         appender = Appender(
             run.intake,
             stores.stream,
-            Continuity(plan.symbols, newest={symbol: anchor.highest_id for symbol, anchor in anchors.items()}),
+            Continuity(plan.symbols, newest=newest),
             Door(),
             state,
             fence=run.fence,
             store_identity=stores.identity,
             on_gap=lambda gap: repairer.wanted(gap.symbol, before_id=gap.before_id),
+            at_rest=at_rest,
             spill=stores.spill,
             pause=pause,
         )
@@ -90,6 +107,8 @@ class Writers:
             pause=pause,
             rules=plan.flush_rules,
             state=state,
+            quarantine=stores.control.set_aside,
+            on_gap=lambda gap: repairer.wanted(gap.symbol, before_id=gap.before_id),
         )
         shedder = Shedder(
             run.intake,
@@ -102,6 +121,7 @@ class Writers:
             run_id=plan.run_id,
             clock=run.clock,
             rules=plan.shed_rules,
+            disks=stores.disks,
             rest=run.sockets.rest,
         )
         for symbol, anchor in anchors.items():
@@ -116,3 +136,10 @@ class Writers:
         yield "flush", self.flusher.run()
         yield "repair", self.repairer.run()
         yield "shed", self.shedder.run()
+
+
+def _at_rest(warehouse: Warehouse, symbols: Collection[Symbol], source: str, now_ms: int) -> dict[Symbol, int]:
+    """Through which id they are stored without a break that is still open. Blocks."""
+    served = Interval(now_ms - TRADE_HISTORY // timedelta(milliseconds=1), now_ms + 1)
+    held = warehouse.held_through(symbols, source=source)
+    return held_before_open_breaks(warehouse, held, served, source=source)

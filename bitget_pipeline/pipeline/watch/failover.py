@@ -112,6 +112,9 @@ USUAL = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 """Symbols that trade every second or two wherever they are listed: majors before anything of theirs was heard."""
 
 
+NO_MAJOR = "none of its symbols is known to trade so often that silence would tell: nobody stands in unless told to"
+
+
 def majors_of(paces: Mapping[Symbol, float], *, rules: FailoverRules) -> tuple[Symbol, ...]:
     """
     The symbols whose silence together means something, by how many arrivals a second each brings: the usual ones, or else the

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...guard.vitals import Status, Vital
-
-NO_MAJOR = "; none of its symbols is known to trade so often that silence would tell: nobody stands in unless told to"
+from .failover import NO_MAJOR
 
 
 def failover_vitals(said: Mapping[str, Mapping[str, Any]]) -> list[Vital]:
@@ -29,7 +28,7 @@ def _vital(market: str, one: Mapping[str, Any]) -> Vital:
         case "ours" if one.get("repairing"):
             return Vital(name, Status.DEGRADED, f"Bitget delivers {market} again, its repair is under way", silent)
         case "ours":
-            more = NO_MAJOR if one.get("majors") == 0 else ""
+            more = f"; {NO_MAJOR}" if one.get("majors") == 0 else ""
             more = "; the failover is switched off" if one.get("mode") == "off" else more
             return Vital(name, Status.HEALTHY, f"Bitget delivers {market}{more}", silent)
         case "substituted" | "returning":

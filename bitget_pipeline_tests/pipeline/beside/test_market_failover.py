@@ -85,6 +85,7 @@ async def test_symbols_that_are_all_quiet_make_no_failover(pair: Pair, local_exc
         await until(lambda: said(failover, "spot").get("substitute_answers"), what="probes")
         with local_exchange.faulty("dark"):
             await until(lambda: said(failover, "spot")["probes_failing"] >= 2, what="probes that fail")
+            assert "silence would tell" in said(failover, "spot")["reason"]
             assert said(failover, "spot") | {"state": "ours", "majors": 0, "silent_seconds": 0.0} == said(
                 failover, "spot"
             )

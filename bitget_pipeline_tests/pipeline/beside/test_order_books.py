@@ -165,6 +165,7 @@ class Listening:
 
     def __init__(self, latest: Latest, warehouse: Warehouse, levels: int) -> None:
         self.asked: list[Subscription] = []
+        self.kept: list[tuple[str, str]] = []
         self.now = 1000.0
         self.books = OrderBooks(
             (BTC,),
@@ -187,7 +188,7 @@ class Listening:
         return True
 
     def writing(self) -> Writing:
-        return Writing(1, "run-1", "local", lambda: NOW_MS, self.ask)
+        return Writing(1, "run-1", "local", lambda: NOW_MS, self.ask, set_aside=lambda *told: self.kept.append(told))
 
 
 @pytest.fixture
@@ -410,3 +411,20 @@ async def test_books_that_are_given_up_are_not_shown_and_begin_anew_afterwards(l
     assert there.books.published()["broken"] == 1
     intake.frame(get("bitget").decode(frame_of(channel="books", seq=103), received_ms=NOW_MS))
     assert (there.books.published()["usable"], there.books.published()["broken"]) == (1, 0)
+
+
+async def test_a_book_that_cannot_be_is_kept_to_be_looked_at_once_a_minute(listening):
+    """
+    Beside all other frames that make no sense, with its symbol and reason; a flood of them pushes out no others.
+    """
+    there = listening(15)
+    there.books._writing = there.writing()
+    for _ in range(100):
+        there.hear(frame_of(ts=str(NOW_MS + 10**9)))
+    there.now += 61.0
+    there.hear(frame_of(ts=str(NOW_MS + 10**9)))
+    assert there.books.published()["set_aside"] == 101
+    assert len(there.kept) == 2
+    problem, shown = there.kept[0]
+    assert "a book of spot:BTCUSDT" in problem
+    assert "BookFrame" in shown

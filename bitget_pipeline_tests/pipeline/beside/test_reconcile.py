@@ -18,6 +18,7 @@ from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.pipeline.beside.reconcile import Reconciler, ReconcileRules, size_steps
 from bitget_pipeline.pipeline.universe.discover import discover
 from bitget_pipeline.storage.warehouse import Agreement, Warehouse
+from bitget_pipeline.telemetry import counters
 
 from ..conftest import SMALL, true_candles, until
 from ..live.test_run import assert_stored_is_true, live
@@ -187,3 +188,29 @@ async def test_minutes_between_two_runs_are_compared_by_the_second(where, local_
             await compared(warehouse, local_exchange, 6)
             await run.end()
     assert {states(warehouse)[minute] for minute in wanted} <= {Agreement.MATCHED, Agreement.REPAIRED}
+
+
+async def test_minutes_that_could_not_be_asked_for_are_asked_for_soon(where, local_exchange, warehouse, steps):
+    """
+    The candle channel of a symbol carries nothing and bars over HTTP are refused until its minutes were given up: as soon as
+    they are served again a page brings them, which would else be due hours later; and a page that fails is tried again.
+    """
+    silent = SYMBOLS[0]
+    rules = replace(QUICK, waits=(0.1, 0.1), first_page_after=0.3, page_again_within=1.0)
+    local_exchange.fault("mute", f"{silent.market}:{silent.name}:candle1m")
+    async with stores_at(where) as stores:
+        reconciler = Reconciler(stores, get("bitget"), steps=steps, rules=rules)
+        async with live(where, local_exchange, companions=(reconciler,)) as run:
+            await until(lambda: run.stored() > 0, what="the first trades")
+            with local_exchange.faulty("error_code", "/history-candles", code=40034):
+                await until(lambda: reconciler.published()["owed"] == 1, within=40, what="a minute given up")
+                pages = counters().get("reconcile.pages_failed", 0)
+                await until(lambda: counters().get("reconcile.pages_failed", 0) > pages + 1, what="pages that fail")
+                assert all(symbol != silent for symbol, _ in states(warehouse))
+            await until(lambda: reconciler.published()["owed"] == 0, what="a page")
+            await compared(warehouse, local_exchange, 1)
+            await run.end()
+    assert set(states(warehouse).values()) == {Agreement.MATCHED}
+    ours = sorted(minute for symbol, minute in states(warehouse) if symbol == silent)
+    assert ours == list(range(ours[0], ours[-1] + MINUTE, MINUTE))
+    assert len(ours) >= len({minute for symbol, minute in states(warehouse) if symbol == SYMBOLS[1]}) - 1

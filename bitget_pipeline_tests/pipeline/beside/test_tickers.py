@@ -163,3 +163,15 @@ async def test_a_ticker_nobody_carries_any_more_vanishes(tickers):
     assert (tickers.published()["heard"], tickers._fresh()) == (0, [])
     hear(tickers, frame_of(ts=str(NOW_MS - 5)))
     assert tickers.published()["heard"] == 1
+
+
+def test_a_ticker_of_another_time_is_kept_to_be_looked_at_once_a_minute(tickers):
+    """Where all frames are that make no sense."""
+    kept: list[tuple[str, str]] = []
+    tickers._writing = Writing(1, "run-1", "local", lambda: NOW_MS, set_aside=lambda *told: kept.append(told))
+    for _ in range(50):
+        hear(tickers, frame_of(ts=str(NOW_MS + 10**9)))
+    assert tickers.published()["set_aside"] == 50
+    ((problem, shown),) = kept
+    assert "a ticker of spot:BTCUSDT dated" in problem
+    assert "Ticker(" in shown

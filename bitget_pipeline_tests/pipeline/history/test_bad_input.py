@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import date, timedelta
 
 import pytest
@@ -15,8 +16,10 @@ from bitget_pipeline.market.interval import Interval, from_ms
 from bitget_pipeline.pipeline.history.backfill import KeyState, backfill_candles
 from bitget_pipeline.pipeline.universe.discover import discover
 from bitget_pipeline.storage.budget import Budget
+from bitget_pipeline.storage.page_shelf import PageShelf
+from bitget_pipeline.storage.warehouse import Warehouse
 
-from ..conftest import true_candles
+from ..conftest import true_candles, until
 
 BTC = Symbol(Market.USDTM, "BTCUSDT")
 MINUTE = 60_000
@@ -177,6 +180,7 @@ async def test_a_resolution_that_is_not_served_is_refused_in_a_sentence(ask):  #
     assert key.state is KeyState.FAILED
     assert "1s" in key.error
     assert key.requests == 0
+    assert ask.warehouse.coverage("candles_1s") == []
 
 
 async def test_symbols_and_days_that_cannot_be_are_refused_without_asking_for_bars(ask):  # type: ignore[no-untyped-def]
@@ -195,6 +199,50 @@ async def test_symbols_and_days_that_cannot_be_are_refused_without_asking_for_ba
     (said,) = ask.warehouse.coverage("candles_1m", symbol=young.symbol)
     assert (said.state, said.reason) == (CoverageState.VERIFIED_EMPTY, "before listing")
     assert (unknown.requests, future.requests, early.requests) == (0, 0, 1)  # one page of daily bars agrees
+
+
+async def test_a_refresh_that_failed_leaves_no_old_answer_behind(ask, redis_client, redis_prefix):  # type: ignore[no-untyped-def]
+    """
+    What one of its pages said is stored, and asked for again by the next: an answer that has lain here is not what the
+    exchange says now.
+    """
+    shelf = PageShelf(redis_client, redis_prefix)
+    whole = Interval.of_day(ask.yesterday)
+
+    async def laid() -> int:
+        return len(await shelf.for_refresh().pages(BTC, Resolution.M1, whole))
+
+    with ask.server.faulty("slow", "/history-candles", delay=0.2):
+        task = asyncio.create_task(ask(refresh=True, shelf=shelf))
+        await until(lambda: _at_least(laid, 2))
+        with ask.server.faulty("html_502", "/history-candles"):
+            key = await task
+    assert (key.state, await laid()) == (KeyState.FAILED, 0)
+    assert len(ask.warehouse.candles(BTC, Resolution.M1, whole)) > 300
+    assert (await ask(refresh=True, shelf=shelf)).state is KeyState.COMPLETE
+
+
+async def _at_least(laid, number):  # type: ignore[no-untyped-def]
+    return await laid() >= number
+
+
+async def test_a_repair_of_some_minutes_is_compared_with_what_was_sent(ask, monkeypatch):  # type: ignore[no-untyped-def]
+    """
+    As many bars as were sent, but others: the store is not believed, be it for one minute.
+    """
+    hidden = Interval.of_day(ask.yesterday).start_ms + 600 * MINUTE
+    with ask.server.faulty("missing_bar", str(BTC), open_ms=hidden):
+        assert (await ask()).state is KeyState.PARTIAL
+    true_store = Warehouse.store_candles
+
+    def damaging(self, symbol, resolution, candles, **how):  # type: ignore[no-untyped-def]
+        return true_store(self, symbol, resolution, [bar._replace(close=bar.close * 2) for bar in candles], **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Warehouse, "store_candles", damaging)
+        key = await ask()
+    assert (key.state, "the table does not hold the" in key.error) == (KeyState.FAILED, True)
+    assert (await ask(refresh=True)).state is KeyState.COMPLETE
 
 
 def _span(day: date) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import pytest
 from bitget_pipeline.errors import DayNotServed, UnknownInstrument
 from bitget_pipeline.market.instrument import Instrument, Market, Status, Symbol
 from bitget_pipeline.market.interval import Interval
-from bitget_pipeline.pipeline.history.plan import BYTES_PER_ROW, plan_backfill, settled_days
+from bitget_pipeline.pipeline.history.plan import BYTES_PER_ROW, open_days, plan_backfill, unsettled
 from bitget_pipeline.storage.warehouse import CoverageState, Evidence, Warehouse
 
 TODAY = date(2026, 10, 5)
@@ -48,7 +48,7 @@ def test_a_day_costs_eight_pages_and_what_is_settled_nothing(known: Warehouse) -
     assert found.open == [(BTC, LAST - timedelta(days=2)), (BTC, LAST - timedelta(days=1))]
     assert (len(found.wanted), found.requests, found.rows, found.seconds) == (3, 16, 2880, 0.9)
     assert (found.bytes_per_row, found.measured) == (BYTES_PER_ROW, False)
-    assert settled_days(known, found.wanted) == 1
+    assert unsettled(known, found.wanted) == found.open
     assert len(plan(known, first=LAST - timedelta(days=2), refresh=True).open) == 3
 
 
@@ -62,6 +62,30 @@ def test_a_day_with_a_hole_is_open(known: Warehouse) -> None:
     known.store_evidence([Evidence(BTC, "candles_1m", hole, CoverageState.UNKNOWN)], version=2, run_id="test")
 
     assert plan(known).open == [(BTC, LAST)]
+
+
+def test_open_days_say_how_many_minutes_are_open_and_why(known: Warehouse) -> None:
+    """
+    What nobody has asked for counts with what was asked for in vain; a day whose holes are all explained is not open.
+    """
+    day, before = Interval.of_day(LAST), Interval.of_day(LAST - timedelta(days=1))
+    hole = Interval(day.start_ms, day.start_ms + 120_000)
+    empty = Interval(before.start_ms, before.start_ms + 60_000)
+    retry = datetime(2026, 10, 6, tzinfo=UTC)
+    partly = [
+        Evidence(BTC, "candles_1m", day, CoverageState.PARTIAL),
+        Evidence(BTC, "candles_1m", before, CoverageState.PARTIAL),
+    ]
+    known.store_evidence(partly, version=1, run_id="test")
+    unknown = Evidence(BTC, "candles_1m", hole, CoverageState.UNKNOWN, reason="not in the answers", retry_at=retry)
+    found = [unknown, Evidence(BTC, "candles_1m", empty, CoverageState.VERIFIED_EMPTY)]
+    known.store_evidence(found, version=2, run_id="test")
+    keys = [(BTC, LAST - timedelta(days=back)) for back in range(3)]
+
+    open_ones = open_days(known, keys, now_ms=Interval.of_day(TODAY).end_ms)
+    assert [(one.day, one.open) for one in open_ones] == [(LAST, 2), (LAST - timedelta(days=2), 1440)]
+    assert (open_ones[0].holes[0][2], open_ones[0].next_retry) == ("not in the answers", retry)
+    assert open_days(known, [], now_ms=0) == []
 
 
 def test_days_before_a_listing_are_not_asked_for(known: Warehouse) -> None:

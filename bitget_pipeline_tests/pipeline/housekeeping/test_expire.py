@@ -15,7 +15,7 @@ from bitget_pipeline.market.interval import Interval, to_ms
 from bitget_pipeline.market.retention import DAY_MS, KEPT, STAYS, Retention, days_kept
 from bitget_pipeline.market.scorecard import Reading
 from bitget_pipeline.market.trade import Trade, TradeBatch
-from bitget_pipeline.pipeline.history.plan import settled_days
+from bitget_pipeline.pipeline.history.plan import unsettled
 from bitget_pipeline.pipeline.history.recount import recount
 from bitget_pipeline.pipeline.housekeeping.expire import expire_tables
 from bitget_pipeline.pipeline.housekeeping.report import Freed
@@ -177,7 +177,7 @@ async def test_expired_candles_are_settled_for_launchers_and_for_the_recount(
     assert (done.items, done.rows, done.told) == (1, 3 * 1_440, 3 * 2)
     standing = warehouse.coverage("candles_1m", symbol=BTC)
     assert {one.state for one in standing} == {CoverageState.EXPIRED}
-    assert settled_days(warehouse, [(BTC, day) for day in days]) == 3
+    assert unsettled(warehouse, [(BTC, day) for day in days]) == []
     found = by_day(standing, symbols=[BTC], days=days, now_ms=NOON)
     assert [(one.open, one.due) for one in found.values()] == [(0, False)] * 3
     recounted = await recount(warehouse, versions, source="local", run_id="r", now_ms=lambda: NOON)

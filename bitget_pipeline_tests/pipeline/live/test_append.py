@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
 import redis.asyncio
 
 from bitget_pipeline.errors import StoreUnavailable
-from bitget_pipeline.exchange.contract import TradesFrame
+from bitget_pipeline.exchange.contract import Channel, Subscription, TradesFrame
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.trade import Broke, Trade, TradeBatch
 from bitget_pipeline.pipeline.live.append import Appender
@@ -39,6 +40,7 @@ class Bench:
         self.gaps: list[Gap] = []
         self.fence = 0
         self.identity = "one"
+        self.stored: dict[Symbol, int] = {}  # through which id ClickHouse holds a symbol
 
     async def start(self, owner: str = "run") -> None:
         """A new run: it knows what the anchors say and no more."""
@@ -56,10 +58,14 @@ class Bench:
             fence=self.fence,
             store_identity=self._identity,
             on_gap=self.gaps.append,
+            at_rest=self._at_rest,
             spill=self.spill,
             pause=lambda failures: 0.0,
         )
         await self.appender.check_store()
+
+    async def _at_rest(self, symbols: Collection[Symbol]) -> Mapping[Symbol, int]:
+        return {symbol: self.stored[symbol] for symbol in symbols if symbol in self.stored}
 
     async def _identity(self) -> str:
         return self.identity
@@ -149,3 +155,33 @@ async def test_a_redis_that_lost_its_last_second_is_noticed_before_the_next_appe
     await bench.bring(a_batch(5))
 
     assert bench.gaps == [Gap(BTC, 2, 4)]
+
+
+async def test_a_redis_that_knows_a_symbol_no_more_leaves_a_gap_from_what_is_stored(
+    bench: Bench, redis_client: redis.asyncio.Redis
+) -> None:
+    """
+    Its anchor is gone with the entries of it: what follows does not begin a new symbol, it follows on ClickHouse's.
+    """
+    await bench.bring(a_batch(1, 2, snapshot=True), a_batch(3))
+    bench.stored = {BTC: 1}
+    await redis_client.hdel(bench.stream._anchors, str(BTC))
+    await redis_client.script_flush()
+
+    with pytest.raises(StoreUnavailable, match="restarted"):
+        await bench.bring(a_batch(4))
+    await bench.bring(a_batch(5))
+
+    assert bench.gaps == [Gap(BTC, 1, 4)]
+
+
+async def test_a_symbol_that_joins_follows_on_what_is_stored_of_it(bench: Bench) -> None:
+    """
+    It was collected before, and Redis does not know it: what was traded meanwhile is a gap.
+    """
+    joins = Symbol(Market.SPOT, "SOLUSDT")
+    bench.stored = {joins: 3}
+    bench.intake.lost([Subscription(joins, Channel.TRADE)])
+    await bench.bring(a_batch(8, 9, symbol=joins, snapshot=True), a_batch(10, symbol=joins))
+
+    assert bench.gaps == [Gap(joins, 3, 8)]

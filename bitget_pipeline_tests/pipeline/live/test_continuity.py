@@ -42,6 +42,22 @@ def test_a_snapshot_that_does_not_reach_back_leaves_a_gap():
     assert continuity.admit(batch(8)) is None
 
 
+def test_a_snapshot_has_to_reach_back_although_nobody_said_that_anything_broke():
+    """
+    A connection was replaced in peace, or its subscription begun anew, and missed something shortly before: the proof is not
+    the next frame's, which may come from the old one, but the snapshot's.
+    """
+    continuity = Continuity([BTC], newest={})
+    assert continuity.admit(batch(1, 2, 3, snapshot=True)) is None
+    assert continuity.admit(batch(4)) is None
+    assert continuity.admit(batch(3, 4, 5, snapshot=True)) is None
+    assert not continuity.broken
+    continuity.broke([BTC])
+    assert continuity.admit(batch(8)) == Gap(BTC, 5, 8)
+    assert continuity.admit(batch(11, 12, snapshot=True)) == Gap(BTC, 8, 11)
+    assert continuity.admit(batch(13)) is None
+
+
 def test_an_old_or_empty_snapshot_proves_nothing():
     """
     An answer that ends before what we hold, or holds nothing, leaves the question open until the next trades.
@@ -59,6 +75,28 @@ def test_a_snapshot_around_the_newest_trade_but_without_it_is_not_whole():
     """
     continuity = Continuity([BTC], newest={BTC: 6})
     assert continuity.admit(batch(5, 7, 9, snapshot=True)) == Gap(BTC, 6, 9)
+
+
+def test_what_an_emptied_store_does_not_know_begins_at_what_lies_at_rest():
+    """
+    The stream and its anchors are gone: trades that were on their way are refetched, from the last one that is stored.
+    """
+    continuity = Continuity([BTC], newest={BTC: 6})
+    continuity.admit(batch(6, 7, 8, snapshot=True))
+    assert continuity.unknown_to({}) == {BTC}
+    continuity.rewind({}, {BTC: 5})
+    assert continuity.admit(batch(7, 8, 9, snapshot=True)) == Gap(BTC, 5, 7)
+
+
+def test_nothing_at_rest_or_more_than_we_held_leaves_our_own_id():
+    """
+    A symbol is not taken for new because nobody else knows it, and a gap never begins above what we held.
+    """
+    continuity = Continuity([BTC], newest={BTC: 6})
+    continuity.rewind({}, {})
+    assert continuity.admit(batch(8, 9, snapshot=True)) == Gap(BTC, 6, 8)
+    continuity.rewind({}, {BTC: 100})
+    assert continuity.admit(batch(11, 12, snapshot=True)) == Gap(BTC, 9, 11)
 
 
 @given(st.data())

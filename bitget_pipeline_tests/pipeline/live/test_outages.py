@@ -8,13 +8,16 @@ import threading
 
 import msgspec
 import pytest
+import redis.asyncio
 
+from bitget_pipeline.errors import LeaseLost
 from bitget_pipeline.local.exchange import LocalExchange
+from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.storage.redis_connection import RedisAddress
 from bitget_pipeline.storage.warehouse import Warehouse
 
-from ..conftest import until
+from ..conftest import true_trades, until
 from ..live_runner import Where
 from .test_run import SYMBOLS, assert_stored_is_true, closed, live, passed
 
@@ -113,3 +116,34 @@ async def test_an_outage_of_a_store_loses_nothing(
     assert not report.left_in_stream
     assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 50
     wire.away()
+
+
+async def test_an_emptied_redis_leaves_no_silent_hole(
+    where: Where, local_exchange: LocalExchange, redis_client: redis.asyncio.Redis, warehouse: Warehouse
+) -> None:
+    """
+    Everything that Redis held is gone: entries that nobody had written, anchors, the lease. The run ends, and its successor
+    follows on what ClickHouse holds: what was lost and what was traded meanwhile is a gap, and fetched.
+    """
+    async with live(where, local_exchange) as run:
+        await until(lambda: len(run.overview.anchors()) == len(SYMBOLS) and run.stored() > 20, what="the first trades")
+        start = local_exchange.now_ms()
+        await passed(local_exchange, 300)
+        await redis_client.delete(*[key async for key in redis_client.scan_iter(f"{where.prefix}*")])
+        with pytest.raises(LeaseLost):
+            await asyncio.wait_for(run.task, 10)
+    missed = local_exchange.now_ms()
+    await until(lambda: many_missed(local_exchange, missed), what="more trades than a snapshot holds")
+    async with live(msgspec.structs.replace(where, run_id="run-2"), local_exchange) as run:
+        await until(lambda: warehouse.coverage("trades"), what="a gap in the ledger")
+        end = await closed(local_exchange)
+        await until(lambda: len(run.overview.anchors()) == len(SYMBOLS), what="trades of every symbol")
+        await until(lambda: not any(anchor.gap for anchor in run.overview.anchors().values()), what="closed gaps")
+        await run.end()
+    assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 50
+
+
+async def many_missed(server: LocalExchange, since_ms: int) -> bool:
+    """Whether the busiest symbol has traded more since then than a snapshot holds."""
+    busiest = Symbol(Market.USDTM, "BTCUSDT")
+    return len(await true_trades(server, busiest, Interval(since_ms, server.now_ms()))) > 60

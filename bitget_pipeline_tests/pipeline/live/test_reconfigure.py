@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bitget_pipeline.feed.pace import Pace
 from bitget_pipeline.feed.session import SessionRules
 from bitget_pipeline.feed.shards import ShardRules
 from bitget_pipeline.local.exchange import LocalExchange, running
@@ -81,11 +82,14 @@ async def test_fifty_symbols_join_ten_and_twenty_leave_again_without_losing_a_tr
         await until(lambda: run.stored() > 0, what="the first trades")
         start = local_exchange.now_ms()
         first = set(said(run.overview)["connections"])
+        learned = Pace.seeded(arrivals=30, gap=1.0, longest=2.0, now=0.0).plain(now=0.0)
+        await run.stores.paces.put({traded[10]: learned})
         ask(run.overview, "g2", all_sixty)
         told = await changed(run.overview, "g2")
         joined_at = local_exchange.now_ms()
         assert (told["joined"], told["left"], told["moved"], told["closed"]) == (50, 0, 0, 0)
         assert len(said(run.overview)["connections"]) == 6
+        assert run.overview.published().symbols[traded[10]]["arrivals"] >= 30  # what was learned of it before
         await passed(local_exchange, 1500)
         left_at = local_exchange.now_ms()
         await passed(local_exchange, 600)

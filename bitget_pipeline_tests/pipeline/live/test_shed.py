@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,8 +11,12 @@ import pytest
 from bitget_pipeline.exchange.contract import BookFrame, Channel, TickerFrame
 from bitget_pipeline.local.exchange import LocalExchange
 from bitget_pipeline.market.coverage import CoverageState
-from bitget_pipeline.pipeline.live.shed import Pressure, Shedding, ShedRules, by_importance
+from bitget_pipeline.pipeline.live.intake import Intake
+from bitget_pipeline.pipeline.live.shed import Pressure, Shedder, Shedding, ShedRules, by_importance, writes_little
+from bitget_pipeline.pipeline.live.state import LiveState
 from bitget_pipeline.storage.redis_connection import RedisAddress
+from bitget_pipeline.storage.spill import Spill
+from bitget_pipeline.storage.versions import Versions
 from bitget_pipeline.storage.warehouse import Warehouse
 
 from ..conftest import until
@@ -76,6 +81,55 @@ def test_a_little_room_is_not_room_enough() -> None:
     assert shedding.look(replace(ROOM, spill=0.5), now=200.0) is None
     assert shedding.look(ROOM, now=214.0) is None
     assert shedding.look(ROOM, now=215.0) == ("readmit", "books")
+
+
+def test_the_witness_is_not_given_up_for_a_disk_but_for_what_it_can_help() -> None:
+    """
+    The exchange's own bars write next to nothing: a full disk would stay full without them, and losses unseen. Memory is
+    another matter.
+    """
+    assert writes_little([Bars(), Tickers(), Books()]) == ["bars"]
+    shedding = Shedding(["books", "tickers", "bars"], rules=RULES, now=0.0, light=["bars"])
+    assert [shedding.look(FULL_DISK, now=now) for now in (0.0, 2.0, 4.0, 60.0)] == [
+        ("shed", "books"),
+        ("shed", "tickers"),
+        None,
+        None,
+    ]
+    assert shedding.look(replace(FULL_DISK, memory=0.9), now=61.0) == ("shed", "bars")
+
+
+async def test_the_disks_of_stores_on_this_machine_are_looked_at_too(
+    warehouse: Warehouse, versions: Versions, tmp_path: Path
+) -> None:
+    """
+    There is room where trades would be spilled, and none where the embedded ClickHouse writes: it counts all the same. A
+    folder that is not here is another machine's.
+    """
+    told: list[float] = []
+    free = {tmp_path / "warehouse": 0.05, tmp_path / "redis": 0.5}
+    for folder in free:
+        folder.mkdir()
+    state = LiveState(SYMBOLS)
+    shedder = Shedder(
+        Intake(state),
+        [Books()],
+        SYMBOLS,
+        state,
+        Spill(tmp_path / "spill"),
+        warehouse,
+        versions,
+        run_id="run-1",
+        clock=lambda: 0,
+        disks=(*free, tmp_path / "elsewhere"),
+        free=lambda folder: free.get(folder, 0.9),
+        rest=lambda _: told.append(state.disk_free),
+    )
+    looking = asyncio.create_task(shedder.run(every=0.01, tell_every=60.0))
+    await until(lambda: told, what="a look")
+    looking.cancel()
+    assert told[0] == 0.05
+    assert list(state.shed) == ["books"]
 
 
 async def test_a_disk_nearly_full_stops_the_books_and_says_so(

@@ -9,6 +9,7 @@ from bitget_pipeline.feed.session import SessionRules
 from bitget_pipeline.guard.vitals import Status
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
+from bitget_pipeline.pipeline.live.hands import Hands
 from bitget_pipeline.pipeline.watch.health_rules import HealthRules
 from bitget_pipeline.pipeline.watch.of_the_run import symbol_vitals
 from bitget_pipeline.storage.connects import ConnectBudget
@@ -16,6 +17,7 @@ from bitget_pipeline.telemetry import counters
 
 from ..conftest import until
 from ..live_runner import plan_for, stores_at
+from .test_outages import many_missed
 from .test_run import SYMBOLS, assert_stored_is_true, closed, live
 
 BTC = Symbol(Market.USDTM, "BTCUSDT")
@@ -166,3 +168,26 @@ async def test_connections_of_an_address_are_counted_for_all_its_processes(redis
     assert [await budget.reserve() for budget in (one, two, one, two)] == [0.0, 0.0, 0.0, 0.0]
     for budget in (one, two):
         assert 290 < await budget.reserve() <= 300
+
+
+async def test_what_a_half_open_socket_missed_before_its_planned_renewal_is_repaired(where, local_exchange, warehouse):
+    """
+    The socket goes deaf and is renewed before anybody noticed: its successor's snapshot does not reach back to what is held,
+    so that there is a gap, which is repaired; nobody had to doubt a silence.
+    """
+    hands = Hands()
+    async with live(where, local_exchange, hands=hands) as run:
+        await until(lambda: len(run.overview.anchors()) == len(SYMBOLS) and run.stored() > 20, what="the first trades")
+        start = local_exchange.now_ms()
+        before = counters().get("feed.subscriptions_stale", 0)
+        local_exchange.fault("half_open")
+        await until(lambda: many_missed(local_exchange, start), what="more trades than a snapshot holds")
+        assert hands.keeper("socket-0").renew()
+        await until(lambda: (run.overview.published()).overall["repaired"] > 0, what="the repair")
+        end = await closed(local_exchange)
+        await until(lambda: no_gap(run.overview), what="closed gaps")
+        socket = run.overview.published().overall["connections"]["socket-0"]
+        await run.end()
+    assert (socket["opened"], socket["reconnects"]) == (2, 0)
+    assert counters().get("feed.subscriptions_stale", 0) == before
+    assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 60

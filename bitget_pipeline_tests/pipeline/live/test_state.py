@@ -174,6 +174,14 @@ def test_snapshot_of_known_trades_ends_what_was_said_of_a_mute_subscription(stat
     assert state.published()[BTC]["silent"] == ""
 
 
+def test_nobody_was_silent_before_the_first_connection_opened(state):
+    """A start that waits for a socket blames no symbol; one that is opened later excuses none."""
+    for now, name, expected in ((50.0, "socket-0.1", 0.0), (80.0, "socket-0.2", 30.0)):
+        state.clock.now = now
+        state.note_connected(name)
+        assert state.published()[BTC]["unheard_for"] == expected
+
+
 def test_symbol_without_a_pace_may_be_silent_for_minutes_once_it_was_answered(state):
     """Nothing is known before; each answer without anything new gives twice the time."""
     state.clock.now = 7.0
