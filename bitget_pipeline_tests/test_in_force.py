@@ -61,6 +61,10 @@ WRONG = [
     ("symbols_per_market = 5\nhistory_days", "not TOML at history_days"),
     ("symbols_per_market = [5", "not TOML at symbols_per_market"),
     ("markets = ['coinm']", "BITGET_PIPELINE_MARKETS has coinm, which needs credentials ({file} line 1)"),
+    (
+        "symbols_per_market = 8\n[remedies.many_parts]\nhold = 40\n[remedies.backlog]\nhold = 500\n",
+        "before anybody can know whether it is over (hold 500 s, gone 60 s) ({file} line 5)",
+    ),
     ("\x00\xff", "not TOML"),
 ]
 

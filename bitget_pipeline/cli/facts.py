@@ -18,6 +18,7 @@ from ..errors import PipelineError
 from ..settings import Boot, Operational, key_now, operational_in_force, refused
 from .asked import Asked, NoAnswerYet
 from .up import folder
+from .up.remedies import failover_told
 
 SHARD = "0"
 """The one live run of one machine owns every symbol (defs/live.py)."""
@@ -139,6 +140,9 @@ class Gatherer:
                 facts.unreachable |= found.missing
         if facts.instruments is not None:
             facts.candle_days_wanted = sum(facts.selected.values()) * self._operational.history_days
+        if facts.remediation:
+            steady = self._operational.failover_steady_seconds
+            facts.remediation["failover"] = failover_told(steady, facts.failover)
         self._judge(facts, told)
         return facts
 

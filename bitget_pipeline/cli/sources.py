@@ -25,6 +25,7 @@ from .asked import Told
 from .facts import SHARD
 from .graphql import ask_graphql
 from .up import folder
+from .up.remedies import together
 
 LIVE_TAG = "live/shard"
 """Every live run carries it, see dagster.yaml."""
@@ -113,7 +114,8 @@ class InRedis:
         overview = Overview(self._client, prefix, SHARD, egress=egress)
         behind = ask_redis(overview)
         lease, published = behind["lease"], behind["published"]
-        starting = overview.starting()
+        starting, supervisor = overview.starting(), overview.supervisor()
+        inside: dict[str, Any] = {}
         figures: dict[str, Any] = {
             "backlog": behind["backlog"].entries,
             "budget": [asdict(use) for use in behind["redis"].budget],
@@ -121,15 +123,16 @@ class InRedis:
             "breakers": [asdict(one) for one in behind["redis"].breakers],
             "lease": {"owner": lease.owner, "fence": lease.fence, "age": round(lease.age, 1)} if lease else None,
             "starting": None if starting is None else asdict(starting),
-            "remediation": {
-                "history_restrained_to": backfill_restraint(self._client, prefix, egress),
-                "remembered": [asdict(one) for one in overview.remedies()[:5]],
-            },
         }
         if published is not None and lease is not None:  # without a lease these are the words of a run that is over
             said = _said(published)
-            figures["remediation"] |= said.pop("remediation")
+            inside = said.pop("remediation")
             figures |= said
+        outside = supervisor.said if supervisor is not None else {}
+        figures["remediation"] = together(inside, outside, looked=None if supervisor is None else supervisor.age) | {
+            "history_restrained_to": backfill_restraint(self._client, prefix, egress),
+            "remembered": [asdict(one) for one in overview.remedies()[:5]],
+        }
         return Told(figures, behind)
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from ..settings import Boot, boot_in_force, operational_in_force
 from .facts import WITHIN, Facts, Gatherer
 from .output import as_json, console, meant_environment, print_json, where
 from .up import folder, leftovers
-from .up.remedies import remedies_table
+from .up.remedies import remedies_table, rules_table
 from .up.view import headlines, rows
 
 SOCKETS_SHOWN = 12
@@ -42,7 +42,8 @@ UNSEEN = 75
     show_default=True,
     help="Seconds for ClickHouse, Redis and Dagster to answer, side by side; of who does not, all is unknown.",
 )
-def status_command(demo: bool, home: Path | None, json_wanted: bool, within: float) -> int:
+@click.option("--rules", "every_rule", is_flag=True, help="Every rule of remediation, also those that are calm.")
+def status_command(demo: bool, home: Path | None, json_wanted: bool, within: float, every_rule: bool) -> int:
     """
     What runs, where, and how it goes.
 
@@ -54,7 +55,7 @@ def status_command(demo: bool, home: Path | None, json_wanted: bool, within: flo
     if json_wanted:
         print_json(status)
     else:
-        _print(boot, status)
+        _print(boot, status, every_rule=every_rule)
     if not status["running"]:
         return NOT_RUNNING
     facts = status["facts"]
@@ -93,7 +94,7 @@ def _processes(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _print(boot: Boot, status: dict[str, Any]) -> None:
+def _print(boot: Boot, status: dict[str, Any], *, every_rule: bool = False) -> None:
     out = console()
     if "facts" not in status:
         out.print(f"nothing runs in {boot.home}; start it with `bitget-pipeline up`", markup=False)
@@ -112,6 +113,8 @@ def _print(boot: Boot, status: dict[str, Any]) -> None:
         out.print(socket_table(facts.connections))
     if facts.vitals:
         out.print(health_table(facts.vitals))
+    if (rules := rules_table(facts.remediation, every=every_rule)) is not None:
+        out.print(rules)
     if (remedies := remedies_table(facts.remediation)) is not None:
         out.print(remedies)
     since = f"runs since {status['started_at']}" if status["running"] else "`up` does not run"

@@ -16,6 +16,7 @@ from ..pipeline.live.hands import Hands
 from ..pipeline.live.interruptions import obeyed
 from ..pipeline.live.run import LivePlan, LiveReport, run_live
 from ..pipeline.live.stages import Stage, Stages, require_schema, require_universe, until_it_answers
+from ..pipeline.watch.mended import MendedSilences
 from ..pipeline.watch.probe import time_prober
 from .failover import failover_of
 from .resources import PipelineResource
@@ -113,6 +114,7 @@ def run_live_shard(context: dg.OpExecutionContext, config: LiveConfig, pipeline:
                     *pipeline.companions(symbols, warehouse, history, clock=_now_ms),
                     reconciler,
                     attention,
+                    MendedSilences(warehouse, history.versions),
                     failover,
                 ),
                 hands=hands,

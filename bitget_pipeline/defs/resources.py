@@ -300,7 +300,7 @@ class PipelineResource(dg.ConfigurableResource):
             [rule for rule in changed(RULES, settings.remedies) if rule.name not in FROM_OUTSIDE],
             settings.remediation,
             clock=clock,
-            incidents=RemedyIncidents(warehouse, history.versions, run_id=run_id, clock=clock),
+            incidents=RemedyIncidents(warehouse, history.versions, run_id=run_id, clock=clock, of=shard),
             memory=RemedyMemory(history.redis, boot().redis_prefix, shard),
         )
 

@@ -59,6 +59,9 @@ class Listener(Protocol):
     def silent(self, subscription: Subscription, problem: str) -> None:
         """A subscription that does not deliver."""
 
+    def doubted(self, subscription: Subscription, silent: float, *, at_ms: int) -> None:
+        """A subscription that was silent for so many seconds is begun anew: its answer shows whether the market was quiet."""
+
     def lost(self, subscriptions: Sequence[Subscription]) -> None:
         """
         Something of these may have been missed, as when no connection carries them any more or another one begins to: what
@@ -331,7 +334,7 @@ class Connection:
                         self.renewal.set()
                     case Report(subscription, problem):
                         self._listener.silent(subscription, problem)
-                    case Stale(subscription, problem):
+                    case Stale(subscription, problem, silent):
                         count("feed.subscriptions_stale")
                         log.warning(
                             "feed.subscription_stale",
@@ -342,6 +345,7 @@ class Connection:
                         )
                         if subscription.channel is Channel.TRADE:
                             self._waiting.add(subscription.symbol)
+                        self._listener.doubted(subscription, silent, at_ms=self._clock())
                         self._listener.lost([subscription])
             if session.settled:
                 self.settled.set()

@@ -101,10 +101,13 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """A subscription is silent for longer than its own pace makes likely: what it missed has to be proven."""
+    """
+    A subscription is silent, so many seconds, for longer than its own pace makes likely: what it missed has to be proven.
+    """
 
     subscription: Subscription
     problem: str
+    silent: float = 0.0
 
 
 Action = Send | Reconnect | Renew | Report | Stale
@@ -388,7 +391,7 @@ class Session:
         if self.again(subscription, now=now):
             standing.doubts += 1
             problem = f"silent for {silent:.0f} s, at its pace {within:.0f} s would be unusual"
-            self._news.append(Stale(subscription, problem))
+            self._news.append(Stale(subscription, problem, silent))
 
     def _doubt_unpaced(self, *, now: float) -> None:
         """
@@ -412,5 +415,5 @@ class Session:
             standing = self._standing[subscription]
             standing.doubts += 1
             silent = now - (standing.asked_at if standing.pace.heard_at is None else standing.pace.heard_at)
-            self._news.append(Stale(subscription, f"silent for {silent:.0f} s, its pace is not known"))
+            self._news.append(Stale(subscription, f"silent for {silent:.0f} s, its pace is not known", silent))
         self._begin_anew(doubted, now=now)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from math import inf
 
 from .remedy_rules import MOST_PER_HOUR, Action, Deed, GaveUp, Judged, Over, Remembered, Rule, Scope
@@ -64,7 +65,8 @@ class _Episode:
 class Remedies:
     """
     The decider. `rules` contradict neither themselves nor each other (remedy_rules.py); `connection_of` tells which
-    connection carries a subject. In a `dry` run nothing escalates, because nothing was done.
+    connection carries a subject. In a `dry` run nothing escalates, because nothing was done. `numbers` are those of the deeds,
+    for a decider that takes another one's place.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Remedies:
         memory: Iterable[Remembered] = (),
         dry: bool = False,
         stalled_after: float = STALLED_AFTER,
+        numbers: Iterator[int] | None = None,
     ) -> None:
         self._rules = {rule.name: rule for rule in rules}
         self._actions = actions
@@ -93,7 +96,7 @@ class Remedies:
         self._owed: dict[tuple[str, str], tuple[float, Deed]] = {}  # what is to be undone, and from when on
         self._told: set[tuple[str, str]] = set()  # rules and targets given up, until that is over
         self._news: list[Judged | GaveUp | Over] = []
-        self._number = 0
+        self._numbers = count(1) if numbers is None else numbers
         for one in sorted(memory, key=lambda one: -one.ago):
             if one.rule in self._rules and one.ago < HOUR:
                 self._count(self._rules[one.rule], one.target, now - one.ago)
@@ -233,8 +236,7 @@ class Remedies:
     def _deed(
         self, rule: Rule, key: tuple[str, str], episode: _Episode, action: Action, target: str, now: float
     ) -> Deed:
-        self._number += 1
-        deed = Deed(self._number, rule.name, action.name, target, episode.vital)
+        deed = Deed(next(self._numbers), rule.name, action.name, target, episode.vital)
         episode.tries, episode.last = episode.tries + 1, _Try(deed)
         self._latest[action.name, target] = episode.last
         self._owed.pop((action.name, target), None)
@@ -268,8 +270,8 @@ class Remedies:
         if not serves:
             del self._held[episode.holds]
             action, target = episode.holds
-            self._number += 1
-            self._owed[episode.holds] = now, Deed(self._number, key[0], action, target, episode.vital, undo=True)
+            ending = Deed(next(self._numbers), key[0], action, target, episode.vital, undo=True)
+            self._owed[episode.holds] = now, ending
 
     def _judge(self, made: _Try, *, helped: bool, after: Vital) -> None:
         if not made.judged:

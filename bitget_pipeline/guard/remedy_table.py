@@ -147,7 +147,7 @@ def changed(rules: Sequence[Rule], changes: Mapping[str, Mapping[str, float | bo
                 )
     off = {name for name, figures in changes.items() if figures.get("off")}
     left = tuple(
-        replace(rule, **_figures(changes.get(rule.name, {})), after=_before(rule, rules, off))
+        replace(rule, **_figures(rule.name, changes.get(rule.name, {})), after=_before(rule, rules, off))
         for rule in rules
         if rule.name not in off
     )
@@ -155,10 +155,10 @@ def changed(rules: Sequence[Rule], changes: Mapping[str, Mapping[str, float | bo
     return left
 
 
-def _figures(given: Mapping[str, float | bool]) -> dict[str, Any]:
+def _figures(rule: str, given: Mapping[str, float | bool]) -> dict[str, Any]:
     for name, value in given.items():
-        if name in WHOLE and value != int(value):
-            raise SettingsInvalid(f"{name} is {value:g}", remedy="write a whole number")
+        if name in WHOLE and not float(value).is_integer():
+            raise SettingsInvalid(f"{rule}: {name} is {value:g}", remedy="write a whole number")
     return {name: int(value) if name in WHOLE else float(value) for name, value in given.items() if name != "off"}
 
 

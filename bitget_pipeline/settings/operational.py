@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, computed_field, field_validator, model_validator
@@ -556,9 +557,34 @@ def load_operational(
         rules = {rule.name for rule in RULES}
         reading.refuse_unknown_names(in_file["remedies"], "remedies", rules, boot.settings_file, what="rule")
     given = {**in_file, **reading.from_environment(Operational, environ)}
+    if "remedies" in in_file and given["remedies"] is in_file["remedies"] and boot.settings_file:
+        _refuse_wrong_rules(in_file["remedies"], boot.settings_file)
     given.pop("tier", None)  # it follows from the credentials
     tier = tier_of(boot, key_now(boot)) if with_stored_key else _tier_of_given(boot)
     return reading.build(Operational, given, {"tier": tier, **TIERS[tier].defaults})
+
+
+def _refuse_wrong_rules(given: reading.Given, path: Path) -> None:
+    """Figures of rules in the settings file that contradict themselves. Raises SettingsInvalid with the line of the first."""
+    for name, figures in given.value.items() if isinstance(given.value, dict) else ():
+        if not isinstance(figures, dict) or not all(isinstance(value, int | float) for value in figures.values()):
+            continue  # a wrong type is told with all others
+        try:
+            changed(RULES, {name: figures})
+        except SettingsInvalid as error:
+            without = (one for one in figures if _stands(name, {k: v for k, v in figures.items() if k != one}))
+            alone = (one for one, value in figures.items() if not _stands(name, {one: value}))
+            wrong = next(without, next(alone, ""))
+            where = reading.place_below(given, "remedies", name, path, wrong)
+            raise SettingsInvalid(error.what, where=where, remedy=error.remedy) from None
+
+
+def _stands(rule: str, figures: dict[str, float | bool]) -> bool:
+    try:
+        changed(RULES, {rule: figures})
+    except SettingsInvalid:
+        return False
+    return True
 
 
 def tier_of(boot: Boot, key: Credentials | None) -> Tier:

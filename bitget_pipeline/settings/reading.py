@@ -137,12 +137,28 @@ def refuse_unknown_names(given: Given, key: str, known: set[str], path: Path, *,
         if name not in known:
             near = difflib.get_close_matches(name, sorted(known), n=1)
             remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
-            pattern = re.compile(rf"""^\s*\[?\s*({key}\s*\.\s*)?["']?{re.escape(name)}["']?\s*[=.\]]""")
-            lines = path.read_text(encoding="utf-8").splitlines()
-            line = next((number for number, text in enumerate(lines, 1) if pattern.match(text)), 0)
             raise SettingsInvalid(
-                f"there is no {what} {name}", where=f"{path} line {line}" if line else given.where, remedy=remedy
+                f"there is no {what} {name}", where=place_below(given, key, name, path), remedy=remedy
             )
+
+
+def place_below(given: Given, key: str, name: str, path: Path, figure: str = "") -> str:
+    """Where a table below a key of the settings file stands, or one figure of it, however it is written."""
+    table = re.compile(rf"""^\s*\[?\s*({key}\s*\.\s*)?["']?{re.escape(name)}["']?\s*[=.\]]""")
+    named = re.compile(rf"""\b{re.escape(figure)}["']?\s*=""")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    begins = [number for number, text in enumerate(lines, 1) if table.match(text)]
+    if not begins:
+        return given.where
+    found = next((number for number in begins if figure and named.search(lines[number - 1])), 0)
+    if figure and not found:
+        for number in range(begins[0] + 1, len(lines) + 1):
+            if lines[number - 1].lstrip().startswith("["):
+                break
+            if named.search(lines[number - 1]):
+                found = number
+                break
+    return f"{path} line {found or begins[0]}"
 
 
 def build(model: type[Model], given: Mapping[str, Given], defaults: Mapping[str, Any]) -> Model:

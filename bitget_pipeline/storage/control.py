@@ -25,6 +25,9 @@ from .scripts import script
 KEPT_SECONDS = 86_400
 """A state outlives its run for a day, so that one can still see how it ended."""
 
+SUPERVISOR_SECONDS = 3600
+"""What the supervisor of the live run said stays so long after it said anything last."""
+
 QUARANTINE = 200
 QUARANTINE_SECONDS = 7 * 86_400
 """Frames set aside that are kept to be looked at, and how long."""
@@ -194,6 +197,27 @@ class Starting:
     stage: str
     failed: str
     age: float
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorSaid:
+    """How the rules that look at a live run from outside stand, and their last deeds, as was said `age` seconds ago."""
+
+    age: float
+    said: dict[str, Any]
+
+
+def supervisor_text(said: Mapping[str, Any], now: tuple[int, int]) -> bytes:
+    """The supervisor's words, as they lie in Redis."""
+    return _encode({"at": now[0] + now[1] / 1e6, "said": dict(said)})
+
+
+def parse_supervisor(text: bytes | None, now: tuple[int, int]) -> SupervisorSaid | None:
+    """The supervisor's words that lie in Redis, if any."""
+    if not text:
+        return None
+    found = _decode(text)
+    return SupervisorSaid(max(0.0, now[0] + now[1] / 1e6 - found["at"]), found["said"])
 
 
 def parse_starting(text: bytes | None, now: tuple[int, int]) -> Starting | None:

@@ -7,6 +7,7 @@ dead one. What the live run itself does is in lease.py, stream.py, control.py an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import redis
@@ -17,18 +18,22 @@ from .anchors import Anchor, parse_anchor
 from .budget import EndpointUse, parse_restraint, parse_use
 from .control import (
     KEPT_SECONDS,
+    SUPERVISOR_SECONDS,
     ChangeRequest,
     Published,
     SetAside,
     Starting,
     StopRequest,
+    SupervisorSaid,
     change_text,
     parse_change,
     parse_published,
     parse_set_aside,
     parse_starting,
     parse_stop,
+    parse_supervisor,
     stop_text,
+    supervisor_text,
 )
 from .keys import egress_key, shard_key
 from .lease import LeaseState, lease_keys, lease_state
@@ -58,6 +63,7 @@ class Overview:
         self._change = shard_key(prefix, shard, "change")
         self._quarantine = shard_key(prefix, shard, "quarantine")
         self._remedies = shard_key(prefix, shard, "remedies")
+        self._supervisor = shard_key(prefix, shard, "supervisor")
 
     def lease(self) -> LeaseState | None:
         """Who holds the lease, None when nobody does."""
@@ -106,12 +112,12 @@ class Overview:
             text, now = pipeline.execute()
         return parse_stop(text, now)
 
-    def note_remedy(self, rule: str, target: str) -> None:
-        """Remediation did this just now."""
+    def note_remedy(self, rule: str, target: str, *, ago: float = 0.0) -> None:
+        """Remediation did this just now, or some seconds ago."""
         with translated():
             now: Any = self._redis.time()
             pipeline = self._redis.pipeline(transaction=True)
-            pipeline.lpush(self._remedies, remedy_text(rule, target, now))
+            pipeline.lpush(self._remedies, remedy_text(rule, target, now, ago=ago))
             pipeline.ltrim(self._remedies, 0, KEPT - 1)
             pipeline.expire(self._remedies, REMEDIES_SECONDS)
             pipeline.execute()
@@ -124,6 +130,21 @@ class Overview:
             pipeline.time()
             texts, now = pipeline.execute()
         return parse_remedies(texts, now)
+
+    def publish_supervisor(self, said: Mapping[str, Any]) -> None:
+        """How the supervisor's rules stand and what it did; replaces what was said before, and lasts an hour."""
+        with translated():
+            now: Any = self._redis.time()
+            self._redis.set(self._supervisor, supervisor_text(said, now), ex=SUPERVISOR_SECONDS)
+
+    def supervisor(self) -> SupervisorSaid | None:
+        """What the supervisor said last of its rules, None when none did for an hour."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.get(self._supervisor)
+            pipeline.time()
+            text, now = pipeline.execute()
+        return parse_supervisor(text, now)
 
     def ask_to_change(self, wanted: ChangeRequest) -> None:
         """

@@ -50,9 +50,9 @@ class RemedyMemory:
         return parse_remedies(texts, now)
 
 
-def remedy_text(rule: str, target: str, now: tuple[int, int]) -> bytes:
-    """A deed, as it lies in Redis."""
-    return _encode({"rule": rule, "target": target, "at": now[0] + now[1] / 1e6})
+def remedy_text(rule: str, target: str, now: tuple[int, int], *, ago: float = 0.0) -> bytes:
+    """A deed of some seconds ago, as it lies in Redis."""
+    return _encode({"rule": rule, "target": target, "at": now[0] + now[1] / 1e6 - ago})
 
 
 def parse_remedies(texts: Iterable[bytes], now: tuple[int, int]) -> list[Remembered]:

@@ -13,13 +13,14 @@ import redis.asyncio
 from bitget_pipeline.defs.remedies import Outside
 from bitget_pipeline.defs.resources import PipelineResource
 from bitget_pipeline.defs.sensors import history_launchers
-from bitget_pipeline.guard.remedy_rules import Mode
-from bitget_pipeline.guard.remedy_table import FROM_OUTSIDE, RULES
+from bitget_pipeline.errors import DiskFull
+from bitget_pipeline.guard.remedy_rules import Mode, Rule
+from bitget_pipeline.guard.remedy_table import FROM_OUTSIDE, RULES, changed
 from bitget_pipeline.market.instrument import Market
 from bitget_pipeline.storage.budget import Budget
-from bitget_pipeline.storage.control import LiveControl
+from bitget_pipeline.storage.control import LiveControl, Published
 from bitget_pipeline.storage.keys import shard_key
-from bitget_pipeline.storage.lease import Lease
+from bitget_pipeline.storage.lease import Lease, LeaseState
 from bitget_pipeline.storage.overview import Overview
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect_sync
 
@@ -42,11 +43,13 @@ class Supervisor:
         self.mode = mode
         self.now = 0.0
 
-    def look(self, seconds: float, overview: Overview | None, problem: str = "") -> list[str]:
+    def look(
+        self, seconds: float, overview: Overview | None, problem: str = "", *, rules: tuple[Rule, ...] = MINE
+    ) -> list[str]:
         said: list[str] = []
         for _ in range(round(seconds / 5)):
             self.now += 5.0
-            said += self.outside.look(overview, problem, rules=MINE, mode=self.mode, now=self.now)
+            said += self.outside.look(overview, problem, rules=rules, mode=self.mode, now=self.now)
         return said
 
 
@@ -96,6 +99,85 @@ async def test_nothing_is_launched_while_redis_is_away(overview):
     assert supervisor.look(15, overview) == ["redis_away: backfills are launched again"]
     assert not supervisor.outside.backfills_stopped
     assert supervisor.outside.incidents.waiting[-1].closed_ms is not None
+
+
+def test_no_incident_takes_anothers_place_when_rules_change_or_the_process_begins_anew(overview):
+    """
+    Four deeds, by two processes and under two sets of rules, are four incidents.
+    """
+    idents = set()
+    for supervisor in (Supervisor(), Supervisor()):
+        for rules in (MINE, changed(MINE, {"redis_away": {"hold": 30.0}})):
+            supervisor.look(5, overview, rules=rules)
+            supervisor.look(90, None, "Redis does not answer", rules=rules)
+            supervisor.look(30, overview, rules=rules)
+        idents |= {one.incident_id for one in supervisor.outside.incidents.waiting if one.kind == "remediation"}
+    assert len(idents) == 4
+
+
+def test_other_rules_end_what_those_before_held_with_its_incident(overview):
+    """
+    Backfills were stopped while Redis is away; an operator changes a figure: they are launched again, the incident is closed and
+    says why, and the new rule holds anew when its time has come. Off holds nothing.
+    """
+    supervisor, others = Supervisor(), changed(MINE, {"redis_away": {"hold": 30.0}})
+    supervisor.look(5, overview)
+    supervisor.look(30, None, "Redis does not answer")
+    assert supervisor.outside.backfills_stopped
+    said = supervisor.look(5, None, "Redis does not answer", rules=others)
+    assert said == ["backfills are launched again: the rules were changed"]
+    assert not supervisor.outside.backfills_stopped
+    (first,) = {one.incident_id: one for one in supervisor.outside.incidents.waiting}.values()
+    assert first.closed_ms is not None
+    assert first.details["closed_because"] == "the rules were changed"
+    assert supervisor.look(60, None, "Redis does not answer", rules=others) == ["redis_away: no backfills are launched"]
+    supervisor.mode = Mode.OFF
+    supervisor.look(5, None, "Redis does not answer", rules=others)
+    assert not supervisor.outside.backfills_stopped
+    latest = {one.incident_id: one for one in supervisor.outside.incidents.waiting}.values()
+    assert [one.closed_ms is not None for one in latest] == [True, True]
+
+
+def test_what_was_done_while_redis_was_away_counts_and_is_shown_afterwards(overview):
+    """
+    The deed is remembered with its age as soon as Redis is back, for the limits of whoever comes next; and `status` reads there
+    how the rules stand, also what a process before this one did.
+    """
+    supervisor = Supervisor()
+    supervisor.look(10, overview)
+    supervisor.look(60, None, "Redis does not answer")
+    assert overview.remedies() == []
+    supervisor.look(5, overview)
+    (remembered,) = overview.remedies()
+    assert (remembered.rule, 35 <= remembered.ago <= 45) == ("redis_away", True)
+    said = overview.supervisor().said
+    assert {one["rule"]: (one["state"], one["by"]) for one in said["rules"]} == {
+        "mute_run": ("calm", "the supervisor"),
+        "redis_away": ("waits for an effect", "the supervisor"),
+    }
+    assert said["in_force"] == ["stop_backfills"]
+    assert [(one["rule"], one["said"]) for one in said["last"]] == [("redis_away", "no backfills are launched")]
+    successor = Supervisor()
+    successor.look(5, overview)
+    assert [one["rule"] for one in overview.supervisor().said["last"]] == ["redis_away"]
+
+
+def test_a_redis_that_takes_nothing_makes_a_deed_that_was_not_done(overview, monkeypatch):
+    """
+    It is full: the request to end cannot be written. That is told, judged in vain, and breaks no look.
+    """
+
+    def full(*_: object, **__: object) -> None:
+        raise DiskFull("Redis is full")
+
+    monkeypatch.setattr(overview, "lease", lambda: LeaseState("run-1", 1, 0, age=0.5, expires_in=14.5))
+    monkeypatch.setattr(overview, "published", lambda: Published(60.0, {"run_id": "run-1"}))
+    for writes in ("note_remedy", "ask_to_stop", "publish_supervisor"):
+        monkeypatch.setattr(overview, writes, full)
+    supervisor = Supervisor()
+    said = supervisor.look(60, overview)
+    assert said == ["mute_run: Redis is full"]
+    assert supervisor.outside.incidents.waiting[0].details["done"] is False
 
 
 @pytest.mark.parametrize("mode", [Mode.DRY_RUN, Mode.OFF])

@@ -12,8 +12,9 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..chaos.compare import Comparison
 from ..chaos.scene import DidNotSettle
@@ -37,6 +38,7 @@ REMEMBERS = (
 
 DEEDS = {
     "log.feed.subscription_stale": "{} subscriptions begun again",
+    "silence.mended": "{} silences mended",
     "log.live.spilling": "trades spilled to disk {}×",
     "log.live.store_restarted": "what Redis holds proven {}×",
 }
@@ -234,8 +236,24 @@ class Attempt:
             for name, count in names.items()
             if name.startswith("incident.")
         ]
+        done += remedies_done(now.remedies, since_ms=self.outcome.from_ms)
         done += self._changes_of_substitute(began)
         return ", ".join(done) or "none needed"
+
+
+def remedies_done(deeds: Iterable[Mapping[str, Any]], *, since_ms: int) -> list[str]:
+    """What remediation did since then: each rule's deed, how often, and of how many it is known that they helped."""
+    told = []
+    mine = [one for one in deeds if one["at_ms"] >= since_ms and not one["undo"]]
+    for (rule, action), times in Counter((one["rule"], one["action"]) for one in mine).items():
+        same = [one for one in mine if (one["rule"], one["action"]) == (rule, action)]
+        notes = [f"{times}×"]
+        if failed := sum(not one["done"] for one in same):
+            notes.append(f"{failed} not done")
+        if helped := sum(bool(one.get("helped")) for one in same):
+            notes.append(f"{helped} helped")
+        told.append(f"{rule}: {action} {', '.join(notes)}")
+    return told
 
 
 def _told(sign: Sign) -> str:

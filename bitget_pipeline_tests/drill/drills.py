@@ -19,7 +19,7 @@ from ..chaos.scene import MINUTE
 from .attempt import Attempt, Drill
 from .worker import set_clock
 
-SILENCE = ("subscription.silence*", "symbol.silent*", "log.feed.subscription_stale*")
+SILENCE = ("subscription.silence*", "symbol.silent*", "log.feed.subscription_stale*", "silence.mended*")
 CONNECTION = ("connection.*", "symbol.gap*", "throughput*")
 HOUR = 3_600_000
 
@@ -308,7 +308,7 @@ DRILLS = (
     Drill("both stores killed", both_restart, ("redis.*", "clickhouse.*")),
     Drill("machine stands still 20 s", stands_still, ("clock.*", "redis.*", "live.*", "clickhouse.*", *CONNECTION)),
     Drill("a status is renamed", status_renamed, ("incident.unknown_status*",)),
-    Drill("a symbol is delisted", delisted, (*SILENCE, "symbol.refused*", "incident.*")),
+    Drill("a symbol is delisted", delisted, (*SILENCE, "incident.*")),
 )
 """On one scene, in this order: the last ones change the market for good."""
 

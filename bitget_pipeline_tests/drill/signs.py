@@ -39,6 +39,13 @@ LOGGED = {
 """Lines of the live run's log that say that it noticed something, and the field that says whose."""
 
 
+MADE_HERE = (
+    *("log.", "incident.", "stands_in.", "redis.away", "clickhouse.away", "live.lease", "live.silent", "live.trouble"),
+    *("budget.refused", "budget.closed", "symbol.silent", "symbol.gap", "silence.mended", "connection.closed"),
+)
+"""The beginnings of signs that are made here; all others are vitals, by their names."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sign:
     """Something is not as it should be: `name` says what, as `part.what`, `subject` whose."""
@@ -66,10 +73,14 @@ class Spell:
 
 @dataclass
 class Figures:
-    """Totals that only grow while a live run lives, in which an action shows; `refused` are answers of 429."""
+    """
+    Totals that only grow while a live run lives, in which an action shows; `refused` are answers of 429, `remedies` the last
+    deeds of remediation, from inside and outside.
+    """
 
     run_id: str = ""
     sockets_opened: int = 0
+    remedies: list[dict[str, Any]] = field(default_factory=list)
     repaired: int = 0
     refused: int = 0
 
@@ -85,6 +96,7 @@ class Watch:
         self._open: dict[Sign, Spell] = {}
         self._last_refused: int | None = None
         self._refused_at = -1e9
+        self._mended: tuple[str, int] | None = None  # by which run, and how many
         self._warehouse: Warehouse | None = None
         self._asked_warehouse = 0.0
         self._of_warehouse: list[Sign] = []
@@ -165,6 +177,7 @@ class Watch:
             overview = Overview(client, self._scene.prefix, "0")
             lease, published = overview.lease(), overview.published()
             uses, closed_for = budget_use(client, self._scene.prefix)
+            supervisor = overview.supervisor()
         except PipelineError as error:
             yield Sign("redis.away", text=str(error))
             return
@@ -177,8 +190,20 @@ class Watch:
             yield Sign("live.silent", text="the live run says nothing")
             return
         self._published = published
+        self.figures.remedies = [
+            *((published.overall.get("attention") or {}).get("remediation") or {}).get("last", ()),
+            *((supervisor.said.get("last") or ()) if supervisor is not None else ()),
+        ]
         yield from _of_the_run(published)
+        yield from self._of_silences(published)
         self._note(published)
+
+    def _of_silences(self, published: Published) -> Iterator[Sign]:
+        """One that a connection mended by itself since the last look."""
+        said, run_id = published.overall.get("silences") or {}, str(published.overall["run_id"])
+        before, self._mended = self._mended, (run_id, int(said.get("mended") or 0))
+        if before is not None and before[0] == run_id and self._mended[1] > before[1]:
+            yield Sign("silence.mended", str(said.get("newest", "")))
 
     def _of_budget(self, uses: list[EndpointUse], closed_for: float) -> Iterator[Sign]:
         refused = sum(use.penalties for use in uses)

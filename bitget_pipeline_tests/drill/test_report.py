@@ -8,9 +8,11 @@ from dataclasses import replace
 import pytest
 
 from ..chaos.compare import Comparison
-from .attempt import Outcome
+from ..pipeline.watch.test_attention import NAMES
+from .attempt import Outcome, remedies_done
+from .drills import ASLEEP, DRILLS
 from .report import as_json, table
-from .signs import Sign
+from .signs import MADE_HERE, Sign
 
 GOOD = Outcome(
     "a drill", detected=12.0, seen_as="symbol.silent", recovered=3.0, promised="seen ≤ 60 s", compared=Comparison(9)
@@ -66,3 +68,35 @@ def test_signs_are_named_by_what_and_whose(pattern: str, matches: bool) -> None:
     A drill names the signs of its fault by patterns of both.
     """
     assert Sign("symbol.silent", "spot:BTCUSDT", "for 20 s").matches((pattern,)) is matches
+
+
+def test_every_sign_that_a_drill_names_is_one_that_can_be_seen() -> None:
+    """
+    A pattern that matches nothing would never be missed: each is the beginning of a vital, or of what is made of other words.
+    """
+    vitals = {*NAMES, "subscription.silence", "subscription.gap", "connection.open", "live.run", "failover."}
+    for drill in (*DRILLS, ASLEEP):
+        for pattern in drill.signs:
+            head = pattern.rstrip("*")
+            assert any(name.startswith(head) or head.startswith(name) for name in (*MADE_HERE, *vitals)), (
+                f"{drill.name}: {pattern}"
+            )
+
+
+def test_what_remediation_did_is_told_by_rule_with_its_outcome() -> None:
+    """
+    Since the fault began, how often, and of how many it is known that they helped; what was undone is no deed.
+    """
+    deed = {"at_ms": 20, "rule": "backlog", "action": "widen_flush", "undo": False, "done": True}
+    deeds = [
+        deed | {"at_ms": 5},
+        deed | {"helped": True},
+        deed,
+        deed | {"undo": True},
+        deed | {"rule": "silent_still", "action": "move_connection", "done": False},
+    ]
+    assert remedies_done(deeds, since_ms=10) == [
+        "backlog: widen_flush 2×, 1 helped",
+        "silent_still: move_connection 1×, 1 not done",
+    ]
+    assert remedies_done([], since_ms=0) == []

@@ -189,6 +189,9 @@ class StandInFeed:
         """A quiet instrument sends nothing for a while: there is no snapshot to begin with."""
         log.info("failover.subscription_silent", symbol=str(subscription.symbol), problem=problem)
 
+    def doubted(self, subscription: Subscription, silent: float, *, at_ms: int) -> None:
+        """There is no snapshot that would tell whether the market was quiet."""
+
     def lost(self, subscriptions: Sequence[Subscription]) -> None:
         """The ids tell what was missed."""
 

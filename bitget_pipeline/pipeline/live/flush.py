@@ -97,6 +97,11 @@ class Flusher:
         """Write what waits without gathering more."""
         self._hurried = True
 
+    @property
+    def rules(self) -> FlushRules:
+        """By which it writes now."""
+        return self._rules
+
     def follow(self, rules: FlushRules) -> None:
         """Write by these rules from the next batch on."""
         self._rules = rules

@@ -55,6 +55,8 @@ class Intake:
                 take(frame)
             return
         batch = frame.batch
+        if self._state.doubts.open:
+            self._state.doubts.came(batch)
         if batch.snapshot:
             self._state.note_snapshot(batch.symbol)
         rows = len(batch.trades)
@@ -95,6 +97,16 @@ class Intake:
         log.warning(
             "live.subscription_silent", symbol=str(subscription.symbol), channel=subscription.channel, problem=problem
         )
+
+    def doubted(self, subscription: Subscription, silent: float, *, at_ms: int) -> None:
+        """
+        A silence is doubted. While trades of the symbol wait to be appended nobody could tell them from what the answer brings.
+        """
+        symbol = subscription.symbol
+        if subscription.channel is not Channel.TRADE or self._state.trouble:
+            return
+        if not any(type(one) is TradeBatch and one.symbol == symbol for one in self.items):
+            self._state.doubts.begun(symbol, silent, at_ms=at_ms)
 
     def lost(self, subscriptions: Sequence[Subscription]) -> None:
         """Nobody carries these any more, or something of theirs was missed."""

@@ -18,6 +18,7 @@ from ...feed.pace import UNPACED_WITHIN, Pace, SilenceRules
 from ...market.instrument import Symbol
 from ...market.trade import TradeBatch
 from ...storage.stream import Place, place_of
+from .doubts import Doubts
 from .lags import Lags
 
 RATE_OVER = 180.0
@@ -126,6 +127,7 @@ class LiveState:
         self._selected = frozenset(self.symbols)
         self.stage = "starting"
         self.reconnects = 0
+        self.doubts = Doubts()
         self.connected: set[str] = set()
         self._ever_connected = False
         self.set_aside = 0
@@ -173,6 +175,8 @@ class LiveState:
         """Live trades are in the stream, under these ids."""
         now = self._steady()
         for batch, entry in zip(batches, ids, strict=True):
+            if self.doubts.open:
+                self.doubts.appended(batch)
             state = self.of(batch.symbol)
             state.trades += len(batch.trades)
             self.appended += len(batch.trades)

@@ -113,6 +113,10 @@ GROUPS: tuple[Group, ...] = (
             Spec("live_frames_set_aside_total", "frames that made no sense"),
             Spec("live_reconnects_total", "connections that ended without being planned to"),
             Spec(
+                "live_silences_mended_total",
+                "subscriptions that were silent although their symbol traded, and brought it when they were begun anew",
+            ),
+            Spec(
                 "live_lag_seconds",
                 "within which this share of the last minute's trades came from arrival to row, at least as long as the oldest "
                 "waits when none was stored since; missing when nothing was traded",
@@ -160,6 +164,12 @@ GROUPS: tuple[Group, ...] = (
                 _SYMBOL,
             ),
             Spec("symbol_silent", "1: its subscription does not deliver although asked several times", _SYMBOL),
+            Spec(
+                "symbol_overdue",
+                "1: health calls it silent: longer without a word than its own pace makes likely, and its subscription, begun "
+                "anew because of that, brought nothing; missing until its pace is known, and while a break of it is repaired",
+                _SYMBOL,
+            ),
             Spec("symbol_gap_open", "1: a break in its trades is not repaired", _SYMBOL),
         ),
     ),

@@ -20,6 +20,7 @@ from ...storage.lease import LeaseState
 from ...storage.overview import Backlog
 from ..watch.failover import State
 from ..watch.health import Facts, Health
+from ..watch.of_the_run import SILENCE
 from .names import SPECS, Kind
 
 MOST_SYMBOLS = 1000
@@ -107,7 +108,7 @@ def of_redis(found: InRedis, *, now_ms: int) -> list[Metric]:
         _of_remedies(families, (overall.get("attention") or {}).get("remediation") or {})
         _of_the_run(families, found.published)
         _of_companions(families, overall)
-        _of_symbols(families, found.published, now_ms=now_ms)
+        _of_symbols(families, found.published, found.vitals, now_ms=now_ms)
         _of_connections(families, overall.get("connections") or {})
         families.put("stream_capacity_entries", overall.get("stream_capacity"))
     if found.backlog is not None:
@@ -186,6 +187,7 @@ def _of_the_run(families: Families, published: Published) -> None:
             ("live_traded_lag_seconds", said.get(f"traded_{name}")),
         ):
             families.put(metric, None if lag is None else lag / 1000, share)
+    families.put("live_silences_mended_total", (said.get("silences") or {}).get("mended"))
     for channel in said.get("shed") or ():
         families.put("live_shed", 1, str(channel))
     reconcile = said.get("reconcile") or {}
@@ -202,8 +204,9 @@ def _of_companions(families: Families, overall: Mapping[str, Any]) -> None:
             families.put("companion_rows_waiting", said.get("waiting"), name)
 
 
-def _of_symbols(families: Families, published: Published, *, now_ms: int) -> None:
+def _of_symbols(families: Families, published: Published, vitals: Iterable[Vital], *, now_ms: int) -> None:
     ordered = sorted(published.symbols.items(), key=lambda item: str(item[0]))
+    judged = {one.subject: one.status for one in vitals if one.name == SILENCE and one.status is not Status.UNKNOWN}
     families.put("series_left_out", max(0, len(ordered) - MOST_SYMBOLS), "symbols")
     for symbol, said in ordered[:MOST_SYMBOLS]:
         labels = (symbol.market.value, symbol.name)
@@ -214,6 +217,8 @@ def _of_symbols(families: Families, published: Published, *, now_ms: int) -> Non
         families.put("symbol_trades_per_second", said.get("rate"), *labels)
         families.put("symbol_arrivals_per_second", pace or None, *labels)
         families.put("symbol_silent", bool(said.get("silent")), *labels)
+        status = judged.get(f"{symbol.market}/{symbol.name}")
+        families.put("symbol_overdue", None if status is None else status is not Status.HEALTHY, *labels)
         families.put("symbol_gap_open", bool(said.get("gap")), *labels)
 
 

@@ -70,6 +70,9 @@ class Listener(Protocol):
     def published(self) -> dict[str, Any]:
         """What it says of itself, flat figures; they appear under its name in the attention's."""
 
+    async def drain(self) -> None:
+        """End what it began, and write what is left; the run ends, and bounds the time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Places:
@@ -90,7 +93,9 @@ class Places:
 
 
 class Attention:
-    """The companion that looks. `listeners` may be added until it runs."""
+    """
+    The companion that looks, `every` second or so, at the stores after some looks each. `listeners` may be added until it runs.
+    """
 
     name = "attention"
     channels: tuple[Channel, ...] = ()
@@ -109,15 +114,16 @@ class Attention:
         self.vitals: list[Vital] = []
         self._places = places
         self._prober = prober
-        self._rules = rules or HealthRules()
+        self.rules = rules or HealthRules()
+        """Where lines are drawn at the next look."""
         self._every = every
         self._probes: deque[Probe] = deque(maxlen=64)
-        self._flow = Flow(over=self._rules.over)
-        self._clocks = Clocks(jump=self._rules.jumped, told_for=self._rules.jump_told_for)
-        self._backlog: Looker[Backlog] = Looker(self._ask_backlog, every=1.0)
-        self._redis: Looker[RedisState] = Looker(self._ask_redis, every=5.0)
-        self._warehouse: Looker[WarehouseState] = Looker(self._ask_warehouse, every=12.0)
-        self._disk: Looker[float] = Looker(self._ask_disk, every=10.0)
+        self._flow = Flow(over=self.rules.over)
+        self._clocks = Clocks(jump=self.rules.jumped, told_for=self.rules.jump_told_for)
+        self._backlog: Looker[Backlog] = Looker(self._ask_backlog, every=every)
+        self._redis: Looker[RedisState] = Looker(self._ask_redis, every=5 * every)
+        self._warehouse: Looker[WarehouseState] = Looker(self._ask_warehouse, every=12 * every)
+        self._disk: Looker[float] = Looker(self._ask_disk, every=10 * every)
         self._granted: tuple[float, int] | None = None
         self._budget_used: float | None = None
         self._stored = -1
@@ -137,7 +143,9 @@ class Attention:
         """The run's own words tell of each symbol."""
 
     async def drain(self) -> None:
-        """Nothing of it has to be written."""
+        """Nothing of it has to be written, but perhaps of a listener's."""
+        for one in self.listeners:
+            await one.drain()
 
     def published(self) -> dict[str, Any]:
         """The status of the whole, and what the listeners say of themselves."""
@@ -175,7 +183,7 @@ class Attention:
 
     def look(self, writing: Writing, *, now: float) -> list[Vital]:
         """Everything, from what is known at this moment; asks nobody."""
-        rules = self._rules
+        rules = self.rules
         ahead = clock_ahead(self._probes, now=now, rules=rules)
         writing.state.lags.clock_ahead_ms = None if ahead is None else ahead * 1000
         overall, symbols = writing.told()
@@ -206,13 +214,9 @@ class Attention:
         ]
 
     def _answers(self, name: str, store: str, looker: Looker[Any], *, now: float) -> Vital:
-        if (
-            looker.answered_at is None
-            and not looker.problem
-            and looker.owed_for(now=now) < self._rules.answers.degraded
-        ):
+        if looker.answered_at is None and not looker.problem and looker.owed_for(now=now) < self.rules.answers.degraded:
             return Vital(name, Status.UNKNOWN, f"{store} was not asked yet")
-        return answers(name, store, problem=looker.problem, owed_for=looker.owed_for(now=now), rules=self._rules)
+        return answers(name, store, problem=looker.problem, owed_for=looker.owed_for(now=now), rules=self.rules)
 
     def _unflushed_for(self, stored: int, backlog: Backlog | None, *, now: float) -> float | None:
         """For how long nothing was stored although something waits."""

@@ -23,13 +23,14 @@ from ...storage.remedy_memory import RemedyMemory
 from ...telemetry import count, get_logger
 from ..live.hands import Hands
 from .remedy_incidents import RemedyIncidents
+from .remedy_words import LastDeeds, standing
 
 log = get_logger(__name__)
 
 DEED_WITHIN = 10.0
 SUSTAIN_EVERY = 10.0
 """Seconds."""
-SHOWN = 20
+BY = "the live run"
 
 
 class Remediation:
@@ -59,7 +60,7 @@ class Remediation:
         self._looked_at: float | None = None
         self._sustained_at = 0.0
         self._deeds: deque[Deed] = deque()
-        self._last: deque[dict[str, Any]] = deque(maxlen=SHOWN)
+        self._last = LastDeeds()
         self._beside: dict[str, asyncio.Task[None]] = {}
 
     async def heed(self, vitals: Sequence[Vital], *, now: float) -> None:
@@ -71,6 +72,10 @@ class Remediation:
         self._deeds.extend(self._remedies.tick(vitals, now=now))
         self._looked_at = now
         self._tell_news(self._remedies)
+        if self._mode is Mode.ON:
+            self._incidents.look(vitals, self._rules)
+            if not self._incidents.inherited:
+                self._begin_beside("leftovers", self._close_leftovers)
         if self._deeds:
             self._begin_beside("deeds", self._do_all)
         elif now - self._sustained_at >= SUSTAIN_EVERY and self._remedies.held() and self._mode is Mode.ON:
@@ -84,32 +89,39 @@ class Remediation:
         told: dict[str, Any] = {"mode": self._mode.value}
         if self._remedies is not None and self._looked_at is not None:
             now = time.monotonic()
-            told |= {
-                "checked_s": round(max(0.0, now - self._looked_at), 1),
-                "rules": [
-                    standing | {"action": rule.action, "vital": rule.vital}
-                    for rule, standing in zip(self._rules, self._remedies.standing(now=now), strict=True)
-                ],
-                "in_force": sorted(action for action, _ in self._remedies.held()),
-            }
-        return told | {"last": list(self._last)}
+            told |= {"checked_s": round(max(0.0, now - self._looked_at), 1)}
+            told |= standing(self._rules, self._remedies, by=BY, now=now)
+        return told | {"last": self._last.told()}
+
+    async def drain(self) -> None:
+        """End what is under way and tell what was done; the caller bounds its time."""
+        telling = self._beside.pop("incidents", None)
+        await self._cancel()
+        if telling is not None:
+            await telling
+        await self._incidents.write()
 
     async def close(self) -> None:
         """End what is under way; what is not told yet is not told."""
+        await self._cancel()
+
+    async def _cancel(self) -> None:
         for task in self._beside.values():
             task.cancel()
         await asyncio.gather(*self._beside.values(), return_exceptions=True)
 
+    async def _close_leftovers(self) -> None:
+        await self._incidents.close_leftovers(because="the live run it was about has ended")
+
     # ------------------------------------------------------------ deciding
 
     async def _begin(self, now: float) -> Remedies:
-        """With what runs before this one did: their deeds count, and their incidents are over."""
+        """With what runs before this one did: their deeds count."""
         found = []
         if self._memory is not None:
             with suppress(PipelineError, TimeoutError):
                 async with asyncio.timeout(2.0):
                     found = await self._memory.load()
-        self._begin_beside("leftovers", self._incidents.close_leftovers)
         dry = self._mode is Mode.DRY_RUN
         return Remedies(
             self._rules,
@@ -124,12 +136,10 @@ class Remediation:
             if self._mode is Mode.DRY_RUN:
                 continue
             match news:
-                case Judged(deed, done, helped, after):
+                case Judged(deed, done, helped):
                     count("remediation.helped" if helped else "remediation.in_vain")
                     log.info("remediation.judged", rule=deed.rule, target=deed.target, done=done, helped=helped)
-                    for shown in self._last:
-                        if shown["number"] == deed.number:
-                            shown |= {"helped": helped, "after": after.status.value}
+                    self._last.judged(news)
                     self._incidents.judged(news)
                 case GaveUp():
                     count("remediation.gave_up")
@@ -158,12 +168,10 @@ class Remediation:
             done=ok,
             said=said,
         )
-        shown = {"at_ms": self._clock(), "rule": deed.rule, "action": deed.action, "target": deed.target}
-        if not deed.undo or not ok or self._mode is not Mode.ON:
-            shown |= {"because": deed.before.reason, "before": deed.before.status.value}
-        self._last.append(shown | {"undo": deed.undo, "done": ok, "said": said, "number": deed.number})
+        self._last.did(deed, self._mode, ok=ok, said=said, at_ms=self._clock())
         if self._mode is Mode.ON:
             self._incidents.did(deed, ok=ok, said=said)
+            self._begin_beside("incidents", self._incidents.write)  # at once: a relaunch leaves little time
         if self._remedies is not None:
             self._remedies.done(deed, ok=ok, now=time.monotonic())
 

@@ -42,6 +42,7 @@ OVERALL = {
     "gaps_open": 1,
     "repair_seconds_left": None,
     "stream_capacity": 1000,
+    "silences": {"mended": 4, "newest": "spot:BTCUSDT"},
     "shed": {"books15": "the disk is nearly full"},
     "connections": {
         "spot-0": {
@@ -129,6 +130,7 @@ def test_what_the_run_publishes_is_shown_in_base_units() -> None:
     assert got["live_traded_lag_seconds", "0.5"] == 0.65
     assert got["symbol_data_age_seconds", "spot", "BTCUSDT"] == 2.5
     assert got["symbol_gap_open", "spot", "BTCUSDT"] == 1
+    assert got["live_silences_mended_total",] == 4
     assert (got["connection_open", "spot-0"], got["connection_open", "spot-1"]) == (1, 0)
     assert got["connection_subscriptions", "spot-0", "live"] == 9
     assert got["budget_requests_refused_total", "spot.candles"] == 2
@@ -151,6 +153,19 @@ def test_a_vital_has_the_worst_status_of_its_subjects() -> None:
     assert (got["vital", "subscription.silence", "degraded"], got["vital", "subscription.silence", "healthy"]) == (1, 0)
     assert got["vital_subjects", "subscription.silence"] == 1
     assert got["vital", "disk.free", "healthy"] == 1
+
+
+def test_a_symbol_is_overdue_when_health_says_so_and_not_by_its_pace_alone() -> None:
+    """
+    As the alert rule for silent symbols takes it; of one that cannot be judged nothing is said.
+    """
+    eth, sol = Symbol(Market.SPOT, "ETHUSDT"), Symbol(Market.SPOT, "SOLUSDT")
+    long_silent = {**SAID, "last_data_ms": NOW_MS - 3_600_000}
+    said = Published(0.5, OVERALL, {BTC: SAID, eth: long_silent, sol: long_silent})
+    got = samples(of_redis(facts(said), now_ms=NOW_MS))
+
+    assert (got["symbol_overdue", "spot", "BTCUSDT"], got["symbol_overdue", "spot", "ETHUSDT"]) == (1, 0)
+    assert ("symbol_overdue", "spot", "SOLUSDT") not in got
 
 
 def test_what_is_not_known_has_no_sample() -> None:

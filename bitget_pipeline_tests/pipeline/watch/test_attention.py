@@ -62,6 +62,8 @@ class Heard:
     def published(self) -> dict[str, Any]:
         return {"times": self.times}
 
+    async def drain(self) -> None: ...
+
 
 @asynccontextmanager
 async def attentive(where, home: Path, *listeners: Heard, every: float = 0.1) -> AsyncIterator[Attention]:
