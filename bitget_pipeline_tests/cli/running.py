@@ -53,9 +53,17 @@ def command(
     )
 
 
+LITTLE = {
+    "BITGET_PIPELINE_SYMBOLS_PER_MARKET": "5",
+    "BITGET_PIPELINE_HISTORY_DAYS": "2",
+    "BITGET_PIPELINE_HISTORY_TARGETS": "none",
+}
+"""Settings of an instance that is soon done with its history: two of them with a month of sixty symbols keep any machine busy."""
+
+
 @dataclass
 class Demo:
-    """`bitget-pipeline up --demo` in a folder."""
+    """`bitget-pipeline up --demo` in a folder, of few symbols and days."""
 
     home: Path
     port: int = field(default_factory=free_port)
@@ -74,6 +82,7 @@ class Demo:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, **LITTLE},
             )
 
     def events(self) -> list[dict[str, Any]]:
