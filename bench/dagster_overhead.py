@@ -20,7 +20,7 @@ os.environ.setdefault("DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS", "true")
 
 import dagster as dg
 
-from bitget_pipeline.defs.assets.history import of_keys
+from bitget_pipeline.defs.assets.outcome import of_partition
 from bitget_pipeline.defs.metadata import add_to_each
 from bitget_pipeline.defs.partitions import grid, key_of, slice_of, symbol_partitions
 from bitget_pipeline.market.instrument import Market
@@ -40,7 +40,7 @@ def candles_1m(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     """The events of a backfill, without the backfill."""
     keys = slice_of(context, Market.SPOT)
     done = [KeyReport(symbol, day, KeyState.COMPLETE, 1440, 1440, 1440, (), 8, 0.5) for symbol, day in keys]
-    add_to_each(context, {key_of(one.symbol, one.day): of_keys([one]) for one in done})
+    add_to_each(context, {key_of(one.symbol, one.day): of_partition([one]) for one in done})
     return dg.MaterializeResult(metadata={"candles stored": 0})
 
 

@@ -42,7 +42,7 @@ from bitget_pipeline.pipeline.live.flush import FlushRules
 from bitget_pipeline.pipeline.live.hands import Hands
 from bitget_pipeline.pipeline.live.run import run_live
 from bitget_pipeline.pipeline.watch.attention import Attention, Places
-from bitget_pipeline.pipeline.watch.health import watch
+from bitget_pipeline.pipeline.watch.looking import Looking
 from bitget_pipeline.pipeline.watch.probe import time_prober
 from bitget_pipeline.pipeline.watch.remediation import Remediation
 from bitget_pipeline.pipeline.watch.remedy_incidents import RemedyIncidents
@@ -158,7 +158,8 @@ def measure(where: Surroundings, *, symbols: int, rate: float, seconds: float) -
         seen = psutil.Process(worker.pid)
         with Warehouse.open(where.address) as warehouse:
             overview = Overview(connect_sync(RedisAddress("127.0.0.1", where.redis_port)), PREFIX, "0")
-            return _watched(warehouse, overview, seen, sender, seconds=seconds)
+            looking = Looking(lambda: Warehouse.open(where.address), lambda: overview, lambda *_: None)
+            return _watched(warehouse, overview, looking, seen, sender, seconds=seconds)
     finally:
         for process in (worker, sender):
             if process is not None:
@@ -167,7 +168,13 @@ def measure(where: Surroundings, *, symbols: int, rate: float, seconds: float) -
 
 
 def _watched(
-    warehouse: Warehouse, overview: Overview, seen: psutil.Process, sender: subprocess.Popen[bytes], *, seconds: float
+    warehouse: Warehouse,
+    overview: Overview,
+    looking: Looking,
+    seen: psutil.Process,
+    sender: subprocess.Popen[bytes],
+    *,
+    seconds: float,
 ) -> dict[str, Any]:
     """Look every second, as the health sensor does, until everything sent is stored or nothing more comes."""
     behind: list[int] = []  # trades received and not stored yet, once a second
@@ -181,7 +188,7 @@ def _watched(
             continue
         said = published.overall
         began = began or (time.monotonic(), sum(seen.cpu_times()[:2]))
-        status.add(watch(warehouse, overview, now_ms=now_ms()).status.value)
+        status.add(looking.look(now_ms=now_ms()).status.value)
         attention.add(said["attention"]["status"])
         if said["stored"] != stored:
             stored, quiet_since = said["stored"], time.monotonic()

@@ -35,3 +35,12 @@ def test_the_linter_is_content() -> None:
 def test_the_formatter_would_change_nothing() -> None:
     """One way to lay out code."""
     check("-m", "ruff", "format", "--check", "--no-cache", "bitget_pipeline", "bitget_pipeline_tests")
+
+
+def test_every_benchmark_can_be_started() -> None:
+    """
+    What figures are repeated with follows the code, although no test runs it: each module of bench/ loads.
+    """
+    names = sorted(path.stem for path in (ROOT / "bench").glob("[a-z]*.py"))
+    assert len(names) > 10
+    check("-c", f"import {', '.join(f'bench.{name}' for name in names)}; print('loaded')")
