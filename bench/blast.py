@@ -20,7 +20,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-FIRST_ID = 1487438024184414208
+from .firehose import TRADE_ID_EPOCH_MS
+
 ACCEPT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 CHUNK = 256 * 1024
 
@@ -47,7 +48,7 @@ def texts(blast: Blast) -> Iterator[bytes]:
     """The frames' texts; within one, trades are newest first."""
     rng = random.Random(7)
     now = round(time.time() * 1000)
-    trade_id = FIRST_ID
+    trade_id = (now - TRADE_ID_EPOCH_MS) << 22
     names = blast.names
     for _ in range(blast.frames):
         trades = []
