@@ -26,6 +26,7 @@ from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.feed.connection import Connection, SocketAddress
 from bitget_pipeline.feed.session import SessionRules
 from bitget_pipeline.market.instrument import Market, Symbol
+from bitget_pipeline.pipeline.garbage import seldom_collected
 from bitget_pipeline.pipeline.live.append import Appender
 from bitget_pipeline.pipeline.live.continuity import Continuity
 from bitget_pipeline.pipeline.live.door import Door
@@ -108,11 +109,12 @@ async def ours(task: Task, meter: Meter) -> int:
         clock=lambda: time.time_ns() // 1_000_000,
         rules=SessionRules.within(exchange.limits),
     )
-    meter.begin()
-    tasks = [asyncio.create_task(connection.run()), asyncio.create_task(appender.run())]
-    while state.appended < task.blast.trades:
-        done, _ = await asyncio.wait(tasks, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
-        assert not done, f"ended early, with {state.appended} trades: {done}"
+    with seldom_collected():  # as a live run is
+        meter.begin()
+        tasks = [asyncio.create_task(connection.run()), asyncio.create_task(appender.run())]
+        while state.appended < task.blast.trades:
+            done, _ = await asyncio.wait(tasks, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
+            assert not done, f"ended early, with {state.appended} trades: {done}"
     for one in tasks:
         one.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

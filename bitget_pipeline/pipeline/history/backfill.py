@@ -28,6 +28,7 @@ from ...storage.page_shelf import PageShelf, ShelvedPage
 from ...storage.versions import Versions
 from ...storage.warehouse import Warehouse
 from ...telemetry import count, get_logger
+from ..garbage import seldom_collected
 from .accounting import account, account_for_failure
 from .patience import StorePatience
 from .report import BackfillReport, Key, KeyReport, KeyState, Progress
@@ -115,9 +116,10 @@ async def backfill_candles(
         for symbol, day in queue:
             is_done(await _one_key(walkers, symbol, day))
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(max(1, min(concurrency, len(wanted)))):
-            group.create_task(work())
+    with seldom_collected():
+        async with asyncio.TaskGroup() as group:
+            for _ in range(max(1, min(concurrency, len(wanted)))):
+                group.create_task(work())
     report.seconds = time.monotonic() - started
     return report
 

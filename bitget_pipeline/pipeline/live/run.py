@@ -29,6 +29,7 @@ from ...guard.rate_limit import RateLimit
 from ...history.allowance import heed_cancellation
 from ...market.instrument import Symbol
 from ...telemetry import get_logger
+from ..garbage import seldom_collected
 from .asked import begun_or_asked
 from .companion import Companion, Writing
 from .hands import Hands
@@ -85,8 +86,9 @@ async def run_live(
         companions=companions,
         hands=hands,
     )
-    async with heeded(run.interrupted):
-        return await run.live(stop)
+    with seldom_collected():
+        async with heeded(run.interrupted):
+            return await run.live(stop)
 
 
 class _LiveRun:
