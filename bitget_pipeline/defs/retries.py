@@ -15,11 +15,10 @@ from ..market.instrument import Market
 from ..market.interval import from_ms
 from ..pipeline.history.rectangles import Rectangle, rectangles
 from ..storage.warehouse import Warehouse
-from .jobs import HISTORY_MARKET, IN_FLIGHT, ON_DEMAND, on_demand_jobs
+from .jobs import ON_DEMAND, on_demand_jobs
 from .partitions import symbol_partitions
-from .remedies import held_back
 from .resources import PipelineResource
-from .sensors import RANGE_PAUSE
+from .sensors import RANGE_PAUSE, in_the_way
 
 KEYS_PER_RETRY = 10
 """Symbol-days of one run: a day of trades of a busy symbol is thousands of requests."""
@@ -44,16 +43,9 @@ def _retry_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
         ),
     )
     def launcher(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.RunRequest | dg.SkipReason:
-        waiting = context.instance.get_runs_count(
-            dg.RunsFilter(statuses=IN_FLIGHT, tags={HISTORY_MARKET: market.value})
-        )
-        if waiting:
-            return dg.SkipReason(f"{waiting} runs are on their way")
-        if why := held_back(pipeline):
-            return dg.SkipReason(why)
-        closed_for = pipeline.budget()[1]
-        if closed_for > 0:
-            return dg.SkipReason(f"the exchange asked for silence, for {closed_for:.0f} more seconds")
+        _, why_not = in_the_way(context.instance, pipeline, market)
+        if why_not:
+            return dg.SkipReason(why_not)
         now = datetime.now(UTC)
         with pipeline.warehouse() as warehouse:
             for job in jobs:

@@ -91,22 +91,31 @@ def _history_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
         ),
     )
     def launcher(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult | dg.SkipReason:
-        waiting = context.instance.get_runs_count(
-            dg.RunsFilter(statuses=IN_FLIGHT, tags={HISTORY_MARKET: market.value})
-        )
-        if waiting >= MOST_RUNS_WAITING:
-            return dg.SkipReason(f"{waiting} runs are on their way")
-        if why := held_back(pipeline):
-            return dg.SkipReason(why)
-        closed_for = pipeline.budget()[1]
-        if closed_for > 0:
-            return dg.SkipReason(f"the exchange asked for silence, for {closed_for:.0f} more seconds")
+        waiting, why_not = in_the_way(context.instance, pipeline, market, most=MOST_RUNS_WAITING)
+        if why_not:
+            return dg.SkipReason(why_not)
         now = datetime.now(UTC)
         with pipeline.warehouse() as warehouse:
             found = _missing_in_grid(pipeline, warehouse, context.instance, market, grid_starts, now)
         return _runs_for(found, context.cursor, now, most=MOST_RUNS_WAITING - waiting)
 
     return launcher
+
+
+def in_the_way(
+    instance: dg.DagsterInstance, pipeline: PipelineResource, market: Market, *, most: int = 1
+) -> tuple[int, str]:
+    """
+    How many runs of the market's history are on their way, and why none is to follow now: there are `most`, remediation holds
+    history back, or the exchange asked for silence. Empty when nothing speaks against it.
+    """
+    waiting = instance.get_runs_count(dg.RunsFilter(statuses=IN_FLIGHT, tags={HISTORY_MARKET: market.value}))
+    if waiting >= most:
+        return waiting, f"{waiting} runs are on their way"
+    if why := held_back(pipeline):
+        return waiting, why
+    closed_for = pipeline.budget()[1]
+    return waiting, f"the exchange asked for silence, for {closed_for:.0f} more seconds" if closed_for > 0 else ""
 
 
 def _missing_in_grid(
@@ -146,16 +155,9 @@ def _archive_launcher(market: Market, grid_starts: date) -> dg.SensorDefinition:
         ),
     )
     def launcher(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult | dg.SkipReason:
-        waiting = context.instance.get_runs_count(
-            dg.RunsFilter(statuses=IN_FLIGHT, tags={HISTORY_MARKET: market.value})
-        )
-        if waiting:
-            return dg.SkipReason(f"{waiting} runs are on their way")
-        if why := held_back(pipeline):
-            return dg.SkipReason(why)
-        closed_for = pipeline.budget()[1]
-        if closed_for > 0:
-            return dg.SkipReason(f"the exchange asked for silence, for {closed_for:.0f} more seconds")
+        _, why_not = in_the_way(context.instance, pipeline, market)
+        if why_not:
+            return dg.SkipReason(why_not)
         now, settings = datetime.now(UTC), pipeline.operational()
         with pipeline.warehouse() as warehouse:
             if _missing_in_grid(pipeline, warehouse, context.instance, market, grid_starts, now):

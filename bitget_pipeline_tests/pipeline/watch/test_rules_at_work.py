@@ -132,6 +132,10 @@ class Scene:
         """Bytes of trades on disk."""
         return Spill(Path(self.where.spill)).state().bytes
 
+    def status(self, vital: str) -> Status:
+        """How it is by the last look."""
+        return next(one.status for one in self.attention.vitals if one.name == vital)
+
     def incidents(self, rule: str) -> list[dict[str, Any]]:
         """Those of a rule's deeds."""
         return [one for one in incidents_of(self.warehouse, KIND) if one["details"]["rule"] == rule]
@@ -274,7 +278,9 @@ async def test_what_lasts_is_done_and_undone_and_a_run_to_which_nothing_comes_is
         )
 
         def bound_memory() -> None:
-            scene.redis.set("ballast", b"x" * 32 * 2**20)
+            scene.redis.setrange(
+                "ballast", 32 * 2**20, b"x"
+            )  # made there: a long command would take memory for a while
             scene.redis.config_set("maxmemory", int(scene.redis.info("memory")["used_memory"] * 1.05))
 
         def free_memory() -> None:
@@ -286,6 +292,7 @@ async def test_what_lasts_is_done_and_undone_and_a_run_to_which_nothing_comes_is
         end = await closed(local_exchange)
         assert incidents_of(warehouse, GAVE_UP) == []
         scene.turns.take("nothing_arrives")
+        await until(lambda: scene.status("throughput") is Status.HEALTHY, what="paces that are known")
         with local_exchange.muted():
             report = await asyncio.wait_for(asyncio.shield(scene.run.task), 30.0)
         assert report.because == "asked to stop through Redis"
