@@ -31,26 +31,6 @@ from bitget_pipeline.storage.warehouse import Warehouse
 
 from .databases import Databases
 
-LONGEST = (
-    *(
-        "cli/test_up.py",
-        "pipeline/beside/test_substitute.py",
-        "pipeline/live/test_run.py",
-        "pipeline/live/test_repair.py",
-    ),
-    *("pipeline/beside/test_reconcile.py", "pipeline/history/test_derivatives.py", "defs/test_reconfiguration.py"),
-    *("pipeline/watch/test_rules_at_work.py", "drill/test_drill.py", "pipeline/live/test_spilling.py", "test_house.py"),
-    *("cli/test_backfill_runs.py", "pipeline/watch/test_remediation.py", "pipeline/history/test_ledger_truth.py"),
-)
-"""Files of half a minute and more, the longest first. Two files run at a time: a long one at the end would run alone."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, all others as they stand in their folders."""
-    root = Path(__file__).parent
-    turn = {root / name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: turn.get(item.path, len(turn)))
-
 
 @pytest.fixture(scope="session")
 def warehouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:

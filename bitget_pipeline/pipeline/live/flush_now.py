@@ -103,8 +103,11 @@ async def serve(flusher: Flusher, stop: asyncio.Event, *, within: float = 5.0) -
         if work.done():
             work.result()
     finally:
-        for task in (work, asked):
-            task.cancel()
+        pending = {work, asked}
+        while pending:  # Python 3.11's wait_for, which redis-py uses, drops a cancellation that arrives with the result
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=0.5)
         await asyncio.gather(work, asked, return_exceptions=True)
     try:
         async with asyncio.timeout(within):
