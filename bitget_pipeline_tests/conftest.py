@@ -31,6 +31,31 @@ from bitget_pipeline.storage.warehouse import Warehouse
 
 from .databases import Databases
 
+#: The files whose tests take longest, the longest first (`--durations=0`): begun last, one of them would run on alone.
+LONGEST = (
+    "cli/test_up.py",
+    "pipeline/beside/test_substitute.py",
+    "pipeline/live/test_run.py",
+    "pipeline/live/test_repair.py",
+    "pipeline/beside/test_reconcile.py",
+    "drill/test_drill.py",
+    "defs/test_reconfiguration.py",
+    "pipeline/history/test_derivatives.py",
+    "pipeline/watch/test_rules_at_work.py",
+    "cli/test_backfill_runs.py",
+    "pipeline/live/test_spilling.py",
+    "pipeline/watch/test_remediation.py",
+    "pipeline/history/test_ledger_truth.py",
+    "test_house.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; within a file, and among the others, the order stays."""
+    folder = Path(__file__).parent
+    turn = {folder / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: turn.get(item.path, len(turn)))
+
 
 @pytest.fixture(scope="session")
 def warehouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
