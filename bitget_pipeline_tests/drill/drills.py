@@ -48,8 +48,8 @@ async def one_silent_for_good(at: Attempt) -> None:
 
 async def silent_from_the_start(at: Attempt) -> None:
     """
-    A live run is killed, and a subscription of its successor brings its first trades and nothing more: too few to tell a pace, but
-    the pace that the run before had learned holds.
+    A live run is killed, and a subscription of its successor brings its first trades and nothing more: too few to tell a pace,
+    but the pace that the run before had learned holds.
     """
     await paced(at)
     before = at.scene.worker.starts

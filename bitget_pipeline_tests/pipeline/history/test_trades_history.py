@@ -169,8 +169,8 @@ async def test_trades_that_make_no_sense_are_an_error_and_lose_nothing(
     local_exchange, warehouse, fetch, yesterday, how
 ):
     """
-    One row of a page is spoilt: nobody guesses what it was. The day fails in words, what was stored is no more than was traded, and
-    the next run makes it whole.
+    One row of a page is spoilt: nobody guesses what it was. The day fails in words, what was stored is no more than was traded,
+    and the next run makes it whole.
     """
     within = Interval.of_day(yesterday)
     truth = await true_trades(local_exchange, BTC_SPOT, within)

@@ -147,8 +147,8 @@ async def test_a_gap_that_waits_for_its_repair_is_in_the_ledger_before_redis_for
     where: Where, local_exchange: LocalExchange, redis_client: redis.asyncio.Redis, warehouse: Warehouse
 ) -> None:
     """
-    HTTP hangs, so that nothing of a break is fetched, while trades after it are stored: then Redis is emptied. The ledger knows of
-    the break; the successor goes back to before it.
+    HTTP hangs, so that nothing of a break is fetched, while trades after it are stored: then Redis is emptied. The ledger knows
+    of the break; the successor goes back to before it.
     """
     async with live(where, local_exchange) as run:
         await until(lambda: len(run.overview.anchors()) == len(SYMBOLS) and run.stored() > 20, what="the first trades")
