@@ -8,7 +8,7 @@ those before: while it is under way the gap is `partial` but for the part that i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 
 from ..exchange.contract import Exchange
@@ -61,6 +61,21 @@ class RepairLedger:
         self._run_id = run_id
         self._clock = clock
 
+    async def found(self, gaps: Callable[[], Awaitable[Mapping[Symbol, Sequence[tuple[OpenGap, str]]]]]) -> None:
+        """
+        These gaps are open, and nothing of them was fetched yet; each with the reason. Asked for after the version of this is
+        taken: whatever is said of them meanwhile is the newer statement.
+        """
+        version, now = await self._versions.next(), from_ms(self._clock())
+        evidence = [
+            one
+            for symbol, its in (await gaps()).items()
+            for gap, reason in its
+            for one in self._statements(symbol, gap, gap.before_id, CoverageState.UNKNOWN, reason, now)
+        ]
+        if evidence:
+            await self._write(evidence, version)
+
     async def closed(self, symbol: Symbol, gap: OpenGap, state: CoverageState, reason: str) -> None:
         """Nothing is left to fetch of the gap; `gap.fetched` trades were found in it."""
         await self._store(symbol, gap, gap.after_id, state, reason, None)
@@ -96,6 +111,21 @@ class RepairLedger:
         reason: str,
         retry_at: datetime | None,
     ) -> None:
+        version = await self._versions.next()
+        await self._write(self._statements(symbol, gap, reached_id, state, reason, retry_at), version)
+
+    async def _write(self, evidence: Sequence[Evidence], version: int) -> None:
+        await asyncio.to_thread(self._warehouse.store_evidence, evidence, version=version, run_id=self._run_id)
+
+    def _statements(
+        self,
+        symbol: Symbol,
+        gap: OpenGap,
+        reached_id: int,
+        state: CoverageState,
+        reason: str,
+        retry_at: datetime | None,
+    ) -> list[Evidence]:
         time_of = self._exchange.trade_time_ms
         whole = Interval(time_of(gap.after_id), time_of(gap.top_id) + 1)
         reached = time_of(reached_id) if reached_id != gap.top_id else whole.end_ms
@@ -114,8 +144,7 @@ class RepairLedger:
             else:
                 say(part, CoverageState.PARTIAL, rows, "a break, refetched by trade id but for its older part")
                 say(Interval(part.start_ms, reached), state, 0, reason)
-        version = await self._versions.next()
-        await asyncio.to_thread(self._warehouse.store_evidence, evidence, version=version, run_id=self._run_id)
+        return evidence
 
 
 class Progress:

@@ -20,6 +20,7 @@ from .attempt import Attempt, Drill
 from .worker import set_clock
 
 SILENCE = ("subscription.silence*", "symbol.silent*", "log.feed.subscription_stale*", "silence.mended*")
+SILENT_MAJOR = tuple(f"{pattern}BTCUSDT" for pattern in SILENCE)
 CONNECTION = ("connection.*", "symbol.gap*", "throughput*")
 HOUR = 3_600_000
 
@@ -43,6 +44,26 @@ async def one_silent_for_good(at: Attempt) -> None:
     await paced(at)
     at.begins()
     at.scene.exchange.fault("deaf", f"{one_of(at)}:trade", stubborn=True)
+
+
+async def silent_from_the_start(at: Attempt) -> None:
+    """
+    A live run is killed, and a subscription of its successor brings its first trades and nothing more: too few to tell a pace,
+    but the pace that the run before had learned holds.
+    """
+    await paced(at)
+    before = at.scene.worker.starts
+    at.begins()
+    at.scene.worker.kill()
+
+    def delivers() -> bool:
+        said = at.watch.published
+        if said is None or at.scene.worker.starts == before or said.overall["run_id"] != at.scene.present_run:
+            return False
+        return all(symbol in said.symbols and said.symbols[symbol]["trades"] > 0 for symbol in at.scene.majors)
+
+    await at.scene.until(delivers, within=60.0, what="the first trades of the next run")
+    at.scene.exchange.fault("deaf", f"{one_of(at)}:trade")
 
 
 async def all_silent(at: Attempt) -> None:
@@ -295,6 +316,7 @@ DRILLS = (
     Drill("all is well", nothing, bystanders=("*",)),
     Drill("one subscription silent", one_silent, SILENCE, detect_within=60.0),
     Drill("one silent for good", one_silent_for_good, SILENCE, detect_within=60.0),
+    Drill("replaced, then one silent", silent_from_the_start, SILENT_MAJOR, detect_within=60.0),
     Drill("all silent, sockets open", all_silent, (*SILENCE, *CONNECTION), detect_within=60.0),
     Drill("sockets half open", half_open, (*SILENCE, *CONNECTION), detect_within=60.0),
     Drill("http slow, a break", slow, ("exchange.*",)),

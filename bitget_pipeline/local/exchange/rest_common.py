@@ -151,6 +151,36 @@ def history_trades(venue: Venue, instrument: Instrument, params: Mapping[str, st
     return trades_before(venue, instrument, until_ms=until, since_ms=since, limit=limit, below_id=below)
 
 
+def trade_page(
+    venue: Venue,
+    instrument: Instrument,
+    trades: list[Trade],
+    row_of: Callable[[Instrument, Trade], dict[str, str]],
+    *,
+    path: str,
+) -> list[dict[str, str]]:
+    """Rows of a page of trades, bent by the levers that spoil, double or shuffle them."""
+    place = {"path": path, "market": instrument.market, "symbol": instrument.symbol}
+    rows = []
+    for trade in trades:
+        row = row_of(instrument, trade)
+        spoilt = venue.faults.strikes("malformed_trade", **place)
+        rows.append(_SPOILT_TRADE[str(spoilt.params.get("how", "text"))](row) if spoilt else row)
+        if venue.faults.strikes("doubled_trade", **place):
+            rows.append(row)
+    if venue.faults.strikes("shuffled_trades", **place):
+        rows = rows[1::2] + rows[::2]
+    return rows
+
+
+_SPOILT_TRADE: dict[str, Callable[[dict[str, str]], dict[str, str]]] = {
+    "text": lambda row: row | {"price": "much"},
+    "short": lambda row: {name: value for name, value in row.items() if name != "tradeId"},
+    "zero": lambda row: row | {"size": "0"},
+}
+"""What a `malformed_trade` looks like."""
+
+
 def truncated(venue: Venue, rows: list[Any], *, path: str, market: str) -> list[Any]:
     """An instrument list, shortened when the lever says so."""
     fault = venue.faults.strikes("truncated_instruments", path=path, market=market)

@@ -9,7 +9,17 @@ from typing import Any
 from .bars import MIX_GRANULARITIES, Granularity
 from .instruments import MARKET_OF_PRODUCT, MARKETS_OF_MIX, Instrument
 from .rest import ApiError, Call, Endpoint
-from .rest_common import DAY_MS, candle_page, history_trades, limit_of, number, recent_trades, retained, truncated
+from .rest_common import (
+    DAY_MS,
+    candle_page,
+    history_trades,
+    limit_of,
+    number,
+    recent_trades,
+    retained,
+    trade_page,
+    truncated,
+)
 from .rest_spot import merged
 from .tickers import FUNDING_MS, funding_rate, holding, mix_row, next_funding_ms
 from .venue import Venue
@@ -178,13 +188,14 @@ def fills(venue: Venue, call: Call) -> Any:
     instrument = _instrument(venue, call)
     limit = limit_of(venue, call.params, default=100, most=100, code="40017")
     trades = recent_trades(venue, instrument, venue.clock.now_ms(), limit=limit)
-    return [fill_row(instrument, trade) for trade in trades]
+    return trade_page(venue, instrument, trades, fill_row, path=call.path)
 
 
 def fills_history(venue: Venue, call: Call) -> Any:
     """`/api/v2/mix/market/fills-history`."""
     instrument = _instrument(venue, call)
-    return [old_fill_row(instrument, trade) for trade in history_trades(venue, instrument, call.params, path=call.path)]
+    trades = history_trades(venue, instrument, call.params, path=call.path)
+    return trade_page(venue, instrument, trades, old_fill_row, path=call.path)
 
 
 def current_fund_rate(venue: Venue, call: Call) -> Any:

@@ -16,6 +16,7 @@ from .rest_common import (
     number,
     recent_trades,
     retained,
+    trade_page,
     truncated,
 )
 from .tickers import spot_row
@@ -180,13 +181,14 @@ def fills(venue: Venue, call: Call) -> Any:
     instrument = _instrument(venue, call)
     limit = limit_of(venue, call.params, default=100, most=500, code="400172")
     trades = recent_trades(venue, instrument, venue.clock.now_ms(), limit=limit)
-    return [fill_row(instrument, trade) for trade in trades]
+    return trade_page(venue, instrument, trades, fill_row, path=call.path)
 
 
 def fills_history(venue: Venue, call: Call) -> Any:
     """`/api/v2/spot/market/fills-history`."""
     instrument = _instrument(venue, call)
-    return [old_fill_row(instrument, trade) for trade in history_trades(venue, instrument, call.params, path=call.path)]
+    trades = history_trades(venue, instrument, call.params, path=call.path)
+    return trade_page(venue, instrument, trades, old_fill_row, path=call.path)
 
 
 def coins(venue: Venue, call: Call) -> Any:

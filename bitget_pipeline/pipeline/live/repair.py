@@ -48,6 +48,8 @@ LATER = Backoff(base=5.0, ceiling=300.0)
 TRADE_HISTORY = timedelta(days=90)
 """How far back `fills-history` reaches (reference 3.9)."""
 PAGES_BETWEEN_NOTES = 50
+TOLD_AFTER = 2.0
+"""Seconds: most breaks are repaired by then, with one row in the ledger each."""
 LOOK_EVERY = 30.0
 """Seconds between two looks at all anchors."""
 
@@ -110,9 +112,11 @@ class Repairer:
         self._progress = Progress(exchange)
         self._turns = Turns()
         self._works: dict[tuple[Symbol, int], _Work] = {}
+        self._untold: set[Symbol] = set()
 
     def wanted(self, symbol: Symbol, *, before_id: int) -> None:
         """This symbol has a gap that ends at `before_id`."""
+        self._untold.add(symbol)
         self._turns.wanted(symbol, before_id=before_id)
 
     async def run(self) -> None:
@@ -122,6 +126,7 @@ class Repairer:
                 for _ in range(self._workers):
                     group.create_task(self._work())
                 group.create_task(self._look())
+                group.create_task(self._tell())
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
         finally:
@@ -144,6 +149,38 @@ class Repairer:
                 for symbol, gaps in open_ones.items():
                     if not self._progress.knows(symbol):
                         self._turns.wanted(symbol, before_id=gaps[-1].before_id)
+
+    async def _tell(self) -> None:
+        """
+        Put gaps that have to wait for their turn into the ledger: Redis alone knows of them otherwise, and may be emptied.
+        """
+        while True:
+            await asyncio.sleep(TOLD_AFTER)
+            symbols, self._untold = self._untold, set()
+            if not symbols:
+                continue
+            try:
+                await self._ledger.found(functools.partial(self._not_begun, symbols))
+            except PipelineError as error:
+                self._untold |= symbols
+                log.warning("repair.not_noted", symbols=len(symbols), problem=str(error))
+
+    async def _not_begun(self, symbols: set[Symbol]) -> dict[Symbol, list[tuple[OpenGap, str]]]:
+        """Their open gaps of which nothing was fetched or said."""
+        begun = self._begun()  # before the anchors are read: one that is closed meanwhile is still among them
+        anchors, now = await self._stream.anchors(), time.monotonic()
+        begun |= self._begun()
+        return {
+            symbol: [
+                (gap, self._progress.told(gap, now=now))
+                for gap in anchors[symbol].gaps
+                if (symbol, gap.after_id) not in begun
+            ]
+            for symbol in symbols & anchors.keys()
+        }
+
+    def _begun(self) -> set[tuple[Symbol, int]]:
+        return {which for which, work in self._works.items() if work.pages or work.failures}
 
     async def _turn(self, symbol: Symbol) -> None:
         """One page of the newest gap of a symbol that is due."""

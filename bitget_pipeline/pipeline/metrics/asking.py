@@ -20,6 +20,9 @@ from .samples import InClickHouse, InRedis, of_clickhouse, of_redis
 LEDGER_EVERY = 60.0
 """Seconds for which the fold of the ledger holds: of a year of 600 symbols it is the dearest question."""
 
+SUPERVISED_WITHIN = 60.0
+"""Seconds for which the supervisor's words hold: it looks every few seconds."""
+
 _TABLES = (
     "SELECT table, sum(rows), sum(bytes_on_disk), count() FROM system.parts "
     "WHERE active AND database = currentDatabase() GROUP BY table"
@@ -42,9 +45,11 @@ _SCORECARD = (
 
 def redis_families(client: redis.Redis, prefix: str, shard: str, *, egress: str = "default") -> Sequence[Metric]:
     """What the live run published, the lease, what waits, the request budget; and the verdict on it."""
-    facts = Facts(**ask_redis(Overview(client, prefix, shard, egress=egress)))
+    overview = Overview(client, prefix, shard, egress=egress)
+    facts, supervisor = Facts(**ask_redis(overview)), overview.supervisor()
     now_ms = time.time_ns() // 1_000_000
-    return of_redis(InRedis.of(facts, judge(facts, now_ms=now_ms)), now_ms=now_ms)
+    told = supervisor.said if supervisor is not None and supervisor.age <= SUPERVISED_WITHIN else {}
+    return of_redis(InRedis.of(facts, judge(facts, now_ms=now_ms), told), now_ms=now_ms)
 
 
 class WarehouseQuestions:

@@ -82,8 +82,12 @@ GROUPS: tuple[Group, ...] = (
                 ("vital", "status"),
             ),
             Spec("vital_subjects", "symbols or connections for which a watched thing is not healthy", ("vital",)),
-            Spec("remedy_open", "symbols, connections or stores that a rule of remediation is at work on", ("rule",)),
-            Spec("remedy_actions_last_hour", "what the rule has done within the last hour", ("rule", "action")),
+            Spec(
+                "remedy_open",
+                "symbols, connections or stores that a rule of remediation is at work on; by the live run or its supervisor",
+                ("rule", "by"),
+            ),
+            Spec("remedy_actions_last_hour", "what the rule has done within the last hour", ("rule", "action", "by")),
             Spec(
                 "failover_state",
                 "1 for the state of a market: ours, substituted, returning; none where nobody can stand in",

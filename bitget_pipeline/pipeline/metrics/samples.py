@@ -62,7 +62,10 @@ class Families:
 
 @dataclass(frozen=True, slots=True)
 class InRedis:
-    """What Redis knows; None where nobody said anything. `health` is the verdict on it, `vitals` its parts."""
+    """
+    What Redis knows; None where nobody said anything. `health` is the verdict on it, `vitals` its parts; `supervisor` is what the
+    live run's supervisor says of its rules.
+    """
 
     lease: LeaseState | None
     published: Published | None
@@ -71,14 +74,17 @@ class InRedis:
     closed_for: float
     health: Status
     vitals: Sequence[Vital] = ()
+    supervisor: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, facts: Facts, seen: Health) -> Self:
+    def of(cls, facts: Facts, seen: Health, supervisor: Mapping[str, Any]) -> Self:
         """What was asked, and what is thought of it."""
         state = facts.redis
         budget = state.budget if state is not None else ()
         closed_for = state.closed_for if state is not None else 0.0
-        return cls(facts.lease, facts.published, facts.backlog, budget, closed_for, seen.status, seen.vitals)
+        return cls(
+            facts.lease, facts.published, facts.backlog, budget, closed_for, seen.status, seen.vitals, supervisor
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,7 @@ def of_redis(found: InRedis, *, now_ms: int) -> list[Metric]:
     families.one_of("health", [status.value for status in WORST_FIRST], found.health.value)
     _of_vitals(families, found.vitals)
     _of_the_lease(families, found.lease)
+    _of_remedies(families, found.supervisor)
     if found.published is not None:
         overall = found.published.overall
         _of_failover(families, overall.get("failover") or {})
@@ -149,8 +156,8 @@ def _of_failover(families: Families, failover: Mapping[str, Any]) -> None:
 
 def _of_remedies(families: Families, remediation: Mapping[str, Any]) -> None:
     for said in remediation.get("rules") or ():
-        families.put("remedy_open", said["open"], said["rule"])
-        families.put("remedy_actions_last_hour", said["acted_last_hour"], said["rule"], said["action"])
+        families.put("remedy_open", said["open"], said["rule"], said["by"])
+        families.put("remedy_actions_last_hour", said["acted_last_hour"], said["rule"], said["action"], said["by"])
 
 
 _PLAIN = {

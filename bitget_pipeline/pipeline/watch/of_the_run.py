@@ -53,17 +53,22 @@ def _companions(overall: Words) -> Iterable[Vital]:
 
 
 def _lags(overall: Words, rules: HealthRules, uptime: float) -> Iterable[Vital]:
+    none = "the run has just begun" if uptime < rules.starting else "none was stored in the last minute"
+    # What arrives waits until it is stored, and that would be told: quiet symbols are well. What did not get so far is elsewhere.
+    stuck = overall.get("trouble") or overall.get("spill_bytes") or overall.get("lag_p50_ms") is not None
+    quiet = uptime >= rules.starting and not stuck
     for share, what, arrived, traded in (
         ("p50", "half of all trades are in the table", rules.lag_p50, rules.traded_lag_p50),
         ("p99", "99 of 100 trades are in the table", rules.lag_p99, rules.traded_lag_p99),
     ):
-        none = "the run has just begun" if uptime < rules.starting else "none was stored in the last minute"
         for name, words, since, line in (
             (f"lag.{share}", f"lag_{share}_ms", "they arrived", arrived),
             (f"lag.traded_{share}", f"traded_lag_{share}_ms", "they were made", traded),
         ):
             found = overall.get(words)
-            if found is None:
+            if found is None and quiet:
+                yield Vital(name, Status.HEALTHY, "no trade came in the last minute, and none waits: none is late")
+            elif found is None:
                 yield unknown(name, f"how long trades take to the table after {since} is not known: {none}")
             else:
                 seconds = float(found) / 1000

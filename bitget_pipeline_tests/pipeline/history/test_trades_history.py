@@ -164,6 +164,42 @@ async def test_answers_without_trades_prove_nothing_and_are_tried_again(local_ex
     assert {one.state for one in warehouse.coverage("trades", symbol=BTC_SPOT)} == {CoverageState.UNKNOWN}
 
 
+@pytest.mark.parametrize("how", ["text", "short", "zero"])
+async def test_trades_that_make_no_sense_are_an_error_and_lose_nothing(
+    local_exchange, warehouse, fetch, yesterday, how
+):
+    """
+    One row of a page is spoilt: nobody guesses what it was. The day fails in words, what was stored is no more than was traded,
+    and the next run makes it whole.
+    """
+    within = Interval.of_day(yesterday)
+    truth = await true_trades(local_exchange, BTC_SPOT, within)
+    with local_exchange.faulty("malformed_trade", str(BTC_SPOT), how=how, probability=0.002):
+        done = (await fetch((BTC_SPOT, yesterday))).keys[BTC_SPOT, yesterday]
+    assert "unreadable trades" in done.error
+    assert set(warehouse.trades(BTC_SPOT, within, source="local")) < set(truth)
+    states = {one.interval: one.state for one in warehouse.coverage("trades", symbol=BTC_SPOT, interval=within)}
+    assert states.get(within) is not CoverageState.COMPLETE
+
+    assert (await fetch((BTC_SPOT, yesterday))).keys[BTC_SPOT, yesterday].state is CoverageState.COMPLETE
+    assert set(warehouse.trades(BTC_SPOT, within, source="local")) == set(truth)
+
+
+async def test_pages_with_trades_twice_and_out_of_order_are_the_same_day(local_exchange, warehouse, fetch, yesterday):
+    """
+    Every trade once, in the table and in the candles.
+    """
+    within = Interval.of_day(yesterday)
+    truth = await true_trades(local_exchange, BTC_SPOT, within)
+    local_exchange.fault("doubled_trade", str(BTC_SPOT), probability=0.1)
+    local_exchange.fault("shuffled_trades", str(BTC_SPOT))
+    done = (await fetch((BTC_SPOT, yesterday))).keys[BTC_SPOT, yesterday]
+    assert (done.state, done.trades, done.error) == (CoverageState.COMPLETE, len(truth), "")
+    assert set(warehouse.trades(BTC_SPOT, within, source="local")) == set(truth)
+    counted = warehouse.query("SELECT sum(trades) FROM candles_live_final WHERE resolution = '1m'")
+    assert counted == [(len(truth),)]
+
+
 async def test_a_day_before_the_listing_has_no_trades_and_costs_nothing(local_exchange, warehouse, fetch):
     """
     Proven empty by the listing.

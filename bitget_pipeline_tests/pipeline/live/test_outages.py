@@ -15,7 +15,7 @@ from bitget_pipeline.local.exchange import LocalExchange
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.storage.redis_connection import RedisAddress
-from bitget_pipeline.storage.warehouse import Warehouse
+from bitget_pipeline.storage.warehouse import CoverageState, Warehouse
 
 from ..conftest import true_trades, until
 from ..live_runner import Where
@@ -141,6 +141,43 @@ async def test_an_emptied_redis_leaves_no_silent_hole(
         await until(lambda: not any(anchor.gap for anchor in run.overview.anchors().values()), what="closed gaps")
         await run.end()
     assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 50
+
+
+async def test_a_gap_that_waits_for_its_repair_is_in_the_ledger_before_redis_forgets_it(
+    where: Where, local_exchange: LocalExchange, redis_client: redis.asyncio.Redis, warehouse: Warehouse
+) -> None:
+    """
+    HTTP hangs, so that nothing of a break is fetched, while trades after it are stored: then Redis is emptied. The ledger knows
+    of the break; the successor goes back to before it.
+    """
+    async with live(where, local_exchange) as run:
+        await until(lambda: len(run.overview.anchors()) == len(SYMBOLS) and run.stored() > 20, what="the first trades")
+        start = local_exchange.now_ms()
+        local_exchange.fault("slow", "/fills", delay=100.0)
+        with local_exchange.faulty("refuse_connections"):
+            local_exchange.drop()
+            await until(lambda: run.overview.published().overall["connected"] == 0, what="the break")
+            missed = local_exchange.now_ms()
+            await until(lambda: many_missed(local_exchange, missed), what="more trades than a snapshot holds")
+        await until(lambda: unknown(warehouse), what="the break in the ledger")
+        seen = run.stored()
+        await until(lambda: run.stored() > seen + 50, what="trades after the break")
+        await redis_client.delete(*[key async for key in redis_client.scan_iter(f"{where.prefix}*")])
+        with pytest.raises(LeaseLost):
+            await asyncio.wait_for(run.task, 10)
+    local_exchange.clear("slow")
+    async with live(msgspec.structs.replace(where, run_id="run-2"), local_exchange) as run:
+        await until(lambda: len(run.overview.anchors()) == len(SYMBOLS), what="trades of every symbol")
+        end = await closed(local_exchange)
+        await until(lambda: not any(anchor.gap for anchor in run.overview.anchors().values()), what="closed gaps")
+        await run.end()
+    assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 50
+    assert not unknown(warehouse)
+
+
+def unknown(warehouse: Warehouse) -> list[Interval]:
+    """What the ledger says of trades to be not known yet."""
+    return [one.interval for one in warehouse.coverage("trades") if one.state is CoverageState.UNKNOWN]
 
 
 async def many_missed(server: LocalExchange, since_ms: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,9 @@ OVERALL = {
     "attention": {
         "remediation": {
             "mode": "on",
-            "rules": [{"rule": "backlog", "open": 1, "acted_last_hour": 2, "action": "widen_flush", "state": "acting"}],
+            "rules": [
+                {"rule": "backlog", "open": 1, "acted_last_hour": 2, "action": "widen_flush", "by": "the live run"}
+            ],
         }
     },
     "failover": {"spot": {"state": "substituted"}, "coinm": {"state": "none", "reason": "nobody trades it"}},
@@ -141,7 +144,21 @@ def test_what_the_run_publishes_is_shown_in_base_units() -> None:
     assert (got["failover_state", "spot", "substituted"], got["failover_state", "spot", "ours"]) == (1, 0)
     assert got["failover_state", "coinm", "none"] == 1
     assert got["live_lease_fence",] == 7
-    assert (got["remedy_open", "backlog"], got["remedy_actions_last_hour", "backlog", "widen_flush"]) == (1, 2)
+    assert got["remedy_open", "backlog", "the live run"] == 1
+    assert got["remedy_actions_last_hour", "backlog", "widen_flush", "the live run"] == 2
+
+
+def test_the_supervisors_rules_are_told_beside_the_runs_also_without_a_run() -> None:
+    """
+    Both may have a rule of one name; each has its series.
+    """
+    its = {"rule": "mute_run", "open": 1, "acted_last_hour": 3, "action": "relaunch", "by": "the supervisor"}
+    told = {"rules": [its, its | {"rule": "backlog", "open": 0, "acted_last_hour": 0}]}
+    alone = samples(of_redis(replace(facts(None), supervisor=told), now_ms=NOW_MS))
+    assert alone["remedy_open", "mute_run", "the supervisor"] == 1
+    assert alone["remedy_actions_last_hour", "mute_run", "relaunch", "the supervisor"] == 3
+    both = samples(of_redis(replace(facts(Published(0.5, OVERALL, {})), supervisor=told), now_ms=NOW_MS))
+    assert [both["remedy_open", "backlog", by] for by in ("the live run", "the supervisor")] == [1, 0]
 
 
 def test_a_vital_has_the_worst_status_of_its_subjects() -> None:
