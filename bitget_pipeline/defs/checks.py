@@ -30,6 +30,14 @@ LAST_HOUR = (
 )
 """Whole minutes that are settled."""
 
+REACHES_BACK_TO = (
+    # The targets that mean the symbol, in this market or in each.
+    "arrayMin(arrayPushBack(arrayMap(t -> toDate(t.3), arrayFilter(t -> t.2 = symbol AND t.1 IN ('', market), "
+    "arrayZip({target_markets:Array(String)}, {target_names:Array(String)}, {target_days:Array(String)}))), "
+    "today() - {days:UInt32}))"
+)
+"""The day on which the history of a selected symbol begins, as `market.target.begins_on` says."""
+
 SHOWN = 20
 
 
@@ -44,10 +52,7 @@ CHECKS = (
             "SELECT market, symbol, stream, toString(interval_start), toString(interval_end), state, reason, "
             "toString(retry_at) FROM coverage WHERE state IN ('unknown', 'unexplained') "
             "AND interval_end < now() - INTERVAL 3 DAY AND interval_end > least(now() - toIntervalDay({days:UInt32}), "
-            # The targets that mean the symbol, in this market or in each.
-            "arrayMin(arrayPushBack(arrayMap(t -> toDateTime(toDate(t.3), 'UTC'), arrayFilter(t -> t.2 = symbol "
-            "AND t.1 IN ('', market), arrayZip({target_markets:Array(String)}, {target_names:Array(String)}, "
-            "{target_days:Array(String)}))), now()))) "
+            f"toDateTime({REACHES_BACK_TO}, 'UTC')) "
             "AND (market, symbol) IN (SELECT market, symbol FROM universe_now)"
         ),
         columns=("market", "symbol", "stream", "from", "to", "state", "why", "next try"),
@@ -56,11 +61,11 @@ CHECKS = (
     Check(
         asset="coverage",
         name="every_selected_day_has_a_row",
-        sentence="The ledger has a statement for every selected symbol and every wanted day.",
+        sentence="The ledger has a statement for every selected symbol and every day, as far back as its history reaches.",
         offenders=(
-            "SELECT market, symbol, toString(day) FROM (SELECT market, symbol, today() - number AS day FROM universe_now "
-            "CROSS JOIN (SELECT number + 1 AS number FROM numbers({days:UInt32})) AS back "
-            "WHERE day >= toDate({grid_start:String})) WHERE (market, symbol, day) NOT IN "
+            "SELECT market, symbol, toString(day) FROM (SELECT market, symbol, begins + arrayJoin(range(toUInt32("
+            f"today() - begins))) AS day FROM (SELECT market, symbol, greatest({REACHES_BACK_TO}, "
+            "toDate({earliest:String})) AS begins FROM universe_now)) WHERE (market, symbol, day) NOT IN "
             "(SELECT market, symbol, toDate(interval_start) FROM coverage WHERE stream = 'candles_1m')"
         ),
         columns=("market", "symbol", "day"),
@@ -287,7 +292,7 @@ def _as_asset_check(check: Check, asset: dg.AssetKey, market: Market | None) -> 
             "market": market.value if market else "",
             "days": settings.history_days,
             "books": int(settings.books),
-            "grid_start": settings.grid_start.isoformat(),
+            "earliest": EARLIEST_MONTH.isoformat(),
             "target_markets": [target.market.value if target.market else "" for target in settings.history_targets],
             "target_names": [target.name for target in settings.history_targets],
             "target_days": [target.since.isoformat() for target in settings.history_targets],

@@ -25,6 +25,15 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "ground": (255, 255, 255),
 }
 _PALETTE = {name: index for index, name in enumerate(COLOURS)}
+_WORST_FIRST = (
+    CoverageState.UNKNOWN,
+    CoverageState.UNEXPLAINED,
+    CoverageState.PARTIAL,
+    CoverageState.UNAVAILABLE,
+    CoverageState.EXPIRED,
+    CoverageState.COMPLETE,
+    CoverageState.VERIFIED_EMPTY,
+)
 _CELLS_WIDE = 900
 _CELLS_HIGH = 700
 
@@ -34,21 +43,26 @@ LEGEND = "green complete, amber partial, blue proven empty, grey unavailable, pu
 def heat_map(
     found: Mapping[tuple[Symbol, date], DayCoverage], *, symbols: Sequence[Symbol], days: Sequence[date]
 ) -> bytes:
-    """The picture, symbols from top to bottom and days from left to right, cells as large as it bears."""
-    wide = max(1, min(24, _CELLS_WIDE // max(1, len(days))))
+    """
+    The picture, symbols from top to bottom and days from left to right, cells as large as it bears. Of more days than it is wide
+    some share a column, which shows the worst; what is not in `found` is left blank.
+    """
+    together = -(-len(days) // _CELLS_WIDE) or 1
+    columns = [days[start : start + together] for start in range(0, len(days), together)]
+    wide = max(1, min(24, _CELLS_WIDE // max(1, len(columns))))
     high = max(1, min(10, _CELLS_HIGH // max(1, len(symbols))))
     rows = bytearray()
     for symbol in symbols:
         row = bytearray()
-        for day in days:
-            coverage = found.get((symbol, day))
-            state = coverage.state if coverage is not None else CoverageState.UNKNOWN
+        for column in columns:
+            states = [found[symbol, day].state for day in column if (symbol, day) in found]
+            colour = min(states, key=_WORST_FIRST.index).value if states else "ground"
             margin = 1 if wide > 3 else 0
-            row += bytes([_PALETTE[state.value]]) * (wide - margin) + bytes([_PALETTE["ground"]]) * margin
+            row += bytes([_PALETTE[colour]]) * (wide - margin) + bytes([_PALETTE["ground"]]) * margin
         margin = 1 if high > 3 else 0
         rows += (b"\0" + row) * (high - margin)
         rows += (b"\0" + bytes([_PALETTE["ground"]]) * len(row)) * margin
-    return _png(bytes(rows), width=max(1, wide * len(days)), height=max(1, high * len(symbols)))
+    return _png(bytes(rows), width=max(1, wide * len(columns)), height=max(1, high * len(symbols)))
 
 
 def _png(rows: bytes, *, width: int, height: int) -> bytes:

@@ -38,7 +38,7 @@ def offenders(warehouse: Warehouse, name: str, asset: str = MINUTES) -> list[tup
     """What a check finds."""
     query = BY_NAME[asset, name].offenders
     week = last_week(datetime.now(UTC))
-    known = {"market": "spot", "days": 1, "grid_start": "2020-01-01", "books": 1, **TARGETS, **week.parameters}
+    known = {"market": "spot", "days": 1, "earliest": "2018-01-01", "books": 1, **TARGETS, **week.parameters}
     return warehouse.query(query, {key: value for key, value in known.items() if f"{{{key}:" in query})
 
 
@@ -326,11 +326,27 @@ def test_an_old_hole_is_found(right: Warehouse) -> None:
 
 def test_a_selected_day_without_a_row_is_found(right: Warehouse) -> None:
     """
-    Three days wanted, one known.
+    Three days wanted, one known; a target reaches further back, for the symbol and market it means, but not before the archive.
     """
     query = BY_NAME["coverage", "every_selected_day_has_a_row"].offenders
-    found = right.query(query, {"days": 3, "grid_start": "2020-01-01"})
-    assert {row[2] for row in found} == {str(YESTERDAY - timedelta(days=n)) for n in (1, 2)}
+
+    def found(*targets: tuple[str, str, date], earliest: str = "2018-01-01") -> set[str]:
+        markets, names, days = ([str(target[n]) for target in targets] for n in range(3))
+        wanted = {"target_markets": markets, "target_names": names, "target_days": days}
+        return {row[2] for row in right.query(query, {"days": 3, "earliest": earliest, **wanted})}
+
+    def back(*numbers: int) -> set[str]:
+        return {str(YESTERDAY - timedelta(days=n)) for n in numbers}
+
+    assert (
+        found()
+        == found(("", "NOPEUSDT", date(2020, 1, 1)))
+        == found(("coinm", BTC.name, date(2020, 1, 1)))
+        == back(1, 2)
+    )
+    older = YESTERDAY - timedelta(days=400)
+    assert found(("", BTC.name, older)) == found((BTC.market.value, BTC.name, older)) == back(*range(1, 401))
+    assert found(("", BTC.name, older), earliest=str(YESTERDAY - timedelta(days=9))) == back(*range(1, 10))
 
 
 def store_book(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import re
 import struct
+import zlib
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import pytest
 
 from bitget_pipeline.defs.assets import coverage
-from bitget_pipeline.defs.heat_map import heat_map
+from bitget_pipeline.defs.heat_map import COLOURS, heat_map
 from bitget_pipeline.defs.resources import PipelineResource
 from bitget_pipeline.market.candle import Candle, Resolution
 from bitget_pipeline.market.coverage_days import DayCoverage
@@ -43,10 +44,35 @@ def test_a_picture_of_a_year_of_the_largest_selection_is_small() -> None:
     assert struct.unpack(">II", picture[16:24]) == (365 * 2, 600)
 
 
+def test_days_that_share_a_column_show_the_worst_and_what_is_not_wanted_is_blank() -> None:
+    """
+    Six years of days are more than a picture is wide: of three that share a column one that is not known counts.
+    """
+    days = [date(2020, 1, 1) + timedelta(days=n) for n in range(2_100)]
+    complete = {(BTC, day): DayCoverage(BTC, day, stored=1440) for day in days}
+    unknown = {(ETH, day): one for (_, day), one in complete.items() if day.year > 2020} | {
+        (ETH, days[1_000]): DayCoverage(ETH, days[1_000], unseen=1440)
+    }
+    picture = heat_map(complete | unknown, symbols=(BTC, ETH), days=days)
+    assert struct.unpack(">II", picture[16:24]) == (700, 20)
+    start = picture.index(b"IDAT")
+    length = struct.unpack(">I", picture[start - 4 : start])[0]
+    lines = zlib.decompress(picture[start + 4 : start + 4 + length])
+    first, second = lines[1:701], lines[701 * 10 + 1 : 701 * 11]
+    green, red, white = (list(COLOURS).index(name) for name in ("complete", "unknown", "ground"))
+    assert set(first) == {green}
+    assert [second.count(colour) for colour in (red, white)] == [1, 366 // 3]
+    assert second[1_000 // 3] == red
+
+
 @pytest.fixture
 def given() -> dict[str, str]:
-    """Three days of the grid are wanted."""
-    return {"BITGET_PIPELINE_GRID_START": "2020-01-01", "BITGET_PIPELINE_HISTORY_DAYS": "3"}
+    """Three days of the grid are wanted, and of one symbol five."""
+    return {
+        "BITGET_PIPELINE_GRID_START": "2020-01-01",
+        "BITGET_PIPELINE_HISTORY_DAYS": "3",
+        "BITGET_PIPELINE_HISTORY_TARGETS": f"usdtm:ETHUSDT={YESTERDAY - timedelta(days=4)}",
+    }
 
 
 def test_materializing_recounts_and_draws(warehouse: Warehouse, pipeline: PipelineResource) -> None:
@@ -80,4 +106,7 @@ def test_materializing_recounts_and_draws(warehouse: Warehouse, pipeline: Pipeli
     assert "spot:BTCUSDT" in picture
     (encoded,) = re.findall(r"data:image/png;base64,([^)]+)\)", picture)
     assert base64.b64decode(encoded)[:4] == b"\x89PNG"
+    assert metadata["symbol-days of the targets"].value == 2
+    assert metadata["symbol-days of the targets settled"].value == 0
+    assert "Symbols from usdtm:ETHUSDT (top)" in str(metadata["picture of the targets"].value)
     assert "not asked for yet" in str(metadata["most missing"].value)

@@ -10,23 +10,29 @@ import asyncio
 import base64
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
 from ...market.coverage_days import DayCoverage, by_day
 from ...market.instrument import Symbol
 from ...market.interval import Interval
+from ...market.target import begins_on
 from ...pipeline.history.comparison import Comparison, look_at_differences
 from ...pipeline.history.departed import Departed, settle_departed
 from ...pipeline.history.recount import Recount, recount
 from ...pipeline.history.verify import Verification, verify_samples
+from ...settings.operational import Operational
+from ...storage.warehouse import Warehouse
 from ..freshness import EVERY_DAY
 from ..heat_map import LEGEND, heat_map
 from ..history_launcher import STREAM, days_back
 from ..metadata import KINDS, OWNERS, as_table, described
+from ..partitions import EARLIEST_MONTH
 from ..resources import PipelineResource
 from .reference import universe
+
+Found = Mapping[tuple[Symbol, date], DayCoverage]
 
 WORST = 20
 COMPARED = 50  # requests about longer bars of open incidents, and symbol-days of delisted symbols
@@ -98,16 +104,40 @@ def coverage(
         for line in (*verified.failed, *compared.failed):
             context.log.warning(f"not compared: {line}")
         symbols = [member.symbol for member in warehouse.current_universe()]
-        evidence = []
-        if days:
-            span = Interval(Interval.of_day(days[0]).start_ms, Interval.of_day(days[-1]).end_ms)
-            evidence = warehouse.coverage(STREAM, interval=span)
-    found = by_day(evidence, symbols=symbols, days=days, now_ms=round(now.timestamp() * 1000))
+        found = _ledger(warehouse, symbols, days, now)
+        earlier = _further_back(warehouse, symbols, settings, before=days[0] if days else now.date(), now=now)
     return dg.MaterializeResult(
         metadata=_in_colours(found, symbols, days)
+        | _of_targets(earlier)
         | _in_figures(found, counted)
         | _of_samples(verified, compared, departed)
     )
+
+
+def _ledger(warehouse: Warehouse, symbols: Sequence[Symbol], days: Sequence[date], now: datetime) -> Found:
+    if not symbols or not days:
+        return {}
+    span = Interval(Interval.of_day(days[0]).start_ms, Interval.of_day(days[-1]).end_ms)
+    evidence = warehouse.coverage(STREAM, interval=span)
+    return by_day(evidence, symbols=symbols, days=days, now_ms=round(now.timestamp() * 1000))
+
+
+def _further_back(
+    warehouse: Warehouse, symbols: Sequence[Symbol], settings: Operational, *, before: date, now: datetime
+) -> Found:
+    """What the ledger says of the days before these, of the symbols whose targets reach so far: years of a few."""
+    since = {
+        symbol: max(
+            EARLIEST_MONTH,
+            begins_on(symbol, settings.history_targets, days=settings.history_days, today=now.date()),
+        )
+        for symbol in symbols
+    }
+    deep = [symbol for symbol in symbols if since[symbol] < before]
+    first = min((since[symbol] for symbol in deep), default=before)
+    days = [first + timedelta(days=n) for n in range((before - first).days)]
+    found = _ledger(warehouse, deep, days, now)
+    return {(symbol, day): one for (symbol, day), one in found.items() if day >= since[symbol]}
 
 
 def _now_ms() -> int:
@@ -138,7 +168,7 @@ def _of_samples(verified: Verification, compared: Comparison, departed: Departed
     return metadata
 
 
-def _in_figures(found: Mapping[tuple[Symbol, date], DayCoverage], counted: Recount) -> dict[str, dg.MetadataValue]:
+def _in_figures(found: Found, counted: Recount) -> dict[str, dg.MetadataValue]:
     settled = sum(not one.open for one in found.values())
     stored = sum(one.stored for one in found.values())
     missing = sum(one.open for one in found.values())
@@ -156,19 +186,11 @@ def _in_figures(found: Mapping[tuple[Symbol, date], DayCoverage], counted: Recou
     }
 
 
-def _in_colours(
-    found: Mapping[tuple[Symbol, date], DayCoverage], symbols: Sequence[Symbol], days: Sequence[date]
-) -> dict[str, dg.MetadataValue]:
+def _in_colours(found: Found, symbols: Sequence[Symbol], days: Sequence[date]) -> dict[str, dg.MetadataValue]:
     if not symbols or not days:
         return {}
-    picture = base64.b64encode(heat_map(found, symbols=symbols, days=days)).decode()
     worst = sorted((one for one in found.values() if one.open), key=lambda one: -one.open)
-    shown: dict[str, dg.MetadataValue] = {
-        "picture": dg.MetadataValue.md(
-            f"Symbols from {symbols[0]} (top) to {symbols[-1]}, days from {days[0]} (left) to {days[-1]}: {LEGEND}.\n\n"
-            f"![coverage of the selected symbols by day](data:image/png;base64,{picture})"
-        )
-    }
+    shown = {"picture": _picture(found, symbols, days)}
     if worst:
         shown["most missing"] = as_table(
             (
@@ -184,6 +206,27 @@ def _in_colours(
             columns=("symbol", "day", "missing", "why", "next try"),
         )
     return shown
+
+
+def _of_targets(found: Found) -> dict[str, dg.MetadataValue]:
+    """The days before those of everybody, where a target wants them."""
+    if not found:
+        return {}
+    symbols = list(dict.fromkeys(symbol for symbol, _ in found))
+    days = sorted({day for _, day in found})
+    return {
+        "picture of the targets": _picture(found, symbols, days),
+        "symbol-days of the targets": dg.MetadataValue.int(len(found)),
+        "symbol-days of the targets settled": dg.MetadataValue.int(sum(not one.open for one in found.values())),
+    }
+
+
+def _picture(found: Found, symbols: Sequence[Symbol], days: Sequence[date]) -> dg.MetadataValue:
+    drawn = base64.b64encode(heat_map(found, symbols=symbols, days=days)).decode()
+    return dg.MetadataValue.md(
+        f"Symbols from {symbols[0]} (top) to {symbols[-1]}, days from {days[0]} (left) to {days[-1]}: {LEGEND}.\n\n"
+        f"![coverage of the selected symbols by day](data:image/png;base64,{drawn})"
+    )
 
 
 def _why(one: DayCoverage) -> str:

@@ -15,6 +15,7 @@ import time
 from datetime import date
 
 import msgspec
+import uvloop
 
 from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.guard.rate_limit import BudgetRules
@@ -84,7 +85,7 @@ def main() -> None:
     configure(level="ERROR")
     job = msgspec.json.decode(sys.argv[1], type=Job)
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
-    report = asyncio.run(run(job))
+    report = uvloop.run(run(job))
     used = resource.getrusage(resource.RUSAGE_SELF)
     print(
         json.dumps(
