@@ -34,11 +34,13 @@ YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 WHOLE = Interval.of_day(YESTERDAY)
 
 
-def offenders(warehouse: Warehouse, name: str, asset: str = MINUTES) -> list[tuple[object, ...]]:
+def offenders(
+    warehouse: Warehouse, name: str, asset: str = MINUTES, *, targets: dict[str, list[str]] = NOWHERE
+) -> list[tuple[object, ...]]:
     """What a check finds."""
     query = BY_NAME[asset, name].offenders
     week = last_week(datetime.now(UTC))
-    known = {"market": "spot", "days": 1, "earliest": "2018-01-01", "books": 1, **NOWHERE, **week.parameters}
+    known = {"market": "spot", "days": 1, "earliest": "2018-01-01", "books": 1, **targets, **week.parameters}
     return warehouse.query(query, {key: value for key, value in known.items() if f"{{{key}:" in query})
 
 
@@ -241,7 +243,7 @@ def test_old_holes_are_found_as_far_back_as_a_target_reaches(right: Warehouse) -
         right.store_evidence([Evidence(BTC, stream, day, CoverageState.UNKNOWN)], version=1, run_id="test")
         later = Interval.of_day(date(2024, 1, 2))
         right.store_evidence([Evidence(BTC, stream, later, CoverageState.UNAVAILABLE)], version=1, run_id="test")
-    found = offenders(right, "no_hole_grows_old", "coverage")
+    found = offenders(right, "no_hole_grows_old", "coverage", targets=TARGETS)
     assert {row[2] for row in found} == {"candles_1m", "trades", "mark_candles_1m"}
 
 
