@@ -5,12 +5,12 @@ Funding is collected every hour and open interest every quarter of an hour, one 
 index prices on demand, by symbol and day. The work is done by pipeline/history/funding.py, open_interest.py and price_candles.py.
 """
 
+import asyncio
 import time
 from collections.abc import Sequence
 from datetime import date
 
 import dagster as dg
-import uvloop
 
 from ...market.derivatives import PriceKind
 from ...market.instrument import Market, Symbol
@@ -86,7 +86,7 @@ def _funding_rates(market: Market) -> dg.AssetsDefinition:
                 )
 
         with pipeline.warehouse() as warehouse:
-            report = uvloop.run(run())
+            report = asyncio.run(run())
         _warn_or_fail(context, report.failed, succeeded=len(report.new))
         return dg.MaterializeResult(
             metadata={
@@ -129,7 +129,7 @@ def _open_interest(market: Market) -> dg.AssetsDefinition:
                 )
 
         with pipeline.warehouse() as warehouse:
-            report = uvloop.run(run())
+            report = asyncio.run(run())
         _warn_or_fail(context, report.failed, succeeded=len(report.held))
         worth = sorted(((usdt or 0.0, symbol.name) for symbol, (_, usdt) in report.held.items()), reverse=True)
         return dg.MaterializeResult(
@@ -186,7 +186,7 @@ def _price_candles(market: Market, kind: PriceKind, grid_starts: date) -> dg.Ass
                 )
 
         with pipeline.warehouse() as warehouse:
-            report = uvloop.run(run())
+            report = asyncio.run(run())
         return told(
             context,
             {key_of(symbol, day): [done] for (symbol, day), done in report.keys.items()},

@@ -4,12 +4,12 @@ History: one-minute candles of a market, partitioned by UTC day and symbol.
 One factory for all markets. A run takes many (symbol, day) keys at once; what it does is pipeline/history/backfill.py.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import date
 
 import dagster as dg
-import uvloop
 
 from ...market.instrument import Market
 from ...pipeline.history.backfill import BackfillReport, Key, Progress, backfill_candles
@@ -96,7 +96,7 @@ def backfilled(
             )
 
     with pipeline.warehouse() as warehouse:
-        return uvloop.run(run())
+        return asyncio.run(run())
 
 
 class Talk:

@@ -5,12 +5,12 @@ What a run does is pipeline/history/trades_history.py. Nothing launches the firs
 thousands of requests. What such a day still lacks is tried again (retries.py).
 """
 
+import asyncio
 import time
 from collections.abc import Sequence
 from datetime import date
 
 import dagster as dg
-import uvloop
 
 from ...market.instrument import Market
 from ...pipeline.history.trades_history import TradesReport, backfill_trades
@@ -77,7 +77,7 @@ def _trades_history(market: Market, grid_starts: date) -> dg.AssetsDefinition:
                 )
 
         with pipeline.warehouse() as warehouse:
-            report = uvloop.run(run())
+            report = asyncio.run(run())
         days = report.keys
         return told(
             context,

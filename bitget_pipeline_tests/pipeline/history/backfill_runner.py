@@ -15,7 +15,6 @@ import time
 from datetime import date
 
 import msgspec
-import uvloop
 
 from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.guard.rate_limit import BudgetRules
@@ -85,7 +84,7 @@ def main() -> None:
     configure(level="ERROR")
     job = msgspec.json.decode(sys.argv[1], type=Job)
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
-    report = uvloop.run(run(job))
+    report = asyncio.run(run(job))
     used = resource.getrusage(resource.RUSAGE_SELF)
     print(
         json.dumps(
