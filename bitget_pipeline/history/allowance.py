@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 from ..guard.rate_limit import Priority
@@ -19,11 +20,20 @@ GRANT_KEEPS = 0.1
 """Seconds within which a grant must be used: two requests a second are the margin between budget and limit."""
 
 
+Command = Sequence[str | bytes]
+"""Something to be done in the budget's store, in the words that it wants (storage/page_shelf.py)."""
+
+
 class RateBudget(Protocol):
     """The allowance of requests that all processes of one address share (storage/budget.py)."""
 
-    async def reserve(self, endpoint: str, per_second: float, priority: Priority) -> float:
-        """Take one request out of it: 0.0, it may be sent. Else nothing was taken: ask again after so many seconds."""
+    async def reserve(
+        self, endpoint: str, per_second: float, priority: Priority, *, along: Sequence[Command] = ()
+    ) -> float:
+        """
+        Take one request out of it: 0.0, it may be sent. Else nothing was taken: ask again after so many seconds. What goes
+        `along` is done before; where it cannot be, it is left undone.
+        """
 
     async def penalise(self, endpoint: str, per_second: float, seconds: float) -> None:
         """The exchange said that it is too much: nobody asks this endpoint for so long."""
@@ -35,9 +45,11 @@ class RateBudget(Protocol):
         """The exchange said how many requests are left in this second."""
 
 
-async def allowed(budget: RateBudget, endpoint: str, per_second: float, priority: Priority) -> None:
+async def allowed(
+    budget: RateBudget, endpoint: str, per_second: float, priority: Priority, *, along: list[Command] | None = None
+) -> None:
     """
-    Wait until one request may be sent; it has been taken out of the budget then.
+    Wait until one request may be sent; it has been taken out of the budget then. What is to go `along` is taken out of that list.
 
     A grant that reaches us late, because this process stood still, is dropped once and asked for again: the requests of
     a stall would otherwise all be sent at its end, more than the exchange allows in a second.
@@ -45,7 +57,12 @@ async def allowed(budget: RateBudget, endpoint: str, per_second: float, priority
     late_before = False
     while True:
         asked = time.monotonic()
-        delay = await budget.reserve(endpoint, per_second, priority)
+        if along:
+            taken = tuple(along)
+            along.clear()
+            delay = await budget.reserve(endpoint, per_second, priority, along=taken)
+        else:
+            delay = await budget.reserve(endpoint, per_second, priority)
         heed_cancellation()
         if delay <= 0:
             if late_before or time.monotonic() - asked < GRANT_KEEPS:

@@ -26,7 +26,7 @@ from ..guard.backoff import Backoff
 from ..guard.breaker import Breaker, State
 from ..guard.rate_limit import Priority
 from ..telemetry import count
-from .allowance import RateBudget, allowed
+from .allowance import Command, RateBudget, allowed
 
 Answer = TypeVar("Answer")
 
@@ -117,9 +117,11 @@ class VenueClient:
         *,
         priority: Priority,
         tally: Tally | None = None,
+        along: list[Command] | None = None,
     ) -> Answer:
         """
-        Send the request and read its answer, repeating while that may help.
+        Send the request and read its answer, repeating while that may help. Commands `along` are done in the budget's store
+        before the request is sent, and taken out of the list.
 
         Raises Transient when patience is over (ExchangeBusy, ExchangeUnavailable), Malformed when the answers stay
         unreadable, Refused at once.
@@ -136,7 +138,7 @@ class VenueClient:
             with attempt:
                 if attempt.num > 1:
                     tally.repeats += 1
-                return await self._once(request, read, priority=priority, tally=tally, tries=attempt.num)
+                return await self._once(request, read, priority=priority, tally=tally, tries=attempt.num, along=along)
         raise AssertionError("retrying ends with an answer or an error")
 
     async def fetch_once(self, request: Request, read: Callable[[int, bytes], Answer]) -> Answer:
@@ -155,6 +157,7 @@ class VenueClient:
         priority: Priority,
         tally: Tally,
         tries: int,
+        along: list[Command] | None,
     ) -> Answer:
         self._heed_the_region()
         resting = self._breaker(request).resting(now=time.monotonic())
@@ -162,7 +165,7 @@ class VenueClient:
             raise ExchangeUnavailable(
                 f"{request.family} failed repeatedly and rests", where=self.address.url, retry_after=resting
             )
-        await allowed(self.budget, request.endpoint, request.per_second, priority)
+        await allowed(self.budget, request.endpoint, request.per_second, priority, along=along)
         tally.requests += 1
         return await self._asked(request, read, tries=tries)
 

@@ -79,7 +79,8 @@ class CandleWalk:
         if ask is None:
             raise ValueError("the walk is over")
         bars = Candles.of(page)
-        bars = bars.where((bars.open_ms < ask.end_ms) & (bars.open_ms + self._every <= self._closed_end))
+        if bars and bars.open_ms[-1] >= (end := min(ask.end_ms, self._closed_end - self._every + 1)):
+            bars = bars.where(bars.open_ms < end)
         fresh = bars.where(self._unknown(bars))
         if bars:
             self._answers.append((int(bars.open_ms[0]), int(bars.open_ms[-1])))

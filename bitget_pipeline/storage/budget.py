@@ -9,12 +9,13 @@ says so.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import floor
 from typing import Any
 
 import redis.asyncio
+from redis.exceptions import NoScriptError
 
 from ..errors import DiskFull, StoreUnavailable
 from ..guard.rate_limit import FLOORS, BudgetRules, Priority, RateBudget
@@ -44,6 +45,7 @@ class Budget:
         most_processes: int = 10,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._client = client
         self._key = egress_key(prefix, egress, "budget")
         self._rules = rules or BudgetRules()
         self._line = in_one_line(self._rules)
@@ -52,9 +54,16 @@ class Budget:
         self._clock = clock
         self._retry_redis_at = float("-inf")
 
-    async def reserve(self, endpoint: str, per_second: float, priority: Priority) -> float:
-        """Take one request: 0.0, it may be sent. Else nothing was taken: ask again after so many seconds."""
-        answer = await self._call("ask", endpoint, per_second, priority, 0.0)
+    async def reserve(
+        self, endpoint: str, per_second: float, priority: Priority, *, along: Sequence[Sequence[str | bytes]] = ()
+    ) -> float:
+        """
+        Take one request: 0.0, it may be sent. Else nothing was taken: ask again after so many seconds.
+
+        Commands `along` are carried out before, on the same trip. One that fails is left undone, and so are all while Redis is
+        away.
+        """
+        answer = await self._call("ask", endpoint, per_second, priority, 0.0, along)
         return self.alone.reserve(endpoint, per_second, priority) if answer is None else answer
 
     async def restrain(self, per_second: float, seconds: float) -> None:
@@ -83,7 +92,13 @@ class Budget:
         await self._call("remaining", endpoint, per_second, Priority.LIVE_REPAIR, left)
 
     async def _call(
-        self, what: str, endpoint: str, per_second: float, priority: Priority, value: float
+        self,
+        what: str,
+        endpoint: str,
+        per_second: float,
+        priority: Priority,
+        value: float,
+        along: Sequence[Sequence[str | bytes]] = (),
     ) -> float | None:
         """The script's answer, None while Redis is away."""
         if self._clock() < self._retry_redis_at:
@@ -91,7 +106,7 @@ class Budget:
         try:
             with translated():
                 arguments = budget_arguments(self._line, what, "", endpoint, per_second, priority, value)
-                answer: Any = await self._script(keys=[self._key], args=arguments)
+                answer: Any = await (self._with(along, arguments) if along else self._asked(arguments))
         except (StoreUnavailable, DiskFull) as error:  # away, or full: a budget must not stop what empties it
             self._retry_redis_at = self._clock() + 2.0
             count("budget.without_redis")
@@ -100,6 +115,25 @@ class Budget:
             )
             return None
         return float(answer)
+
+    async def _asked(self, arguments: list[str]) -> Any:
+        return await self._script(keys=[self._key], args=arguments)
+
+    async def _with(self, along: Sequence[Sequence[str | bytes]], arguments: list[str]) -> Any:
+        trip = self._client.pipeline(transaction=False)
+        for command in along:
+            trip.execute_command(*command)
+        trip.execute_command("EVALSHA", self._script.sha, "1", self._key, *arguments)
+        *others, answer = await trip.execute(raise_on_error=False)
+        for other in others:
+            if isinstance(other, Exception):
+                count("budget.along_failed")
+                log.warning("budget.along_failed", problem=str(other))
+        if isinstance(answer, NoScriptError):  # Redis was restarted, or this is the first question
+            return await self._asked(arguments)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 class StrictShare:

@@ -35,7 +35,7 @@ class OwnBudget:
         self.penalties: list[float] = []
         self.left: list[int] = []
 
-    async def reserve(self, endpoint: str, per_second: float, priority: Priority) -> float:
+    async def reserve(self, endpoint: str, per_second: float, priority: Priority, *, along: object = ()) -> float:
         return self._model.ask(endpoint, per_second, priority, now=asyncio.get_running_loop().time())
 
     async def penalise(self, endpoint: str, per_second: float, seconds: float) -> None:

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from bitget_pipeline.errors import StoreUnavailable
 from bitget_pipeline.guard.rate_limit import BudgetRules, Priority, RateBudget
 from bitget_pipeline.local import redis as local_redis
-from bitget_pipeline.storage.budget import Budget, StrictShare, budget_arguments, in_one_line
+from bitget_pipeline.storage.budget import Budget, StrictShare, budget_arguments, in_one_line, parse_use
 from bitget_pipeline.storage.keys import egress_key
 from bitget_pipeline.storage.overview import backfill_restraint, budget_use
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect, connect_sync
@@ -171,6 +171,27 @@ async def test_a_penalty_holds_for_every_process_and_is_shown(
     assert (use.endpoint, use.granted, use.penalties, use.pace) == ("spot.tickers", 1, 1, 0.5)
     assert 25 < use.closed_for <= 30
     assert closed_for == 0.0
+
+
+async def test_commands_go_along_with_a_question_and_one_that_fails_spoils_nothing(
+    redis_client: redis.asyncio.Redis, redis_prefix: str
+) -> None:
+    """
+    They are done when the answer comes, also where Redis does not know the script yet; a refused one is told and left undone.
+    """
+    key = f"{redis_prefix}along"
+    budget = Budget(redis_client, redis_prefix, "test", rules=replace(RULES, share=1.0))
+    await redis_client.script_flush()
+    for number in range(2):
+        wait = await budget.reserve("spot.tickers", 1000.0, Priority.BACKFILL, along=[("RPUSH", key, str(number))])
+        assert wait >= 0.0
+    with capture_logs() as logs:
+        wrong, right = ("HSET", key, "a", "b"), ("RPUSH", key, b"2")
+        await budget.reserve("spot.tickers", 1000.0, Priority.BACKFILL, along=[wrong, right])
+    assert await redis_client.lrange(key, 0, -1) == [b"0", b"1", b"2"]  # type: ignore[misc]
+    assert [line["event"] for line in logs] == ["budget.along_failed"]
+    asked = parse_use(await redis_client.hgetall(egress_key(redis_prefix, "test", "budget")), 0.0)[0]  # type: ignore[misc]
+    assert [one.endpoint for one in asked] == ["spot.tickers"]
 
 
 async def test_without_redis_each_process_keeps_to_its_part() -> None:

@@ -22,7 +22,7 @@ async def test_a_page_comes_back_as_it_was_laid_down(redis_client: redis.asyncio
     shelf = PageShelf(redis_client, redis_prefix)
     pages = {DAY.end_ms: ShelvedPage(1_790_400_000_123, BARS), DAY.start_ms: ShelvedPage(7, Candles.of(()))}
     for end_ms, page in pages.items():
-        await shelf.put(BTC, Resolution.M1, DAY, end_ms=end_ms, page=page)
+        await redis_client.execute_command(*shelf.laying(BTC, Resolution.M1, DAY, end_ms=end_ms, page=page))
 
     assert await shelf.pages(BTC, Resolution.M1, DAY) == pages
     assert await shelf.for_refresh().pages(BTC, Resolution.M1, DAY) == {}
@@ -33,7 +33,8 @@ async def test_a_page_comes_back_as_it_was_laid_down(redis_client: redis.asyncio
 async def test_what_lies_there_is_forgotten(redis_client: redis.asyncio.Redis, redis_prefix: str) -> None:
     """An old answer is not what the exchange says now."""
     shelf = PageShelf(redis_client, redis_prefix, kept_seconds=77)
-    await shelf.put(BTC, Resolution.M1, DAY, end_ms=DAY.end_ms, page=ShelvedPage(1, BARS))
+    laying = shelf.laying(BTC, Resolution.M1, DAY, end_ms=DAY.end_ms, page=ShelvedPage(1, BARS))
+    await redis_client.execute_command(*laying)
 
     (key,) = [key async for key in redis_client.scan_iter(match=f"{redis_prefix}*")]
     assert 70 < await redis_client.ttl(key) <= 77

@@ -18,6 +18,7 @@ from datetime import date
 from ...errors import DayNotServed, MalformedPage, PipelineError, Transient, UnknownInstrument
 from ...exchange.contract import Exchange
 from ...guard.rate_limit import Priority
+from ...history.allowance import Command
 from ...history.client import HistoryClient, Tally
 from ...history.pages import CandleWalk, joined
 from ...market.candle import Candles, Resolution
@@ -251,6 +252,7 @@ async def _follow(walkers: Walkers, walked: Walked, walk: CandleWalk) -> None:
     symbol, shelf = walked.symbol, walkers.shelf
     read = functools.partial(walkers.exchange.read_candles, symbol, walkers.resolution)
     shelved: dict[int, ShelvedPage] = {}
+    to_lay: list[Command] = []
     if shelf is not None:
         with contextlib.suppress(Transient):  # without Redis nothing can be taken up, and nothing is lost
             shelved = await shelf.pages(symbol, walkers.resolution, walk.wanted)
@@ -262,17 +264,15 @@ async def _follow(walkers: Walkers, walked: Walked, walk: CandleWalk) -> None:
             count("backfill.pages_taken_up")
             continue
         request = walkers.exchange.candle_page(symbol, walkers.resolution, end_ms=ask.end_ms, limit=ask.limit)
-        page = await walkers.client.fetch(request, read, priority=walkers.priority, tally=walked.tally)
+        page = await walkers.client.fetch(request, read, priority=walkers.priority, tally=walked.tally, along=to_lay)
         if page.rejected:
             count("backfill.rows_set_aside", len(page.rejected))
             log.warning("backfill.rows_set_aside", symbol=str(symbol), rows=len(page.rejected), first=page.rejected[0])
         answered = walkers.now_ms()
         walked.answered(answered)
         if walk.take(page) and shelf is not None and walk.ask is not None:  # after the last page all is stored at once
-            with contextlib.suppress(Transient):
-                await shelf.put(
-                    symbol, walkers.resolution, walk.wanted, end_ms=ask.end_ms, page=ShelvedPage(answered, page)
-                )
+            laid = ShelvedPage(answered, page)
+            to_lay.append(shelf.laying(symbol, walkers.resolution, walk.wanted, end_ms=ask.end_ms, page=laid))
 
 
 async def _clear(walkers: Walkers, symbol: Symbol, stretch: Interval) -> None:

@@ -308,7 +308,7 @@ class Appender:
             except TimeoutError as error:
                 raise StoreUnavailable("Redis does not answer", remedy="look at its load and its disk") from error
         self._door.remember(held)
-        self._state.note_appended(held, ids)
+        self._state.note_appended(held, ids, gaps={gap.symbol for gap in gaps} if gaps else ())
         self._recovered()
         for gap in gaps:
             count("live.gaps_found")

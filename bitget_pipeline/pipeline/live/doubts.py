@@ -20,12 +20,16 @@ MOST_UNTOLD = 500
 
 @dataclass(frozen=True, slots=True)
 class Mended:
-    """A subscription was silent for so many seconds until it was begun anew at `at_ms` (market time): `trades` came of it."""
+    """
+    A subscription was silent for so many seconds until it was begun anew at `at_ms` (market time): `trades` came of it. With a
+    `gap` there were more than the answer holds; a repair fetches them.
+    """
 
     symbol: Symbol
     silent: float
     at_ms: int
     trades: int
+    gap: bool = False
 
 
 @dataclass(slots=True)
@@ -64,14 +68,16 @@ class Doubts:
         else:
             del self._open[batch.symbol]  # it went on by itself
 
-    def appended(self, batch: TradeBatch) -> None:
-        """These were not known before. The first of them after the answer decide."""
+    def appended(self, batch: TradeBatch, *, gap: bool = False) -> None:
+        """These were not known before, and there is perhaps a gap before them. The first of them after the answer decide."""
         doubt = self._open.get(batch.symbol)
         if doubt is None or not doubt.through_id:
             return
         del self._open[batch.symbol]
         before = doubt.at_ms - ON_THE_WAY_MS
         missed = sum(one.trade_id <= doubt.through_id and one.ts_ms < before for one in batch.trades)
-        if missed:
+        # An answer holds some dozens of trades: of a busy symbol all of them may be younger than the doubt.
+        gap = gap and batch.trades[0].trade_id <= doubt.through_id
+        if missed or gap:
             self.count += 1
-            self.mended.append(Mended(batch.symbol, doubt.silent, doubt.at_ms, missed))
+            self.mended.append(Mended(batch.symbol, doubt.silent, doubt.at_ms, missed, gap))

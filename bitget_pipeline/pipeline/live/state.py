@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -171,12 +171,14 @@ class LiveState:
             state.begun_at, state.proofs = self._steady(), 0
             state.paced = state.paced.resumed()
 
-    def note_appended(self, batches: Sequence[TradeBatch], ids: Sequence[str]) -> None:
-        """Live trades are in the stream, under these ids."""
+    def note_appended(
+        self, batches: Sequence[TradeBatch], ids: Sequence[str], *, gaps: Collection[Symbol] = ()
+    ) -> None:
+        """Live trades are in the stream, under these ids; those of `gaps` do not follow on what was held."""
         now = self._steady()
         for batch, entry in zip(batches, ids, strict=True):
             if self.doubts.open:
-                self.doubts.appended(batch)
+                self.doubts.appended(batch, gap=batch.symbol in gaps)
             state = self.of(batch.symbol)
             state.trades += len(batch.trades)
             self.appended += len(batch.trades)

@@ -23,7 +23,7 @@ OUR_CLOCK = frozenset({"40003", "40004", "40005", "40008"})
 class Alone:
     """A budget for a single request at a time that nobody else is to be asked about."""
 
-    async def reserve(self, endpoint: str, per_second: float, priority: Priority) -> float:
+    async def reserve(self, endpoint: str, per_second: float, priority: Priority, *, along: object = ()) -> float:
         """At once."""
         return 0.0
 

@@ -98,14 +98,17 @@ class MendedSilences:
 
 
 def _incident(one: Mended, writing: Writing) -> Incident:
+    brought = f"it brought {one.trades} trades of that time"
+    if one.gap:
+        brought = f"{brought}, and those before are fetched" if one.trades else "the trades of that time are fetched"
     return Incident(
         f"{KIND}:{writing.run_id}:{one.symbol}:{one.at_ms}",
         KIND,
         Severity.NOTE,
-        f"{one.symbol} was silent for {one.silent:.0f} s; begun anew, it brought {one.trades} trades of that time",
+        f"{one.symbol} was silent for {one.silent:.0f} s; begun anew, {brought}",
         one.at_ms - round(one.silent * 1000),
         max(writing.clock(), one.at_ms),
         one.symbol.market,
         one.symbol,
-        {"silent_seconds": round(one.silent, 1), "trades": one.trades},
+        {"silent_seconds": round(one.silent, 1), "trades": one.trades, "gap": one.gap},
     )

@@ -54,6 +54,22 @@ def test_a_quiet_market_is_no_news() -> None:
     assert not any(one.open for one in (quiet, late, alone))
 
 
+def test_an_answer_that_does_not_reach_back_to_what_we_held_says_so_too() -> None:
+    """
+    A busy symbol trades more within a second than an answer holds: all of it is younger than the doubt, and does not follow on
+    what was held. A gap that only what came after the answer has says nothing of the silence.
+    """
+    busy = doubted()
+    answer = [(ident, 99_500 + 10 * ident) for ident in range(60, 110)]
+    busy.came(trades(*answer, snapshot=True))
+    busy.appended(trades(*answer), gap=True)
+    assert [(one.silent, one.trades, one.gap) for one in busy.mended] == [(20.0, 0, True)]
+    later = doubted()
+    later.came(trades((1, 80_000), snapshot=True))
+    later.appended(trades((9, 130_000)), gap=True)
+    assert (later.count, later.open) == (0, False)
+
+
 def test_a_doubt_that_was_not_answered_goes_on_and_one_that_was_is_over() -> None:
     """
     Three requests in vain are one silence, until another socket answers; after a snapshot with nothing new it is another one.

@@ -27,7 +27,7 @@ class Budget:
         self.asked: list[tuple[str, Priority]] = []
         self.penalties = 0
 
-    async def reserve(self, endpoint: str, per_second: float, priority: Priority) -> float:
+    async def reserve(self, endpoint: str, per_second: float, priority: Priority, *, along: object = ()) -> float:
         self.asked.append((endpoint, priority))
         if self.hangs:
             await asyncio.Event().wait()
