@@ -46,6 +46,10 @@ class ExchangeUnavailable(Transient):
     """No usable answer from the exchange: refused, timed out, 5xx, an HTML page, a release window."""
 
 
+class InstrumentResting(Transient):
+    """The exchange is well and does not serve this one instrument now: in maintenance, or about to open."""
+
+
 class Withheld(Transient):
     """We did not ask: our own request budget has no room for it now. It says nothing of the exchange."""
 

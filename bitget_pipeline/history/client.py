@@ -20,7 +20,15 @@ import stamina
 from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, ProxyTimeoutError
 from yarl import URL
 
-from ..errors import ExchangeBusy, ExchangeUnavailable, MalformedPage, Refused, RegionBlocked, Transient
+from ..errors import (
+    ExchangeBusy,
+    ExchangeUnavailable,
+    InstrumentResting,
+    MalformedPage,
+    Refused,
+    RegionBlocked,
+    Transient,
+)
 from ..exchange.contract import Exchange, Request, Venue
 from ..guard.backoff import Backoff
 from ..guard.breaker import Breaker, State
@@ -215,7 +223,7 @@ class VenueClient:
             self._blocked = blocked  # the whole address is affected: nobody should go on asking
             self.region.failed(now=time.monotonic())
             raise
-        except Refused:
+        except (Refused, InstrumentResting):  # of this question alone
             self._answered(breaker)
             raise
         self._answered(breaker)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from random import Random
 
 import pytest
 
-from bitget_pipeline.errors import ExchangeBusy, ExchangeUnavailable, RegionBlocked
+from bitget_pipeline.errors import ExchangeBusy, ExchangeUnavailable, InstrumentResting, RegionBlocked
 from bitget_pipeline.exchange.contract import Channel, Exchange, Frame, Subscription, TradesFrame
 from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.feed.connection import Connection, SocketAddress
@@ -185,6 +186,22 @@ async def test_a_429_closes_the_endpoint_for_longer_each_time(exchange, local_ex
             await client.fetch(exchange.server_time(), busy, priority=Priority.HEALTH)
     assert len(budget.penalties) == 3
     assert 0.01 <= budget.penalties[0] <= 0.02 <= budget.penalties[1] <= 0.04 <= budget.penalties[2] <= 0.08
+
+
+async def test_an_instrument_in_maintenance_says_nothing_of_the_others(exchange, local_exchange):
+    """
+    However often it is asked for: the breaker of its family stays closed, and it may be tried again after a minute.
+    """
+    request = exchange.candle_page(BTC, Resolution.M1, end_ms=local_exchange.now_ms(), limit=10)
+    read = functools.partial(exchange.read_candles, BTC, Resolution.M1)
+    async with opened(exchange, HttpAddress(local_exchange.rest_url), OwnBudget(), patience=QUICK) as client:
+        with local_exchange.faulty("error_code", "/history-candles", code="41114"):
+            for _ in range(8):
+                with pytest.raises(InstrumentResting, match="in maintenance") as resting:
+                    await client.fetch_once(request, read)
+        assert resting.value.retry_after == 60.0
+        assert client.breakers[request.family].state is State.CLOSED
+        assert len(await client.fetch(request, read, priority=Priority.BACKFILL)) == 10
 
 
 async def test_a_family_of_endpoints_that_keeps_failing_rests_and_one_request_tries(exchange, local_exchange):

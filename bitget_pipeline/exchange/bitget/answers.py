@@ -16,6 +16,7 @@ from ...errors import (
     ExchangeBusy,
     ExchangeUnavailable,
     ForeignGeneration,
+    InstrumentResting,
     MalformedPage,
     PipelineError,
     RegionBlocked,
@@ -127,6 +128,8 @@ def _refusal(status: int, envelope: Envelope, meaning: Meaning | None, *, where:
         return ExchangeBusy(what, where=where, remedy=meaning.remedy, retry_after=meaning.wait)
     if meaning.verdict is Verdict.UNAVAILABLE:
         return ExchangeUnavailable(what, where=where, remedy=meaning.remedy, retry_after=meaning.wait)
+    if meaning.verdict is Verdict.RESTING:
+        return InstrumentResting(what, where=where, remedy=meaning.remedy, retry_after=meaning.wait)
     refusal = _STOPS.get(meaning.verdict, RequestRefused)(what, where=where, remedy=meaning.remedy)
     if isinstance(refusal, CredentialsRefused):
         refusal.code = str(envelope.code)

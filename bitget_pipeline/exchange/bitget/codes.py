@@ -17,6 +17,7 @@ class Verdict(Enum):
     SUCCESS = auto()
     BUSY = auto()  # too many requests: wait
     UNAVAILABLE = auto()  # not now: repeat later
+    RESTING = auto()  # the same for one instrument; the others are served
     REFUSED = auto()  # this request will never be answered
     UNKNOWN_INSTRUMENT = auto()
     REGION = auto()
@@ -52,9 +53,9 @@ CODES: dict[str, Meaning] = {
     "40725": Meaning(Verdict.UNAVAILABLE, "the exchange's service failed", _WAIT, 1.0),
     "40808": Meaning(Verdict.UNAVAILABLE, "the exchange refused for the moment, as in its release windows", _WAIT, 1.0),
     "45001": Meaning(Verdict.UNAVAILABLE, "the exchange's service failed", _WAIT, 1.0),
-    "40308": Meaning(Verdict.UNAVAILABLE, "the contract is in maintenance (sdk)", _WAIT, 60.0),
-    "41114": Meaning(Verdict.UNAVAILABLE, "the pair is in maintenance", _WAIT, 60.0),
-    "43115": Meaning(Verdict.UNAVAILABLE, "the pair opens soon (sdk)", _WAIT, 60.0),
+    "40308": Meaning(Verdict.RESTING, "the contract is in maintenance (sdk)", _WAIT, 60.0),
+    "41114": Meaning(Verdict.RESTING, "the pair is in maintenance", _WAIT, 60.0),
+    "43115": Meaning(Verdict.RESTING, "the pair opens soon (sdk)", _WAIT, 60.0),
     "00001": Meaning(Verdict.REFUSED, "the time window is too long", "ask for a shorter window"),
     "00171": Meaning(Verdict.REFUSED, "a parameter is wrong", _PARAMETER),
     "00172": Meaning(Verdict.REFUSED, "a parameter is wrong", _PARAMETER),
