@@ -54,7 +54,7 @@ smoke: $(VENV)/.dev
 
 test: $(VENV)/.dev
 	$(BIN)/python -m bitget_pipeline_tests.smoke
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chaos: $(VENV)/.dev
 	$(BIN)/python -m bitget_pipeline_tests.chaos --rounds 200
