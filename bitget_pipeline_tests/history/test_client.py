@@ -201,7 +201,7 @@ async def test_an_instrument_in_maintenance_says_nothing_of_the_others(exchange,
                     await client.fetch_once(request, read)
         assert resting.value.retry_after == 60.0
         assert client.breakers[request.family].state is State.CLOSED
-        assert len(await client.fetch(request, read, priority=Priority.BACKFILL)) == 10
+        assert len(await client.fetch(request, read, priority=Priority.BACKFILL)) >= 10
 
 
 async def test_a_family_of_endpoints_that_keeps_failing_rests_and_one_request_tries(exchange, local_exchange):
