@@ -25,12 +25,14 @@ from ...market.candle import Candles, Resolution
 from ...market.coverage import NOTHING_TO_FETCH, SETTLED, CoverageState
 from ...market.instrument import Instrument, Symbol
 from ...market.interval import Interval, gaps_between
+from ...storage.day_rows import DayBefore
 from ...storage.page_shelf import PageShelf, ShelvedPage
 from ...storage.versions import Versions
 from ...storage.warehouse import Warehouse
 from ...telemetry import count, get_logger
 from ..garbage import seldom_collected
 from .accounting import account, account_for_failure
+from .days_ahead import DaysAhead
 from .patience import StorePatience
 from .report import BackfillReport, Key, KeyReport, KeyState, Progress
 from .unlisted import as_evidence, served_part, settle_unlisted
@@ -98,7 +100,7 @@ async def backfill_candles(
         patience,
     )
     report = BackfillReport()
-    wanted = list(dict.fromkeys(keys))
+    wanted = _by_symbol(keys)
 
     def is_done(done: KeyReport) -> None:
         report.keys[done.symbol, done.day] = done
@@ -111,11 +113,12 @@ async def backfill_candles(
     known.update(corrected)
     for done in unlisted.values():
         is_done(done)
-    queue = iter([key for key in wanted if key not in report.keys])
+    waiting = [key for key in wanted if key not in report.keys]
+    queue, ahead = iter(waiting), DaysAhead(waiting, functools.partial(_day_before, walkers))
 
     async def work() -> None:
         for symbol, day in queue:
-            is_done(await _one_key(walkers, symbol, day))
+            is_done(await _one_key(walkers, ahead, symbol, day))
 
     with seldom_collected():
         async with asyncio.TaskGroup() as group:
@@ -125,18 +128,30 @@ async def backfill_candles(
     return report
 
 
+def _by_symbol(keys: Sequence[Key]) -> list[Key]:
+    """Each once; the days of a symbol follow on each other, because questions about them are asked together (days_ahead.py)."""
+    turn = {symbol: number for number, symbol in enumerate(dict.fromkeys(symbol for symbol, _ in keys))}
+    return sorted(dict.fromkeys(keys), key=lambda key: turn[key[0]])
+
+
 def _progress(report: BackfillReport, *, total: int, elapsed: float) -> Progress:
     done = len(report.keys)
     remaining = elapsed / done * (total - done) if done else None
     return Progress(done, total, report.rows, report.requests, elapsed, remaining)
 
 
-async def _one_key(walkers: Walkers, symbol: Symbol, day: date) -> KeyReport:
+async def _day_before(walkers: Walkers, symbol: Symbol, span: Interval) -> DayBefore:
+    return await walkers.ask(
+        walkers.warehouse.day_before, symbol, walkers.resolution, walkers.stream, span, source=walkers.source
+    )
+
+
+async def _one_key(walkers: Walkers, ahead: DaysAhead, symbol: Symbol, day: date) -> KeyReport:
     """One key, whatever happens: its failure is its report."""
     started = time.monotonic()
     tally = Tally()
     try:
-        report = await _serve(walkers, symbol, day, tally)
+        report = await _serve(walkers, ahead, symbol, day, tally)
     except PipelineError as error:
         report = KeyReport(symbol, day, KeyState.FAILED, error=str(error))
     except Exception as error:  # a bug met by one key must not cost the others their rows; the run fails all the same
@@ -160,7 +175,7 @@ async def _one_key(walkers: Walkers, symbol: Symbol, day: date) -> KeyReport:
     )
 
 
-async def _serve(walkers: Walkers, symbol: Symbol, day: date, tally: Tally) -> KeyReport:
+async def _serve(walkers: Walkers, ahead: DaysAhead, symbol: Symbol, day: date, tally: Tally) -> KeyReport:
     whole = Interval.of_day(day)
     now = walkers.now_ms()
     if whole.start_ms > now:
@@ -177,9 +192,7 @@ async def _serve(walkers: Walkers, symbol: Symbol, day: date, tally: Tally) -> K
     every = walkers.resolution.ms
     stretch, outside = served_part(instrument, whole, every_ms=every)
     closed = Interval(stretch.start_ms, max(stretch.start_ms, min(stretch.end_ms, now - now % every)))
-    before = await walkers.ask(
-        walkers.warehouse.day_before, symbol, walkers.resolution, walkers.stream, whole, source=walkers.source
-    )
+    before = await ahead.of(symbol, day)
     stored = frozenset(ms for ms in before.opens if ms in closed)
     walked = Walked(symbol, closed, before.standing, stored, tally, as_evidence(symbol, walkers.stream, outside))
     try:
