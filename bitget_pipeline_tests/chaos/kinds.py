@@ -140,7 +140,7 @@ async def replace_paused_worker(scene: Scene, rng: random.Random) -> None:
         return
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGSTOP)
-        scene.left_alone.append(process)
+        scene.left_alone[number] = process
         await asyncio.sleep(rng.uniform(0.0, 2.0))
         with contextlib.suppress(DidNotSettle):  # woken up earlier, it would rightly go on
             await scene.until(lambda: scene.taken_over(number), within=30, what="the successor has the lease")
@@ -202,7 +202,7 @@ async def _host_dies(scene: Scene, rng: random.Random, *, meanwhile: Callable[[]
     try:
         for process in host:
             process.kill()
-        for left in scene.left_alone:
+        for left in scene.left_alone.values():
             with contextlib.suppress(ProcessLookupError):
                 left.kill()
         await scene.until(lambda: not any(p.alive for p in host), within=20, what="everything is dead")

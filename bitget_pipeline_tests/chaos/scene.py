@@ -84,8 +84,8 @@ class Scene:
     start_ms: int = 0
     lossy: set[int] = field(default_factory=set)
     """Minutes in which single frames were lost, Unix ms; reconciliation has to find them."""
-    left_alone: list[Process] = field(default_factory=list)
-    """Workers that were replaced while they stood still."""
+    left_alone: dict[int, Process] = field(default_factory=dict)
+    """Workers that were replaced while they stood still, by the number of their start."""
     symbols: tuple[Symbol, ...] = SYMBOLS
     """What is collected and compared."""
     prefix: str = PREFIX
@@ -318,10 +318,20 @@ class Scene:
             await asyncio.sleep(0.1)
 
     async def ended_by_themselves(self) -> None:
-        """Workers that were replaced have to see it and end."""
+        """
+        Workers that were replaced have to see it and end. One that stood still before it had the lease may rightly get it when
+        its successor is killed too: it is asked to end, as a supervisor asks whoever is not to hold it.
+        """
 
-        def gone() -> bool:
-            return all(process.returncode is not None for process in self.left_alone)
+        asked = set[str]()
+
+        async def gone() -> bool:
+            living = {self.run_id(number): one for number, one in self.left_alone.items() if one.returncode is None}
+            lease = await self.asked(self.overview().lease) if living else None
+            if lease is not None and lease.owner in living.keys() - asked:
+                asked.add(lease.owner)
+                living[lease.owner].terminate()
+            return not living
 
         await self.until(gone, within=30.0, what="the replaced worker has ended")
         self.left_alone.clear()
@@ -376,7 +386,7 @@ async def scene(
 
 
 async def _end(made: Scene) -> None:
-    for process in made.left_alone:
+    for process in made.left_alone.values():
         if process.returncode is None:
             process.send_signal(signal.SIGKILL)
             await process.wait()
