@@ -64,6 +64,7 @@ async def silent_from_the_start(at: Attempt) -> None:
 
     await at.scene.until(delivers, within=60.0, what="the first trades of the next run")
     at.scene.exchange.fault("deaf", f"{one_of(at)}:trade")
+    at.over()  # the replacement is; the way back from the silence is timed from here
 
 
 async def all_silent(at: Attempt) -> None:
