@@ -26,6 +26,7 @@ from ..chaos.live_through_dagster import MINUTE, STEADY, Instance, exchange_runn
 from ..pipeline.watch.alert_servers import Hook, a_webhook
 from ..smoke.truth import Exchange, compare_trades
 from .attempt import Outcome
+from .report import line
 
 ASLEEP = 60.0
 HANGS, REFUSES, TAKES = 0, 500, 200
@@ -193,7 +194,7 @@ def played_through_dagster(folder: Path, *, names: Sequence[str], seed: int, not
                 except SystemExit as error:
                     out.problem = str(error)
                 out.to_ms = round(time.time() * 1000)
-                note(f"{name}: noticed after {out.detected}, back after {out.recovered}; {out.actions} {out.problem}")
+                note(line(out))
                 if out.problem:
                     break
             _compare(instance, outcomes, symbols, first)
