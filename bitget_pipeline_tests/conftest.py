@@ -31,7 +31,6 @@ from bitget_pipeline.storage.warehouse import Warehouse
 
 from .databases import Databases
 
-#: The files whose tests take longest, the longest first (`--durations=0`): begun last, one of them would run on alone.
 LONGEST = (
     "cli/test_up.py",
     "pipeline/beside/test_substitute.py",
@@ -48,6 +47,7 @@ LONGEST = (
     "pipeline/history/test_ledger_truth.py",
     "test_house.py",
 )
+"""The files whose tests take longest, the longest first (`--durations=0`): begun last, one of them would run on alone."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

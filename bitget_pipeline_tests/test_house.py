@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from .conftest import LONGEST
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -44,3 +46,8 @@ def test_every_benchmark_can_be_started() -> None:
     names = sorted(path.stem for path in (ROOT / "bench").glob("[a-z]*.py"))
     assert len(names) > 10
     check("-c", f"import {', '.join(f'bench.{name}' for name in names)}; print('loaded')")
+
+
+def test_the_files_that_run_first_are_there() -> None:
+    """A file that was renamed would fall back among the others, and nobody would see why the tests take longer."""
+    assert [name for name in LONGEST if not (Path(__file__).parent / name).is_file()] == []

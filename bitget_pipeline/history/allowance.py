@@ -57,12 +57,10 @@ async def allowed(
     late_before = False
     while True:
         asked = time.monotonic()
+        taken = tuple(along or ())
         if along:
-            taken = tuple(along)
             along.clear()
-            delay = await budget.reserve(endpoint, per_second, priority, along=taken)
-        else:
-            delay = await budget.reserve(endpoint, per_second, priority)
+        delay = await budget.reserve(endpoint, per_second, priority, along=taken)
         heed_cancellation()
         if delay <= 0:
             if late_before or time.monotonic() - asked < GRANT_KEEPS:

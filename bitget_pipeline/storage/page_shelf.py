@@ -67,8 +67,7 @@ class PageShelf:
     ) -> tuple[str | bytes, ...]:
         """
         The command that lays down the answer to the question for the bars before `end_ms`. It goes to Redis with the next
-        question for the request budget (storage/budget.py): a trip of its own for each page would cost a tenth of a backfill's
-        CPU.
+        question for the request budget (storage/budget.py), which saves a trip a page.
         """
         key = self._key(symbol, resolution, stretch)
         return ("EVAL", script("shelf_put"), "1", key, str(end_ms), _encode(page), str(self._kept))

@@ -169,7 +169,6 @@ class Repairer:
         """Their open gaps of which nothing was fetched or said."""
         begun = self._begun()  # before the anchors are read: one that is closed meanwhile is still among them
         anchors, now = await self._stream.anchors(), time.monotonic()
-        begun |= self._begun()
         return {
             symbol: [
                 (gap, self._progress.told(gap, now=now))

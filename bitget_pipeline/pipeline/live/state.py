@@ -130,6 +130,7 @@ class LiveState:
         self.doubts = Doubts()
         self.connected: set[str] = set()
         self._ever_connected = False
+        self._arrived_at = now  # when a live trade did last, or this began
         self.set_aside = 0
         self.repaired_trades = 0
         self.repairs: dict[str, float | int | None] = {}  # how far they are, repair_ledger.Progress
@@ -187,6 +188,7 @@ class LiveState:
                 state.proofs = 0  # it holds what is new: the market is not quiet
             else:
                 state.note_arrival(batch, now=now)
+                self._arrived_at = now
             state.heard_at = now
             state.last_data_ms = max(state.last_data_ms, batch.received_ms)
             state.last_trade_ms = max(state.last_trade_ms, batch.trades[-1].ts_ms)
@@ -273,6 +275,7 @@ class LiveState:
             "reconnects": self.reconnects,
             "connected": len(self.connected),
             "set_aside": self.set_aside,
+            "quiet_for": round(self._steady() - self._arrived_at, 1),
             "lag_p50_ms": lag_p50,
             "lag_p99_ms": lag_p99,
             "traded_lag_p50_ms": traded_p50,

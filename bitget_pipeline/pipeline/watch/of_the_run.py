@@ -12,6 +12,7 @@ from typing import Any
 
 from ...guard.vitals import Status, Vital, measured, unknown
 from ...market.instrument import Symbol
+from ..live.lags import COUNTS_FOR
 from .flow import Flow
 from .health_rules import HealthRules
 
@@ -54,9 +55,9 @@ def _companions(overall: Words) -> Iterable[Vital]:
 
 def _lags(overall: Words, rules: HealthRules, uptime: float) -> Iterable[Vital]:
     none = "the run has just begun" if uptime < rules.starting else "none was stored in the last minute"
-    # What arrives waits until it is stored, and that would be told: quiet symbols are well. What did not get so far is elsewhere.
-    stuck = overall.get("trouble") or overall.get("spill_bytes") or overall.get("lag_p50_ms") is not None
-    quiet = uptime >= rules.starting and not stuck
+    # Of what waits the age would be told. What did not get so far is trouble, or lies on disk.
+    elsewhere = overall.get("trouble") or overall.get("spill_bytes")
+    quiet = overall.get("lag_p50_ms") is None and float(overall.get("quiet_for") or 0.0) >= COUNTS_FOR and not elsewhere
     for share, what, arrived, traded in (
         ("p50", "half of all trades are in the table", rules.lag_p50, rules.traded_lag_p50),
         ("p99", "99 of 100 trades are in the table", rules.lag_p99, rules.traded_lag_p99),

@@ -230,6 +230,17 @@ def test_how_long_trades_take_is_told_of_the_last_minute_alone(state):
     assert lags(state) == [None] * 4
 
 
+def test_for_how_long_nothing_came_is_told_whoever_stores_it(state):
+    """A flusher beside the run leaves it without a lag, not without trades; a snapshot holds what was traded long ago."""
+    state.clock.now = 90.0
+    assert state.overall(now_ms=0)["quiet_for"] == 90.0
+    state.note_appended([batch(90_000)], ["90-0"])
+    state.clock.now = 95.0
+    state.note_appended([batch(95_000, snapshot=True)], ["95-0"])
+    told = state.overall(now_ms=0)
+    assert (told["quiet_for"], told["stored"]) == (5.0, 0)
+
+
 def test_with_nothing_stored_the_oldest_that_waits_tells_how_long_trades_take(state):
     """ClickHouse is dead: the last good figure is not repeated, the age of what waits counts; when it is stored, that is over."""
     state.lags.clock_ahead_ms = 0.0

@@ -51,7 +51,7 @@ async def client(
 class Granted:
     """A budget that grants everything: lists are asked for more often here than every ten seconds."""
 
-    async def reserve(self, *asked: object) -> float:
+    async def reserve(self, *asked: object, along: object = ()) -> float:
         return 0.0
 
     async def penalise(self, *asked: object) -> None: ...

@@ -47,7 +47,7 @@ async def test_a_deaf_subscription_is_begun_anew_and_told_with_what_it_missed(
                 deaf_at = now
             return bool(incidents_of(warehouse, KIND))
 
-        await until(told_of, within=60, what="its incident")
+        await until(told_of, what="its incident")
         await until(lambda: run.overview.published().overall["silences"]["mended"], what="its count")
         told = run.overview.published().overall["silences"]
         await run.end()

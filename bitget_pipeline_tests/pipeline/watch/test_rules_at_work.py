@@ -278,9 +278,8 @@ async def test_what_lasts_is_done_and_undone_and_a_run_to_which_nothing_comes_is
         )
 
         def bound_memory() -> None:
-            scene.redis.setrange(
-                "ballast", 32 * 2**20, b"x"
-            )  # made there: a long command would take memory for a while
+            # made there: a long command would take memory for a while
+            scene.redis.setrange("ballast", 32 * 2**20, b"x")
             scene.redis.config_set("maxmemory", int(scene.redis.info("memory")["used_memory"] * 1.05))
 
         def free_memory() -> None:

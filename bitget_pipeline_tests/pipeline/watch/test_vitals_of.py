@@ -260,8 +260,7 @@ def test_what_a_run_cannot_know_is_unknown_also_when_it_has_just_begun():
     young = run_vitals(words(uptime=5.0, connections={"socket-0": opening}, **lag), rules=RULES)
     assert {one.status for one in young} == {Status.UNKNOWN}
     assert "the run has just begun" in by_name(young)["lag.p99"].reason
-    spilling = by_name(run_vitals(words(spill_bytes=2**20, **lag), rules=RULES))
-    assert [spilling[name].status for name in ("lag.p99", "lag.traded_p99")] == [Status.UNKNOWN] * 2
+    assert by_name(run_vitals(words(**lag), rules=RULES))["lag.p99"].status is Status.UNKNOWN
     assert by_name(run_vitals(words(connections={}), rules=RULES))["connection.open"].status is Status.UNKNOWN
     flowing_nowhere = by_name(flow_vitals(Flow(), rules=RULES))
     assert [flowing_nowhere[name].status for name in ("throughput", "errors")] == [Status.UNKNOWN] * 2
@@ -273,10 +272,17 @@ def test_a_minute_without_a_trade_is_well_when_nothing_waits():
     the exchange's clock is not known, how old they were stays unknown.
     """
     lag = dict.fromkeys(("lag_p50_ms", "lag_p99_ms", "traded_lag_p50_ms", "traded_lag_p99_ms"))
-    quiet = by_name(run_vitals(words(**lag), rules=RULES))
+    quiet = by_name(run_vitals(words(quiet_for=75.0, **lag), rules=RULES))
     for name in ("lag.p50", "lag.p99", "lag.traded_p50", "lag.traded_p99"):
         assert (quiet[name].status, quiet[name].value) == (Status.HEALTHY, None)
     assert quiet["lag.p99"].reason == "no trade came in the last minute, and none waits: none is late"
+    for more in (
+        {"quiet_for": 20.0},
+        {"quiet_for": 75.0, "spill_bytes": 2**20},
+        {"quiet_for": 75.0, "trouble": "no room"},
+    ):
+        found = by_name(run_vitals(words(**lag, **more), rules=RULES))
+        assert [found[name].status for name in ("lag.p99", "lag.traded_p99")] == [Status.UNKNOWN] * 2
     no_clock = by_name(run_vitals(words(traded_lag_p50_ms=None, traded_lag_p99_ms=None), rules=RULES))
     assert (no_clock["lag.p99"].status, no_clock["lag.traded_p99"].status) == (Status.HEALTHY, Status.UNKNOWN)
 
