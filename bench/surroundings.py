@@ -106,7 +106,7 @@ async def _discover(where: Surroundings) -> None:
     async with at_work(where, "bench-discovery:") as (client, budget):
         with Warehouse.open(where.address) as warehouse:
             async with opened(get("bitget"), HttpAddress(where.rest_url), budget) as http:
-                versions = Versions(client, "bench-discovery:", floor=0)
+                versions = Versions(client, "bench-discovery:", floor=warehouse.highest_version)
                 markets = (Market.SPOT, Market.USDTM)
                 now = time.time_ns() // 1_000_000
                 await discover(

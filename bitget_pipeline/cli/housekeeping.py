@@ -54,7 +54,7 @@ async def _keep(boot: Boot, operational: Operational, *, dry: bool) -> Report:
         await stamp_prefix(client, boot.redis_prefix, boot.exchange)
         with Warehouse.open(warehouse_address(boot)) as warehouse:
             stamp_database(warehouse, boot.exchange)
-            house = await House.of(
+            house = House.of(
                 warehouse, client, boot.redis_prefix, SHARD, spills=boot.home / "spill", source=boot.exchange
             )
             now_ms, days = time.time_ns() // 1_000_000, days_kept(operational.retention)

@@ -5,7 +5,6 @@ The resource carries no configuration: where things are is read from the environ
 no address or secret stands in a run's config. Everything is opened when a run asks for it and closed with it.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -190,7 +189,6 @@ class PipelineResource(dg.ConfigurableResource):
         client = connect(redis_address(place))
         try:
             await stamp_prefix(client, place.redis_prefix, place.exchange)
-            floor = await asyncio.to_thread(warehouse.highest_version)
             budget = self.budget_of(client, settings)
             proxy = place.proxy.get_secret_value() if place.proxy else None
             address = HttpAddress(
@@ -201,7 +199,7 @@ class PipelineResource(dg.ConfigurableResource):
             )
             board = BreakerBoard(client, place.redis_prefix, place.egress_name)
             async with opened(registry.get("bitget"), address, budget, board=board) as http:
-                versions = Versions(client, place.redis_prefix, floor=floor)
+                versions = Versions(client, place.redis_prefix, floor=warehouse.highest_version)
                 yield History(http, versions, client, PageShelf(client, place.redis_prefix))
         finally:
             await client.aclose()

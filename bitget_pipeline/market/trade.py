@@ -76,5 +76,15 @@ class Follows:
     broken: Set[Symbol]
 
 
+class AtRest(NamedTuple):
+    """
+    How a symbol is stored: `through` this id without an open break; `mended_from` is the newest id at the end of the breaks
+    after it that are said to be open (None: there is none), and only trades fetched from the one to the other close them.
+    """
+
+    through: int
+    mended_from: int | None = None
+
+
 Arrived: TypeAlias = TradeBatch | Broke | Follows
 """What can stand in the queue between the sockets and the stream, in order."""

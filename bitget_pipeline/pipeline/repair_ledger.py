@@ -14,6 +14,7 @@ from datetime import datetime
 from ..exchange.contract import Exchange
 from ..market.instrument import Symbol
 from ..market.interval import Interval, from_ms, to_ms
+from ..market.trade import AtRest
 from ..storage.anchors import OpenGap
 from ..storage.versions import Versions
 from ..storage.warehouse import CoverageState, Evidence, Warehouse
@@ -27,19 +28,21 @@ NOT_REPAIRED_YET = "a break that is not repaired yet"
 
 def held_before_open_breaks(
     warehouse: Warehouse, held: Mapping[Symbol, int], within: Interval, *, source: str
-) -> dict[Symbol, int]:
+) -> dict[Symbol, AtRest]:
     """
     The ids through which symbols are held, lowered to where the oldest break begins that the ledger calls open: Redis alone
     knew of it otherwise, and its newer part may have been fetched. Blocks. Raises StoreUnavailable and its kin.
     """
-    found = dict(held)
+    found = {symbol: AtRest(through) for symbol, through in held.items()}
     for one in warehouse.coverage(STREAM, interval=within) if held else ():
         if one.symbol not in found or one.state is not CoverageState.UNKNOWN:
             continue
         if one.reason.startswith((BEING_REPAIRED, NOT_REPAIRED_YET)):
+            known = found[one.symbol]
             before = warehouse.held_at(one.symbol, one.interval.start_ms, source=source)
-            if before is not None:
-                found[one.symbol] = min(found[one.symbol], before)
+            end = warehouse.held_at(one.symbol, one.interval.end_ms - 1, source=source)
+            if before is not None and end is not None:
+                found[one.symbol] = AtRest(min(known.through, before), max(known.mended_from or end, end))
     return found
 
 

@@ -15,8 +15,10 @@ import pyarrow as pa
 from ..market.candle import Candle, Candles, Resolution
 from ..market.instrument import Market, Symbol
 from ..market.interval import Interval
+from .columns import COUNTED
 from .connection import Connection
 from .digest import digest_sql
+from .tables import TABLES
 
 _TIME = pa.timestamp("ms", tz="UTC")
 _SLICE = (
@@ -111,17 +113,8 @@ class CandleRows(Connection):
 
     def highest_version(self) -> int:
         """The greatest version stored anywhere: the counter in Redis never starts below it."""
-        tables = (
-            "candles",
-            "price_candles",
-            "universe",
-            "coverage_evidence",
-            "funding_rates",
-            "open_interest",
-            "incidents",
-            "reconciliation",
-        )
-        parts = " UNION ALL ".join(f"SELECT max(version) AS version FROM {table}" for table in tables)
+        counted = (table.name for table in TABLES if COUNTED in table.columns)
+        parts = " UNION ALL ".join(f"SELECT max(version) AS version FROM {name}" for name in counted)
         return int(self.query(f"SELECT max(version) FROM ({parts})")[0][0])
 
 

@@ -23,9 +23,7 @@ from bitget_pipeline.feed.session import SessionRules
 from bitget_pipeline.market.candle import Resolution
 from bitget_pipeline.pipeline.beside.reconcile import Reconciler, size_steps
 from bitget_pipeline.pipeline.live.run import run_live
-from bitget_pipeline.storage.redis_connection import RedisAddress, connect
 from bitget_pipeline.storage.spill import Spill
-from bitget_pipeline.storage.versions import Versions
 from bitget_pipeline.telemetry import configure
 
 from ..pipeline.live_runner import Where, plan_for, stores_at
@@ -52,26 +50,20 @@ async def main(where: Where) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with stores_at(where) as stores:
-        floor = await asyncio.to_thread(stores.warehouse.highest_version)
-        counter = connect(RedisAddress("127.0.0.1", where.redis_port))
-        spill = Path(where.spill)
-        stores = replace(stores, versions=Versions(counter, where.prefix, floor=floor), spill=OnADiskThatFills(spill))
+        stores = replace(stores, spill=OnADiskThatFills(Path(where.spill)))
         plan = plan_for(where)
         plan = replace(plan, session_rules=QUICK, flush_rules=replace(plan.flush_rules, **FLUSHED))
         exchange = get("bitget")
-        try:
-            steps = await asyncio.to_thread(size_steps, stores.warehouse, plan.symbols)
-            await run_live(
-                plan,
-                stores,
-                exchange,
-                clock=lambda: round(time.time() * 1000) + where.ahead_ms,
-                stop=stop,
-                rng=random.Random(where.run_id),
-                companions=(Reconciler(stores, exchange, steps=steps),),
-            )
-        finally:
-            await counter.aclose()
+        steps = await asyncio.to_thread(size_steps, stores.warehouse, plan.symbols)
+        await run_live(
+            plan,
+            stores,
+            exchange,
+            clock=lambda: round(time.time() * 1000) + where.ahead_ms,
+            stop=stop,
+            rng=random.Random(where.run_id),
+            companions=(Reconciler(stores, exchange, steps=steps),),
+        )
 
 
 if __name__ == "__main__":

@@ -202,7 +202,7 @@ async def test_incidents_of_one_kind_are_one_alert_until_the_last_is_closed(
 ) -> None:
     """Notes are none; an incident that is closed at once is told all the same."""
     client = connect(redis_address)
-    versions = Versions(client, redis_prefix, floor=0)
+    versions = Versions(client, redis_prefix, floor=lambda: 0)
     opened = time.time_ns() // 1_000_000
 
     async def report(name: str, severity: Severity, *, closed: int | None = None) -> None:

@@ -36,7 +36,7 @@ async def test_incidents_are_shown_worst_first_with_their_figures(
     assert (empty["incidents open"], empty["incidents begun in 14 days"]) == (0, 0)
     assert not {"open and latest", "begun by day and kind"} & set(empty)
 
-    versions = Versions(redis_client, redis_prefix, floor=0)
+    versions = Versions(redis_client, redis_prefix, floor=lambda: 0)
     old = NOW - 3 * 86_400_000
     for one in (
         Incident(

@@ -24,6 +24,7 @@ from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.trade import Trade
 from bitget_pipeline.storage.budget import Budget
+from bitget_pipeline.storage.overview import Overview
 from bitget_pipeline.storage.redis_connection import RedisAddress
 from bitget_pipeline.storage.versions import Versions
 from bitget_pipeline.storage.warehouse import Warehouse
@@ -68,7 +69,7 @@ async def client(
 @pytest.fixture
 def versions(redis_client: redis.asyncio.Redis, redis_prefix: str) -> Versions:
     """The counter of versions."""
-    return Versions(redis_client, redis_prefix, floor=0)
+    return Versions(redis_client, redis_prefix, floor=lambda: 0)
 
 
 @pytest.fixture
@@ -132,6 +133,20 @@ async def until(true: Callable[[], object], *, within: float = 20.0, what: str =
             return
         assert time.monotonic() < deadline, f"waited {within} s in vain{f' for {what}' if what else ''}"
         await asyncio.sleep(0.05)
+
+
+async def all_written(overview: Overview, *, within: float = 20.0) -> None:
+    """
+    Wait until what is in the stream by now is in ClickHouse. More comes all the while, so there may always be something pending.
+    """
+    asked = time.monotonic()
+
+    def true() -> bool:
+        passed = time.monotonic() - asked
+        age = overview.backlog().oldest_age
+        return age is None or age < passed
+
+    await until(true, within=within, what="stored rows")
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ async def stores_at(where: Where) -> AsyncIterator[LiveStores]:
                 lease=Lease(client, where.prefix, "0"),
                 control=LiveControl(client, where.prefix, "0"),
                 warehouse=warehouse,
-                versions=Versions(client, where.prefix, floor=0),
+                versions=Versions(client, where.prefix, floor=warehouse.highest_version),
                 client=http,
                 identity=functools.partial(server_identity, client),
                 spill=spill_of(where),

@@ -255,7 +255,7 @@ async def test_a_redis_that_is_away_is_one_error(redis_prefix: str) -> None:
 
     client = connect(RedisAddress("127.0.0.1", 1))
     with pytest.raises(StoreUnavailable, match="REDIS_HOST"):
-        await Versions(client, redis_prefix, floor=0).next()
+        await Versions(client, redis_prefix, floor=lambda: 0).next()
     await client.aclose()
 
 

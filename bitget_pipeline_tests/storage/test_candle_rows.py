@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from bitget_pipeline.errors import CredentialsRefused, StoreRefused, StoreUnavai
 from bitget_pipeline.market.candle import Candle, Resolution
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval, to_ms
+from bitget_pipeline.market.scorecard import Figure
 from bitget_pipeline.market.trade import Trade, TradeBatch
 from bitget_pipeline.storage.connection import WarehouseAddress
 from bitget_pipeline.storage.coverage_rows import CoverageState, Evidence
@@ -70,6 +72,25 @@ def test_storing_again_changes_nothing_and_a_greater_version_wins(warehouse: War
 
     assert warehouse.candles(BTC, M1, DAY) == [a_bar(0, 200.0), a_bar(1)]
     assert warehouse.highest_version() == 5
+
+
+def test_the_greatest_version_is_that_of_any_table_whose_rows_are_counted(warehouse: Warehouse) -> None:
+    """
+    Of the ledgers and the scorecard too: a counter that begins anew begins above them all.
+    """
+    missing = Evidence(BTC, "trades", Interval(START, START + 1), CoverageState.UNKNOWN, reason="nobody asked")
+    for version, act in enumerate(
+        (
+            lambda n: store(warehouse, [a_bar(0)], n),
+            lambda n: warehouse.store_evidence([missing], version=n, run_id="r"),
+            lambda n: warehouse.store_scorecard(
+                date(2026, 3, 1), [Figure("completeness", None, 1.0)], version=n, run_id="r"
+            ),
+        ),
+        start=1,
+    ):
+        act(version)
+        assert warehouse.highest_version() == version
 
 
 def test_a_tombstone_hides_a_bar_until_it_is_served_again(warehouse: Warehouse) -> None:

@@ -201,16 +201,40 @@ async def test_versions_grow_over_all_processes_and_never_start_below_what_is_st
     redis_client: redis.asyncio.Redis, redis_prefix: str
 ) -> None:
     """
-    Two counters under one prefix are one; a floor lifts it; losing the counter does not bring it back, neither below
-    the floor nor to a number that was given out already.
+    Two counters under one prefix are one; a floor lifts it. Whoever finds the counter lost asks what is stored by then, by
+    others too, and goes back neither below that nor to a number that was given out to it.
     """
-    one, other = Versions(redis_client, redis_prefix, floor=0), Versions(redis_client, redis_prefix, floor=500)
-    found = [await one.next(), await one.next(), await other.next(), await one.next()]
-    await redis_client.delete(f"{redis_prefix}versions")
-
+    stored = 0
+    one = Versions(redis_client, redis_prefix, floor=lambda: stored)
+    found = [await one.next(), await one.next()]
+    stored = 500
+    other = Versions(redis_client, redis_prefix, floor=lambda: stored)
+    found += [await other.next(), await one.next()]
     assert found == [1, 2, 501, 502]
-    assert await other.next() == 502
+
+    await redis_client.delete(f"{redis_prefix}versions")
     assert await one.next() == 503
+    await redis_client.delete(f"{redis_prefix}versions")
+    stored = 700
+    assert await other.next() == 701
+    assert await one.next() == 702
+
+
+async def test_what_is_stored_is_asked_once_while_the_counter_lasts(
+    redis_client: redis.asyncio.Redis, redis_prefix: str
+) -> None:
+    """
+    ClickHouse is not asked for each number.
+    """
+    asked: list[int] = []
+
+    def floor() -> int:
+        asked.append(1)
+        return 7
+
+    versions = Versions(redis_client, redis_prefix, floor=floor)
+    assert [await versions.next() for _ in range(3)] == [8, 9, 10]
+    assert len(asked) == 1
 
 
 async def test_a_prefix_belongs_to_one_exchange(redis_client: redis.asyncio.Redis, redis_prefix: str) -> None:

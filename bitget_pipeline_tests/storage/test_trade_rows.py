@@ -15,7 +15,7 @@ from bitget_pipeline.market.candle import Resolution
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.rollup import LiveCandle, rollup
-from bitget_pipeline.market.trade import Trade, TradeBatch
+from bitget_pipeline.market.trade import AtRest, Trade, TradeBatch
 from bitget_pipeline.pipeline.repair_ledger import held_before_open_breaks
 from bitget_pipeline.storage.warehouse import CoverageState, Evidence, Warehouse
 
@@ -278,21 +278,25 @@ def test_what_is_held_ends_before_the_oldest_break_that_is_still_open(warehouse:
     another reason, and a break that was closed since, do not count.
     """
     store(warehouse, [Trade(BIG + n, START + n * 30_000, 1.0, 1.0, True) for n in range(7)])
-    whole, other = Interval(START + 30_000, START + 60_000), Interval(START, START + 30_000)
+    whole, other = Interval(START + 30_000, START + 60_001), Interval(START, START + 30_000)
+    later = Interval(START + 90_000, START + 120_001)
 
     def say(interval: Interval, state: CoverageState, reason: str, version: int) -> None:
         warehouse.store_evidence([Evidence(BTC, "trades", interval, state, reason=reason)], version=version, run_id="r")
 
-    def held() -> dict[Symbol, int]:
+    def held() -> dict[Symbol, AtRest]:
         found = warehouse.held_through([BTC], source="bitget")
         return held_before_open_breaks(warehouse, found, Interval(START - 1, START + 1_000_000), source="bitget")
 
     say(other, CoverageState.UNKNOWN, "nobody asked", 1)
-    assert held() == {BTC: BIG + 4}
+    assert held() == {BTC: AtRest(BIG + 4)}
     say(whole, CoverageState.UNKNOWN, "a gap is being repaired: 2% of 50 s fetched", 2)
-    assert held() == {BTC: BIG + 1}
-    say(whole, CoverageState.COMPLETE, "a break, bridged by trade ids at both ends", 3)
-    assert held() == {BTC: BIG + 4}
+    assert held() == {BTC: AtRest(BIG + 1, mended_from=BIG + 2)}
+    say(later, CoverageState.UNKNOWN, "a break that is not repaired yet: no answer", 3)
+    assert held() == {BTC: AtRest(BIG + 1, mended_from=BIG + 4)}
+    say(later, CoverageState.COMPLETE, "a break, bridged by trade ids at both ends", 4)
+    say(whole, CoverageState.COMPLETE, "a break, bridged by trade ids at both ends", 5)
+    assert held() == {BTC: AtRest(BIG + 4)}
 
 
 def test_how_often_a_symbol_traded_of_late_is_told_in_seconds(warehouse):

@@ -53,7 +53,7 @@ def retention(
         place = resources.boot()
         client = connect(redis_address(place))
         try:
-            house = await House.of(
+            house = House.of(
                 warehouse, client, place.redis_prefix, "0", spills=place.home / "spill", source=pipeline.source
             )
             return await keep_house(

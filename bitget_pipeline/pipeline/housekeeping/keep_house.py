@@ -6,7 +6,6 @@ Called by the asset `retention` once a day and by the command of the same name.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +38,11 @@ class House:
     source: str
 
     @classmethod
-    async def of(
+    def of(
         cls, warehouse: Warehouse, client: redis.asyncio.Redis, prefix: str, shard: str, *, spills: Path, source: str
     ) -> Self:
-        """All of it over these connections. Raises StoreUnavailable and its kin."""
-        floor = await asyncio.to_thread(warehouse.highest_version)
-        versions, stream = Versions(client, prefix, floor=floor), TradeStream(client, prefix, shard)
+        """All of it over these connections."""
+        versions, stream = Versions(client, prefix, floor=warehouse.highest_version), TradeStream(client, prefix, shard)
         return cls(warehouse, versions, stream, Sweep(client, prefix, shard), spills, source)
 
 

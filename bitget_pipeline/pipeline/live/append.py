@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from ...errors import DiskFull, StoreUnavailable, StreamFull
 from ...market.instrument import Symbol
-from ...market.trade import Arrived, Broke, Follows, TradeBatch
+from ...market.trade import Arrived, AtRest, Broke, Follows, TradeBatch
 from ...storage.spill import Spill
 from ...storage.stream import TradeStream
 from ...telemetry import count, get_logger
@@ -44,7 +44,7 @@ class Appender:
     Puts what arrived into the stream: one call to Redis for all that came within `gather` seconds.
 
     `on_gap` hears of every gap after it was written to the store together with the trades behind it. `at_rest` tells
-    through which id symbols are stored in ClickHouse, for those that a Redis which lost its data does not know any more.
+    how symbols are stored in ClickHouse, for those that a Redis which lost its data does not know any more.
     Ends by LeaseLost (a successor writes now) or when cancelled; `drain` may then be called to bring the rest in.
     """
 
@@ -59,7 +59,7 @@ class Appender:
         fence: int,
         store_identity: Callable[[], Awaitable[str]],
         on_gap: Callable[[Gap], None],
-        at_rest: Callable[[Collection[Symbol]], Awaitable[Mapping[Symbol, int]]],
+        at_rest: Callable[[Collection[Symbol]], Awaitable[Mapping[Symbol, AtRest]]],
         spill: Spill | None = None,
         gather: float = 0.025,
         most_trades: int = 5_000,

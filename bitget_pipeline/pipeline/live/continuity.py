@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple
 
 from ...market.instrument import Symbol
-from ...market.trade import Arrived, Follows, TradeBatch
+from ...market.trade import Arrived, AtRest, Follows, TradeBatch
 
 
 class Gap(NamedTuple):
@@ -34,12 +34,14 @@ class Continuity:
     Follows each symbol's trades through breaks. Starts with every symbol broken: nothing is known yet.
 
     `newest` is the highest id held per symbol when this begins (the anchors of a predecessor, else what is stored); a symbol
-    without one is new, and what was before its first snapshot is no gap.
+    without one is new, and what was before its first snapshot is no gap. A break that the ledger calls open (`meet`) is a gap
+    whatever the next snapshot reaches back to: what it holds of it may not be all, and the ledger waits for a repair.
     """
 
     def __init__(self, symbols: Iterable[Symbol], *, newest: Mapping[Symbol, int]) -> None:
         self._broken = set(symbols)
         self._newest = dict(newest)
+        self._ends: dict[Symbol, int] = {}  # of breaks that are open; it counts while we hold less than that
 
     @property
     def broken(self) -> Set[Symbol]:
@@ -70,7 +72,7 @@ class Continuity:
         newest = self._newest
         self._broken |= mark.broken
         for symbol, held in mark.newest.items():
-            if symbol not in mark.broken and newest.get(symbol, -1) >= held:
+            if symbol not in mark.broken and newest.get(symbol, -1) >= max(held, self._ends.get(symbol, held)):
                 self._broken.discard(symbol)
             else:
                 self._broken.add(symbol)
@@ -85,11 +87,17 @@ class Continuity:
             return set()
         return {one.symbol for one in items if isinstance(one, TradeBatch) and one.symbol not in self._newest}
 
-    def meet(self, at_rest: Mapping[Symbol, int]) -> None:
+    def meet(self, at_rest: Mapping[Symbol, AtRest]) -> None:
         """These are stored through there although the stream did not know them: what comes has to follow on that."""
-        self._newest = dict(at_rest) | self._newest
+        self._newest = {symbol: stored.through for symbol, stored in at_rest.items()} | self._newest
+        self._end(at_rest)
 
-    def rewind(self, newest: Mapping[Symbol, int], at_rest: Mapping[Symbol, int]) -> None:
+    def _end(self, at_rest: Mapping[Symbol, AtRest]) -> None:
+        self._ends |= {
+            symbol: stored.mended_from for symbol, stored in at_rest.items() if stored.mended_from is not None
+        }
+
+    def rewind(self, newest: Mapping[Symbol, int], at_rest: Mapping[Symbol, AtRest]) -> None:
         """
         The store may have lost its last moments, or everything: believe these ids instead of our own, and prove everything
         again. What it does not know any more of a symbol begins at what lies `at_rest`, and never above what we held.
@@ -97,8 +105,10 @@ class Continuity:
         self._broken.update(self._newest)
         forgotten = {symbol: self._newest[symbol] for symbol in self.unknown_to(newest)}
         self._newest = dict(newest) | {
-            symbol: min(held, at_rest.get(symbol, held)) for symbol, held in forgotten.items()
+            symbol: min(held, at_rest[symbol].through) if symbol in at_rest else held
+            for symbol, held in forgotten.items()
         }
+        self._end(at_rest)
         self._broken.update(newest)
 
     def admit(self, batch: TradeBatch) -> Gap | None:
@@ -112,6 +122,9 @@ class Continuity:
             return None
         held = self._newest.get(symbol)
         last = trades[-1].trade_id
+        torn = held is not None and held < self._ends.get(symbol, held)
+        if torn and last < self._ends[symbol]:
+            return None  # an answer from within a break proves nothing about its end
         if held is None or last > held:
             self._newest[symbol] = last
         if batch.rejected:  # something of it was unreadable: refetch from what we held before to what comes next
@@ -122,7 +135,11 @@ class Continuity:
         if held is not None and last < held:
             return None  # an answer from before what we hold proves nothing about what came after it
         self._broken.discard(symbol)
-        if held is None or any(trade.trade_id == held for trade in trades):
+        if held is None:
+            return None
+        if torn:
+            return Gap(symbol, held, last)
+        if any(trade.trade_id == held for trade in trades):
             return None
         first = trades[0].trade_id
         # Ids on both sides of the one we hold, but not that one: this answer is not whole, so its last trade is the

@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 from ...exchange.contract import Exchange
 from ...market.instrument import Symbol
 from ...market.interval import Interval
+from ...market.trade import AtRest
 from ...storage.warehouse import Warehouse
 from ..repair_ledger import held_before_open_breaks
 from .append import Appender
@@ -63,13 +64,14 @@ class Writers:
         plan, stores, state = run.plan, run.stores, run.state
         anchors = await stores.stream.anchors()
 
-        async def at_rest(symbols: Collection[Symbol]) -> dict[Symbol, int]:
-            """Through which id ClickHouse holds their trades, whatever Redis knows of them."""
+        async def at_rest(symbols: Collection[Symbol]) -> dict[Symbol, AtRest]:
+            """How ClickHouse holds their trades, whatever Redis knows of them."""
             return await asyncio.to_thread(_at_rest, stores.warehouse, symbols, plan.source, run.clock())
 
         newest = {symbol: anchor.highest_id for symbol, anchor in anchors.items()}
+        continuity = Continuity(plan.symbols, newest=newest)
         if unknown := [symbol for symbol in plan.symbols if symbol not in newest]:  # new, or Redis lost its data
-            newest |= await at_rest(unknown)
+            continuity.meet(await at_rest(unknown))
         repairer = Repairer(
             stores.client,
             run.exchange,
@@ -86,7 +88,7 @@ class Writers:
         appender = Appender(
             run.intake,
             stores.stream,
-            Continuity(plan.symbols, newest=newest),
+            continuity,
             Door(),
             state,
             fence=run.fence,
@@ -138,8 +140,8 @@ class Writers:
         yield "shed", self.shedder.run()
 
 
-def _at_rest(warehouse: Warehouse, symbols: Collection[Symbol], source: str, now_ms: int) -> dict[Symbol, int]:
-    """Through which id they are stored without a break that is still open. Blocks."""
+def _at_rest(warehouse: Warehouse, symbols: Collection[Symbol], source: str, now_ms: int) -> dict[Symbol, AtRest]:
+    """Through which id they are stored without a break that is still open, and where such a break ends. Blocks."""
     served = Interval(now_ms - TRADE_HISTORY // timedelta(milliseconds=1), now_ms + 1)
     held = warehouse.held_through(symbols, source=source)
     return held_before_open_breaks(warehouse, held, served, source=source)

@@ -23,7 +23,7 @@ from bitget_pipeline.market.trade import Trade
 from bitget_pipeline.storage.warehouse import Warehouse
 
 from .. import conftest
-from ..conftest import SMALL, true_trades
+from ..conftest import SMALL, all_written, true_trades
 from ..failover_runner import Pair, Running, pair_of, running_pair, stand_in_for_itself
 from ..live_runner import Where
 
@@ -157,7 +157,7 @@ async def test_it_stands_in_labelled_and_goes_without_a_hole(
             assert {source for one in shown.values() for source in one} == {"local", *SOURCES.values()}
         await settled(run)
         within = Interval(start, local_exchange.now_ms() - 1_000)
-        await until(lambda: run.overview.backlog().pending == 0, what="stored rows")
+        await all_written(run.overview, within=60.0)
         await assert_ours_is_whole(warehouse, local_exchange, within)
     assert {source for one in bars_by_source(warehouse, "candles_unified").values() for source in one} == {"local"}
     assert await assert_theirs_is_whole(warehouse, local_exchange) > 60
@@ -186,7 +186,7 @@ async def test_one_signal_alone_changes_nothing(
         await until(lambda: run.stored() > seen + 50, what="more trades")
         await until(lambda: not any(one.gap for one in run.overview.anchors().values()), what="closed gaps")
         end = local_exchange.now_ms() - 1_000
-        await until(lambda: run.overview.backlog().pending == 0, what="stored rows")
+        await all_written(run.overview, within=60.0)
         seen = run.stored()
         await until(lambda: run.stored() > seen + 20, what="more trades")
         await assert_ours_is_whole(warehouse, local_exchange, Interval(start, end))
@@ -210,7 +210,7 @@ async def test_an_exchange_that_flaps_is_left_once_until_it_is_steady(
             await all_are(run, "returning")
         await settled(run)
         end = local_exchange.now_ms() - 1_000
-        await until(lambda: run.overview.backlog().pending == 0, what="stored rows")
+        await all_written(run.overview, within=60.0)
         await assert_ours_is_whole(warehouse, local_exchange, Interval(start, end))
     assert [(market, over) for market, _, over in incidents(warehouse, "failover")] == [("spot", True), ("usdtm", True)]
 
@@ -261,7 +261,7 @@ async def test_a_person_wins_over_the_evidence(pair: Pair, local_exchange: Local
             await all_are(run, "substituted")
         await settled(run)
         end = local_exchange.now_ms() - 1_000
-        await until(lambda: run.overview.backlog().pending == 0, what="stored rows")
+        await all_written(run.overview, within=60.0)
         await assert_ours_is_whole(warehouse, local_exchange, Interval(start, end))
     assert sorted((market, details["forced"]) for market, details, _ in incidents(warehouse, "failover")) == [
         ("spot", False),
@@ -318,7 +318,7 @@ async def test_a_run_that_is_killed_meanwhile_is_gone_on_with(
                 local_exchange.clear("dark")
                 await settled(run)
                 end = local_exchange.now_ms() - 1_000
-                await until(lambda: run.overview.backlog().pending == 0, what="stored rows")
+                await all_written(run.overview, within=60.0)
                 await assert_ours_is_whole(warehouse, local_exchange, Interval(start, end))
         assert await assert_theirs_is_whole(warehouse, local_exchange) > 60
     finally:

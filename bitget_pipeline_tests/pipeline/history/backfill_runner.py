@@ -55,14 +55,13 @@ async def run(job: Job) -> BackfillReport | None:
     patience = Patience(attempts=10, deadline=30.0, first_wait=0.05, longest_wait=0.5)
     try:
         with Warehouse.open(WarehouseAddress("127.0.0.1", job.warehouse_port, database=job.database)) as warehouse:
-            floor = await asyncio.to_thread(warehouse.highest_version)
             async with opened(get("bitget"), HttpAddress(job.rest_url), budget, patience=patience) as http:
                 print("working", flush=True)
                 walk = backfill_candles(
                     http,
                     get("bitget"),
                     warehouse,
-                    Versions(client, job.prefix, floor=floor),
+                    Versions(client, job.prefix, floor=warehouse.highest_version),
                     [(Symbol.parse(symbol), day) for symbol, day in job.keys],
                     source="local",
                     run_id=job.run_id,

@@ -90,7 +90,7 @@ async def begun(
     waiting, done = Waiting(longest), list[KeyReport]()
     with warehouse_of(stores) as warehouse:
         async with opened(exchange, address, budget, patience=patience) as client:
-            versions = Versions(redis_client, PREFIX, floor=0)
+            versions = Versions(redis_client, PREFIX, floor=warehouse.highest_version)
             markets = (Market.SPOT, Market.USDTM)
             await discover(client, exchange, warehouse, versions, markets=markets, run_id="one", now_ms=now)
             today = from_ms(now()).date()

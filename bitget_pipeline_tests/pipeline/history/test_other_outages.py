@@ -54,7 +54,7 @@ async def test_what_else_there_is_of_history_waits_for_a_store_that_is_away(
     SIGKILL, all four walks begin, a start on the same data: nothing fails, and every row is there.
     """
     redis_client = connect(stores.redis_address)
-    budget, versions = Budget(redis_client, PREFIX, "test"), Versions(redis_client, PREFIX, floor=0)
+    budget = Budget(redis_client, PREFIX, "test")
     patience = Patience(attempts=12, deadline=60.0, first_wait=0.05, longest_wait=0.5)
     waits = [Waiting(100.0) for _ in range(4)]
     async with (
@@ -66,6 +66,7 @@ async def test_what_else_there_is_of_history_waits_for_a_store_that_is_away(
         whole, keys = Interval.of_day(day), [(BTC, day)]
         with Warehouse.open(stores.warehouse_address) as warehouse:
             migrate(warehouse)
+            versions = Versions(redis_client, PREFIX, floor=warehouse.highest_version)
             await discover(client, exchange, warehouse, versions, markets=(Market.USDTM,), now_ms=now, run_id="r")
             bars = [Candle(ms, 1.0, 2.0, 0.5, 1.5, 1.0, 1.0) for ms in range(whole.start_ms, whole.end_ms, 60_000)]
             warehouse.store_candles(BTC, Resolution.M1, bars, version=1, **PLACE)

@@ -35,7 +35,7 @@ def bars(price: float = 1.0) -> list[Candle]:
 @pytest.fixture
 def versions(redis_client: redis.asyncio.Redis, redis_prefix: str) -> Versions:
     """A counter above what these tests store by hand."""
-    return Versions(redis_client, redis_prefix, floor=100)
+    return Versions(redis_client, redis_prefix, floor=lambda: 100)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import redis.asyncio
 from bitget_pipeline.errors import StoreUnavailable
 from bitget_pipeline.exchange.contract import Channel, Subscription, TradesFrame
 from bitget_pipeline.market.instrument import Market, Symbol
-from bitget_pipeline.market.trade import Broke, Trade, TradeBatch
+from bitget_pipeline.market.trade import AtRest, Broke, Trade, TradeBatch
 from bitget_pipeline.pipeline.live.append import Appender
 from bitget_pipeline.pipeline.live.continuity import Continuity, Gap
 from bitget_pipeline.pipeline.live.door import Door
@@ -64,8 +64,8 @@ class Bench:
         )
         await self.appender.check_store()
 
-    async def _at_rest(self, symbols: Collection[Symbol]) -> Mapping[Symbol, int]:
-        return {symbol: self.stored[symbol] for symbol in symbols if symbol in self.stored}
+    async def _at_rest(self, symbols: Collection[Symbol]) -> Mapping[Symbol, AtRest]:
+        return {symbol: AtRest(self.stored[symbol]) for symbol in symbols if symbol in self.stored}
 
     async def _identity(self) -> str:
         return self.identity

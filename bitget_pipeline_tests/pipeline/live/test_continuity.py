@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitget_pipeline.market.instrument import Market, Symbol
-from bitget_pipeline.market.trade import Trade, TradeBatch
+from bitget_pipeline.market.trade import AtRest, Follows, Trade, TradeBatch
 from bitget_pipeline.pipeline.live.continuity import Continuity, Gap
 
 BTC = Symbol(Market.SPOT, "BTCUSDT")
@@ -84,7 +84,7 @@ def test_what_an_emptied_store_does_not_know_begins_at_what_lies_at_rest():
     continuity = Continuity([BTC], newest={BTC: 6})
     continuity.admit(batch(6, 7, 8, snapshot=True))
     assert continuity.unknown_to({}) == {BTC}
-    continuity.rewind({}, {BTC: 5})
+    continuity.rewind({}, {BTC: AtRest(5)})
     assert continuity.admit(batch(7, 8, 9, snapshot=True)) == Gap(BTC, 5, 7)
 
 
@@ -95,8 +95,54 @@ def test_nothing_at_rest_or_more_than_we_held_leaves_our_own_id():
     continuity = Continuity([BTC], newest={BTC: 6})
     continuity.rewind({}, {})
     assert continuity.admit(batch(8, 9, snapshot=True)) == Gap(BTC, 6, 8)
-    continuity.rewind({}, {BTC: 100})
+    continuity.rewind({}, {BTC: AtRest(100)})
     assert continuity.admit(batch(11, 12, snapshot=True)) == Gap(BTC, 9, 11)
+
+
+def test_a_break_that_the_ledger_calls_open_is_fetched_whatever_the_snapshot_reaches_back_to():
+    """
+    The break lay between 3 and 6; the next snapshot begins within it, or before it. The whole of it is asked for, past its end:
+    only so the ledger hears that it is closed. Then a snapshot that reaches back is enough again.
+    """
+    for first in (2, 3, 4, 5, 6):
+        continuity = Continuity([BTC], newest={})
+        continuity.meet({BTC: AtRest(3, mended_from=6)})
+        assert continuity.admit(batch(*range(first, 9), snapshot=True)) == Gap(BTC, 3, 8)
+        assert continuity.admit(batch(7, 8, 9, snapshot=True)) is None
+
+
+def test_an_answer_that_ends_within_an_open_break_proves_nothing_about_its_end():
+    """
+    Nor does what it holds count as held: the proof starts before the break, whoever comes first.
+    """
+    continuity = Continuity([BTC], newest={BTC: 9})
+    continuity.rewind({}, {BTC: AtRest(3, mended_from=6)})
+    assert continuity.admit(batch(3, 4, 5, snapshot=True)) is None
+    assert continuity.broken == {BTC}
+    assert continuity.admit(batch(7)) == Gap(BTC, 3, 7)
+
+
+def test_an_open_break_is_asked_for_again_when_the_gap_could_not_be_appended():
+    """
+    The store did not take the call: after going back the same trades are the same gap.
+    """
+    continuity = Continuity([BTC], newest={})
+    continuity.meet({BTC: AtRest(3, mended_from=6)})
+    mark = continuity.mark()
+    for _ in range(2):
+        assert continuity.admit(batch(5, 6, 7, snapshot=True)) == Gap(BTC, 3, 7)
+        continuity.restore(mark)
+
+
+def test_trades_that_waited_elsewhere_do_not_pass_over_an_open_break():
+    """
+    What lay on the disk followed on what is held; the break comes after it, and is still asked for.
+    """
+    continuity = Continuity([BTC], newest={})
+    continuity.meet({BTC: AtRest(3, mended_from=6)})
+    continuity.follow(Follows({BTC: 3}, set()))
+    assert continuity.broken == {BTC}
+    assert continuity.admit(batch(4, 8)) == Gap(BTC, 3, 8)
 
 
 @given(st.data())
