@@ -32,8 +32,10 @@ import numpy as np
 
 from bitget_pipeline.exchange.contract import Channel, Subscription
 from bitget_pipeline.exchange.registry import get
+from bitget_pipeline.feed.actions import Reconnect, Renew, Report, Send, Stale
 from bitget_pipeline.feed.pace import Pace
-from bitget_pipeline.feed.session import Reconnect, Renew, Report, Send, Session, SessionRules, Stale
+from bitget_pipeline.feed.session import Session
+from bitget_pipeline.feed.session_rules import SessionRules
 from bitget_pipeline.guard.vitals import Status
 from bitget_pipeline.local.exchange import ExchangeConfig
 from bitget_pipeline.local.exchange.instruments import Instrument

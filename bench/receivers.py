@@ -24,7 +24,7 @@ from websockets.asyncio.client import connect as connect_socket
 from bitget_pipeline.exchange.contract import Channel, Subscription
 from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.feed.connection import Connection, SocketAddress
-from bitget_pipeline.feed.session import SessionRules
+from bitget_pipeline.feed.session_rules import SessionRules
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.pipeline.garbage import seldom_collected
 from bitget_pipeline.pipeline.live.append import Appender

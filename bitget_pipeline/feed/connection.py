@@ -33,9 +33,11 @@ from ..exchange.contract import (
 from ..market.instrument import Symbol
 from ..market.trade import TradeBatch
 from ..telemetry import count, get_logger
+from .actions import Reconnect, Renew, Report, Send, Stage, Stale
 from .pace import Pace
 from .renewal import renew_after
-from .session import Reconnect, Renew, Report, Send, Session, SessionRules, Stage, Stale
+from .session import Session
+from .session_rules import SessionRules
 from .websocket import BINARY, TEXT, SocketAddress, SocketEnded, WebSocket, open_socket
 
 __all__ = ["Connection", "Listener", "SocketAddress"]

@@ -16,9 +16,10 @@ from ..errors import ExchangeUnavailable
 from ..exchange.contract import Channel, Subscription, Venue
 from ..guard.breaker import Breaker
 from ..telemetry import count, get_logger
+from .actions import Stage
 from .connection import Connection, Listener, SocketAddress
 from .pace import Pace
-from .session import SessionRules, Stage
+from .session_rules import SessionRules
 
 log = get_logger(__name__)
 

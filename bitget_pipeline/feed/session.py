@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Protocol
 
-from ..exchange.contract import ReleaseWindow, SocketLimits, Subscription
-from .pace import UNPACED_WITHIN, Pace, SilenceRules
-
-RENEW_BEFORE = 1800.0
-"""Seconds before its natural end at which a connection is replaced."""
+from ..exchange.contract import Subscription
+from .actions import Action, Reconnect, Renew, Report, Send, Stage, Stale
+from .pace import Pace
+from .session_rules import SessionRules
 
 
 class Spelling(Protocol):
@@ -31,98 +29,6 @@ class Spelling(Protocol):
 
     def ping(self) -> str:
         """The keepalive text."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionRules:
-    """
-    Timing of a session, in seconds; the defaults are Bitget's documented limits with a margin.
-
-    `messages_per_second` counts pings too; going over it closes the connection and may block the address.
-
-    `unpaced_within` is how long one that began with a snapshot may be silent while its pace is not known.
-    """
-
-    messages_per_second: float = 10.0
-    subscribes_per_hour: int = 240
-    ping_every: float = 20.0
-    pong_within: float = 15.0
-    first_data_within: float = 10.0
-    attempts: int = 3
-    retry_silent_every: float = 300.0
-    renew_after: float = 23.5 * 3600
-    silence: SilenceRules = field(default_factory=SilenceRules)
-    unpaced_within: float = UNPACED_WITHIN
-    review_every: float = 1.0
-    releases: tuple[ReleaseWindow, ...] = ()
-
-    @classmethod
-    def within(cls, limits: SocketLimits) -> SessionRules:
-        """The rules for an exchange that bears no more than this."""
-        return cls(
-            messages_per_second=limits.messages_per_second,
-            subscribes_per_hour=limits.subscribes_per_hour,
-            ping_every=limits.ping_every,
-            pong_within=limits.pong_within,
-            first_data_within=limits.first_data_within,
-            renew_after=max(limits.lifetime - RENEW_BEFORE, limits.lifetime / 2),
-            releases=limits.releases,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send this text now."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reconnect:
-    """The connection is of no use any more: close it and open another."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Renew:
-    """The connection nears its natural end: open a successor, then close this one."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """A subscription does not deliver; people should know."""
-
-    subscription: Subscription
-    problem: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stale:
-    """
-    A subscription is silent, so many seconds, for longer than its own pace makes likely: what it missed has to be proven.
-    """
-
-    subscription: Subscription
-    problem: str
-    silent: float = 0.0
-
-
-Action = Send | Reconnect | Renew | Report | Stale
-
-
-class Stage(StrEnum):
-    """How far a subscription has come."""
-
-    QUEUED = "queued"  # its frame has not been sent yet
-    ASKED = "asked"
-    ACKNOWLEDGED = "acknowledged"  # proves nothing: a real symbol under a wrong product type is acknowledged and silent
-    LIVE = "live"  # showed data
-    SILENT = "silent"  # asked several times, never showed data
-    REFUSED = "refused"
-    RESTING = "resting"  # not asked for at present: it would not be used (feed/keeper.py)
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from .addresses import (
 )
 from .boot import NOT_IN_FILE, Boot, is_loopback, load_boot
 from .in_force import InForce, boot_in_force, is_being_written, keep, operational_in_force
-from .operational import EARLIEST_DAY, TIERS, Operational, Tier, TierRules, key_now, load_operational
+from .operational import EARLIEST_DAY, Operational, load_operational
 from .reading import Documented, documented, variable_of
 from .refused_key import (
     accepted,
@@ -30,6 +30,7 @@ from .refused_key import (
     remember_refusal,
 )
 from .stored_key import KeyStore, require_private
+from .tiers import TIERS, Tier, TierRules, key_now
 
 DERIVED = frozenset({"tier"})
 """Fields that follow from others and cannot be set."""

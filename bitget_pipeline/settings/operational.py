@@ -11,15 +11,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import date
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, computed_field, field_validator, model_validator
 
 from ..errors import SettingsInvalid, UnknownInstrument
-from ..exchange.credentials import Credentials
 from ..guard.remedy_rules import Mode
 from ..guard.remedy_table import RULES, changed, parse_changes
 from ..market.instrument import Market, Symbol
@@ -27,23 +25,13 @@ from ..market.resolution import Resolution
 from ..market.retention import FOR_EVER, LONGEST, Retention, days_kept
 from ..market.target import HistoryTarget
 from . import reading
-from .boot import CREDENTIALS, Boot, credentials_in
+from .boot import Boot
 from .reading import setting
-from .refused_key import accepted, refused
+from .tiers import DEEP, LIVE, LIVE_RESOLUTIONS, TIERS, Tier, key_now, tier_of, tier_of_given
 
 MAX_CHANNELS_PER_CONNECTION = 50  # reference/bitget-api.md: more than 50 make a connection unstable
 MAX_REQUESTS_PER_SECOND = 100.0  # 6,000 a minute per address over all endpoints (reference/bitget-api.md 2.2)
 EARLIEST_DAY = date(2018, 1, 1)  # Bitget opened in 2018
-
-
-DEEP = tuple(map(HistoryTarget.parse, ("BTCUSDT=2020-01-01", "ETHUSDT=2021-01-01")))
-DEEP_WITH_CREDENTIALS = (
-    *DEEP,
-    *(HistoryTarget(None, name, date(2021, 1, 1)) for name in ("BNBUSDT", "ADAUSDT", "DOTUSDT", "LINKUSDT")),
-)
-
-LIVE = (Resolution.M1, Resolution.M5, Resolution.M15, Resolution.H1)
-LIVE_RESOLUTIONS = frozenset({Resolution.S1, Resolution.S5, Resolution.S15, *LIVE})
 
 
 STOOD_IN_FOR = (Market.SPOT, Market.USDTM)
@@ -58,60 +46,6 @@ IN_A_RUNNING_RUN = frozenset(
     }
 )
 """What the live run takes while it goes on, and what does not concern it. Any other setting is read at its start."""
-
-
-class Tier(StrEnum):
-    """What we may use: public data without a key, or more with credentials."""
-
-    PUBLIC = "public"
-    CREDENTIALED = "credentialed"
-
-
-class TierRules(NamedTuple):
-    """What a tier allows, and what it does when nothing is said."""
-
-    allowed_markets: tuple[Market, ...]
-    max_symbols_per_market: int
-    max_symbols_per_connection: int
-    finest: Resolution
-    max_book_levels: int
-    defaults: Mapping[str, Any]
-
-
-TIERS = {
-    Tier.PUBLIC: TierRules(
-        allowed_markets=(Market.SPOT, Market.USDTM),
-        max_symbols_per_market=30,
-        max_symbols_per_connection=10,
-        finest=Resolution.M1,
-        max_book_levels=15,
-        defaults={
-            "markets": (Market.SPOT, Market.USDTM),
-            "symbols_per_market": 30,
-            "symbols_per_connection": 10,
-            "live_resolutions": LIVE,
-            "book_levels": 15,
-            "history_days": 30,
-            "history_targets": DEEP,
-        },
-    ),
-    Tier.CREDENTIALED: TierRules(
-        allowed_markets=tuple(Market),
-        max_symbols_per_market=150,
-        max_symbols_per_connection=100,
-        finest=Resolution.S1,
-        max_book_levels=50,
-        defaults={
-            "markets": tuple(Market),
-            "symbols_per_market": 150,
-            "symbols_per_connection": 50,
-            "live_resolutions": (Resolution.S1, Resolution.S5, Resolution.S15, *LIVE),
-            "book_levels": 50,
-            "history_days": 365,
-            "history_targets": DEEP_WITH_CREDENTIALS,
-        },
-    ),
-}
 
 
 class Operational(BaseModel):
@@ -560,7 +494,7 @@ def load_operational(
     if "remedies" in in_file and given["remedies"] is in_file["remedies"] and boot.settings_file:
         _refuse_wrong_rules(in_file["remedies"], boot.settings_file)
     given.pop("tier", None)  # it follows from the credentials
-    tier = tier_of(boot, key_now(boot)) if with_stored_key else _tier_of_given(boot)
+    tier = tier_of(boot, key_now(boot)) if with_stored_key else tier_of_given(boot)
     return reading.build(Operational, given, {"tier": tier, **TIERS[tier].defaults})
 
 
@@ -585,40 +519,6 @@ def _stands(rule: str, figures: dict[str, float | bool]) -> bool:
     except SettingsInvalid:
         return False
     return True
-
-
-def tier_of(boot: Boot, key: Credentials | None) -> Tier:
-    """
-    The tier that a key has by what the exchange said last. A key that was not asked for yet, or is refused, has that of the
-    key before it: a new one raises nothing before it is accepted, and one with a mistake in it lowers nothing.
-    """
-    before = accepted(boot.home)
-    if key is None or before == "":
-        return Tier.PUBLIC
-    if before is None and refused(boot.home, key):
-        return Tier.PUBLIC
-    return Tier.CREDENTIALED
-
-
-def _tier_of_given(boot: Boot) -> Tier:
-    key = _given(boot)
-    return Tier.CREDENTIALED if key is not None and not refused(boot.home, key) else Tier.PUBLIC
-
-
-def key_now(boot: Boot) -> Credentials | None:
-    """
-    The key that is written down now, whether or not the exchange accepts it: in the environment of this process, else in the
-    settings file as it is, else the stored one. Raises SettingsInvalid when it cannot be read.
-    """
-    if boot.credentials_from == reading.variable_of(CREDENTIALS[0], Boot.model_fields[CREDENTIALS[0]]):
-        return boot.credentials
-    written = credentials_in(boot.settings_file) if boot.settings_file is not None else None
-    return written or boot.key_store.read()
-
-
-def _given(boot: Boot) -> Credentials | None:
-    """A key that was given to the process as it started, in its environment or the settings file."""
-    return boot.credentials if boot.credentials_from != str(boot.key_store.path) else None
 
 
 def _split(value: object) -> list[Any]:

@@ -2,7 +2,7 @@
 Which key the exchange accepted last, and which it does not accept: remembered in the instance's folder, so that every process
 has the same tier.
 
-Written by whoever asked the exchange (defs/reconfiguration.py, `up`, `credentials set`), read with the settings (operational.py).
+Written by whoever asked the exchange (defs/reconfiguration.py, `up`, `credentials set`), read with the settings (tiers.py).
 Keys are named by a digest. Another key than the accepted one is another matter: it changes nothing before it was asked for.
 """
 

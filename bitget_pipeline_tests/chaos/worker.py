@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from bitget_pipeline.exchange.registry import get
-from bitget_pipeline.feed.session import SessionRules
+from bitget_pipeline.feed.session_rules import SessionRules
 from bitget_pipeline.market.candle import Resolution
 from bitget_pipeline.pipeline.beside.reconcile import Reconciler, size_steps
 from bitget_pipeline.pipeline.live.run import run_live

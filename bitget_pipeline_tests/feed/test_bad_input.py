@@ -17,8 +17,9 @@ from websockets.asyncio.server import ServerConnection, serve
 from bitget_pipeline.errors import MalformedFrame
 from bitget_pipeline.exchange.contract import Channel, Subscription
 from bitget_pipeline.exchange.registry import get
+from bitget_pipeline.feed.actions import Stage
 from bitget_pipeline.feed.connection import Connection, SocketAddress
-from bitget_pipeline.feed.session import SessionRules, Stage
+from bitget_pipeline.feed.session_rules import SessionRules
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.trade import Broke, TradeBatch
 from bitget_pipeline.pipeline.live.intake import Intake

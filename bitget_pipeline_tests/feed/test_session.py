@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from bitget_pipeline.exchange.contract import Channel, Subscription
 from bitget_pipeline.exchange.registry import get, substitute
-from bitget_pipeline.feed.session import Reconnect, Renew, Report, Send, Session, SessionRules, Stage, Stale
+from bitget_pipeline.feed.actions import Reconnect, Renew, Report, Send, Stage, Stale
+from bitget_pipeline.feed.session import Session
+from bitget_pipeline.feed.session_rules import SessionRules
 from bitget_pipeline.market.instrument import Market, Symbol
 
 

@@ -15,7 +15,7 @@ from bitget_pipeline.errors import ExchangeBusy, ExchangeUnavailable, Instrument
 from bitget_pipeline.exchange.contract import Channel, Exchange, Frame, Subscription, TradesFrame
 from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.feed.connection import Connection, SocketAddress
-from bitget_pipeline.feed.session import SessionRules
+from bitget_pipeline.feed.session_rules import SessionRules
 from bitget_pipeline.guard.breaker import Breaker, State
 from bitget_pipeline.guard.rate_limit import BudgetRules, Priority
 from bitget_pipeline.guard.rate_limit import RateBudget as Model

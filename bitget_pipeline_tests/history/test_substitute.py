@@ -14,7 +14,7 @@ from bitget_pipeline.errors import ExchangeBusy, ExchangeUnavailable, RegionBloc
 from bitget_pipeline.exchange.contract import CandlesFrame, Channel, Frame, Subscription, Substitute, TradesFrame
 from bitget_pipeline.exchange.registry import substitute
 from bitget_pipeline.feed.connection import Connection, SocketAddress
-from bitget_pipeline.feed.session import SessionRules
+from bitget_pipeline.feed.session_rules import SessionRules
 from bitget_pipeline.guard.rate_limit import Priority
 from bitget_pipeline.history.client import HttpAddress, Patience, VenueClient, opened_for, told_to_wait
 from bitget_pipeline.local.exchange import ExchangeConfig, LocalExchange, running

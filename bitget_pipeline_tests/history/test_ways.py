@@ -25,7 +25,7 @@ from bitget_pipeline.errors import ExchangeUnavailable
 from bitget_pipeline.exchange.contract import Channel, Exchange, Subscription
 from bitget_pipeline.exchange.registry import get
 from bitget_pipeline.feed.connection import Connection, SocketAddress
-from bitget_pipeline.feed.session import SessionRules
+from bitget_pipeline.feed.session_rules import SessionRules
 from bitget_pipeline.guard.rate_limit import Priority
 from bitget_pipeline.history.client import HttpAddress, opened
 from bitget_pipeline.local.exchange import ExchangeConfig, LocalExchange, running

@@ -21,7 +21,7 @@ from typing import Any
 from ...errors import DiskFull, Malformed, StoreUnavailable, StreamFull
 from ...exchange.contract import Channel, Frame, Subscription, Substitute, TradesFrame
 from ...feed.keeper import Keeper
-from ...feed.session import SessionRules
+from ...feed.session_rules import SessionRules
 from ...feed.websocket import SocketAddress
 from ...guard.backoff import Backoff
 from ...guard.rate_limit import RateLimit

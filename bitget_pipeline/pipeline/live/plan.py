@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...feed.connection import SocketAddress
-from ...feed.session import SessionRules
+from ...feed.session_rules import SessionRules
 from ...feed.shards import ShardRules
 from ...guard.backoff import Backoff
 from ...history.client import HistoryClient

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 from ...errors import DiskFull, StoreUnavailable
 from ...exchange.contract import Channel, Subscription
+from ...feed.actions import Stage
 from ...feed.keeper import Keeper
 from ...feed.pace import Pace
-from ...feed.session import Stage
 from ...feed.shards import ShardRules, move_connections
 from ...market.instrument import Symbol
 from ...storage.control import ChangeRequest

@@ -21,7 +21,7 @@ from ...errors import LeaseHeld, LeaseLost, PipelineError, StoreUnavailable
 from ...exchange.contract import Channel, Exchange, Subscription
 from ...feed.keeper import Keeper
 from ...feed.pace import Pace
-from ...feed.session import SessionRules
+from ...feed.session_rules import SessionRules
 from ...feed.shards import plan_connections
 from ...guard.backoff import Backoff
 from ...guard.breaker import Breaker

@@ -16,7 +16,7 @@ import redis.asyncio
 from bitget_pipeline.errors import MalformedFrame
 from bitget_pipeline.exchange.contract import Channel, Subscription
 from bitget_pipeline.exchange.registry import get
-from bitget_pipeline.feed.session import SessionRules
+from bitget_pipeline.feed.session_rules import SessionRules
 from bitget_pipeline.local.exchange import LocalExchange, running
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from bitget_pipeline.feed.pace import Pace
-from bitget_pipeline.feed.session import SessionRules
+from bitget_pipeline.feed.session_rules import SessionRules
 from bitget_pipeline.feed.shards import ShardRules
 from bitget_pipeline.local.exchange import LocalExchange, running
 from bitget_pipeline.market.instrument import Market, Symbol

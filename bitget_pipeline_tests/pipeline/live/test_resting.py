@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from bitget_pipeline.exchange.contract import Channel, TickerFrame
-from bitget_pipeline.feed.session import SessionRules
+from bitget_pipeline.feed.session_rules import SessionRules
 from bitget_pipeline.feed.shards import ShardRules
 from bitget_pipeline.local.exchange import LocalExchange
 from bitget_pipeline.market.interval import Interval

@@ -16,7 +16,7 @@ import pytest
 from bitget_pipeline.errors import LeaseLost
 from bitget_pipeline.exchange.contract import Channel, Frame, Subscription, TickerFrame
 from bitget_pipeline.exchange.registry import get
-from bitget_pipeline.feed.session import SessionRules
+from bitget_pipeline.feed.session_rules import SessionRules
 from bitget_pipeline.local.exchange import LocalExchange
 from bitget_pipeline.market.candle import Resolution
 from bitget_pipeline.market.instrument import Market, Symbol

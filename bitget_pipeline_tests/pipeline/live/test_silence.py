@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bitget_pipeline.feed.pace import Pace, SilenceRules
-from bitget_pipeline.feed.session import SessionRules
+from bitget_pipeline.feed.session_rules import SessionRules
 from bitget_pipeline.guard.vitals import Status
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval

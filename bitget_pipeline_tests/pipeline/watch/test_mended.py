@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bitget_pipeline.feed.pace import SilenceRules
-from bitget_pipeline.feed.session import SessionRules
+from bitget_pipeline.feed.session_rules import SessionRules
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.pipeline.live.companion import Writing
 from bitget_pipeline.pipeline.live.doubts import Mended

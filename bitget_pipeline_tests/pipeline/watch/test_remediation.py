@@ -14,7 +14,7 @@ import pytest
 
 from bitget_pipeline.exchange.contract import Channel, Frame, Subscription
 from bitget_pipeline.feed.pace import SilenceRules
-from bitget_pipeline.feed.session import SessionRules
+from bitget_pipeline.feed.session_rules import SessionRules
 from bitget_pipeline.guard.remedy_rules import Mode, Rule
 from bitget_pipeline.guard.vitals import Status, Vital
 from bitget_pipeline.market.instrument import Market, Symbol

@@ -20,7 +20,7 @@ import pytest
 from bitget_pipeline.errors import StoreUnavailable
 from bitget_pipeline.exchange.contract import TickerFrame
 from bitget_pipeline.feed.pace import SilenceRules
-from bitget_pipeline.feed.session import SessionRules
+from bitget_pipeline.feed.session_rules import SessionRules
 from bitget_pipeline.guard.remedy_rules import Deed, GaveUp, Mode
 from bitget_pipeline.guard.remedy_table import ACTIONS, FROM_OUTSIDE, RULES, changed
 from bitget_pipeline.guard.vitals import Line, Status, Vital
