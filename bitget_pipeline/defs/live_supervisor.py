@@ -33,6 +33,7 @@ from ..guard.supervisor import (
 )
 from ..market.instrument import Symbol
 from ..pipeline.live.stages import limit_of
+from ..pipeline.live.whereabouts import is_gone
 from ..settings import Operational
 from ..storage.control import ChangeRequest, Published, StopRequest
 from ..storage.lease import LeaseState
@@ -107,7 +108,7 @@ def live_supervisor(
         wanted = pipeline.live_generation(symbols, settings) if symbols else None
         published, change = overview.published(), overview.change_request()
         asked = overview.stop_request()
-        runs = [_live_run(record, published, asked) for record in records]
+        runs = [_live_run(context.instance, record, published, asked) for record in records]
         adopt(context.instance, runs, records)
         changing = change is not None and change.generation == wanted and _among(change.run_id, runs)
 
@@ -206,7 +207,9 @@ def _request(verdict: Launch | Succeed, records: Sequence[dg.RunRecord]) -> dg.R
 # ---------------------------------------------------------------- the facts
 
 
-def _live_run(record: dg.RunRecord, published: Published | None, asked: StopRequest | None) -> LiveRun:
+def _live_run(
+    instance: dg.DagsterInstance, record: dg.RunRecord, published: Published | None, asked: StopRequest | None
+) -> LiveRun:
     """By its own words, as soon as it has any; by Dagster's before."""
     run = record.dagster_run
     state = STATES.get(run.status, RunState.WAITING)
@@ -219,10 +222,17 @@ def _live_run(record: dg.RunRecord, published: Published | None, asked: StopRequ
         generation=run.tags.get(LIVE_GENERATION, "") if said is None else said["generation"],
         fixed=None if said is None else said.get("fixed", ""),
         changing=changing.get("generation", ""),
+        gone=said is not None and is_gone(said.get("process")) and _believed_in(instance, run.run_id),
         stop_asked=asked.age if asked is not None and asked.run_id == run.run_id else None,
         succeeds=run.tags.get(LIVE_SUCCEEDS, ""),
         queued=(datetime.now(UTC) - record.create_timestamp.astimezone(UTC)).total_seconds(),
     )
+
+
+def _believed_in(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether Dagster still takes it for running now: a run that ends tells Dagster before its process does."""
+    run = instance.get_run_by_id(run_id)
+    return run is not None and run.status in STATES
 
 
 def _among(run_id: str, runs: Sequence[LiveRun]) -> bool:

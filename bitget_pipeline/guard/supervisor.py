@@ -28,8 +28,9 @@ class LiveRun:
     created then); `generation` is the one it works by, `fixed` names the part of it that only another run can change (None
     while it has not said so), `changing` the generation it is just becoming.
 
-    `unheld`: for how many seconds it was found running without the lease, at every look (0 at the first); `stop_asked`: how
-    many seconds ago it was asked to stop. `succeeds` names the run it was started to take over from.
+    `gone`: its process has ended for certain. `unheld`: for how many seconds it was found running without the lease, at every
+    look (0 at the first); `stop_asked`: how many seconds ago it was asked to stop. `succeeds` names the run it was started to
+    take over from.
     """
 
     run_id: str
@@ -38,6 +39,7 @@ class LiveRun:
     generation: str
     fixed: str | None = None
     changing: str = ""
+    gone: bool = False
     unheld: float = 0.0
     stop_asked: float | None = None
     succeeds: str = ""
@@ -178,6 +180,9 @@ def supervise(
     if lease is not None and lease.stray >= patience.confirm and all(run.run_id != holder for run in runs):
         return Oust(lease.owner, "it holds the lease, and Dagster does not run it")
     settled = redis_back is None or redis_back > patience.lease_stale
+    for run in runs:
+        if run.gone and run.state is not RunState.WAITING:
+            return DeclareDead(run.run_id, f"it is said to be {run.state}, but its process has ended")
     for run in runs:
         if _without_lease(run, holder, beginning, patience):
             if settled and run.unheld >= patience.confirm:

@@ -58,6 +58,16 @@ def test_run_that_dagster_believes_in_but_that_lost_its_lease_is_declared_dead()
     assert isinstance(verdict(unheld=10.0), Wait)
 
 
+def test_a_run_whose_process_has_ended_is_declared_dead_at_once():
+    """However young its lease; a run that waits to be started has no process yet, and what it is said to be tells the reason."""
+    dead = replace(RUN, gone=True)
+    assert verdict(runs=[dead]) == DeclareDead("run-1", "it is said to be running, but its process has ended")
+    assert isinstance(verdict(runs=[replace(dead, state=RunState.STOPPING)]), DeclareDead)
+    assert isinstance(verdict(runs=[replace(dead, age=1.0)], lease=None), DeclareDead)
+    assert isinstance(verdict(runs=[replace(dead, state=RunState.WAITING)]), Wait)
+    assert verdict(runs=[HEIR, dead]).run_id == "run-1"
+
+
 def test_a_dead_run_is_noticed_while_nobody_knows_what_is_selected():
     """ClickHouse is away: nothing can be started, but Dagster need not go on believing in what is gone."""
     away = {"wanted": None, "why_none": "ClickHouse does not answer"}

@@ -23,6 +23,7 @@ from .plan import LivePlan, LiveStores
 from .reconfigure import Reconfigurer
 from .sockets import Sockets
 from .state import LiveState
+from .whereabouts import here
 
 log = get_logger(__name__)
 
@@ -127,6 +128,7 @@ class Herald:
             "reconfiguration": run.reconfigurer.published(),
             "source": run.plan.source,
             "fence": run.fence,
+            "process": here(),
             "uptime": round(time.monotonic() - run.started, 1),
             "waiting": run.intake.trades,
             "stream_capacity": run.stores.stream.capacity,
