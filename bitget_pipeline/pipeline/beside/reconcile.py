@@ -2,9 +2,9 @@
 Reconciliation: every closed minute made of our trades is held against the exchange's own bar.
 
 A companion of the live run: the candle channel is the witness of each minute, and once in three hours a page of bars over
-HTTP is a second one. A minute that differs is looked into (explain.py): the bar is asked for again, then its trades are
-fetched by id. How each minute stands goes to the table `reconciliation`; hour by hour the ledger learns for which
-minutes no trade is missing. Loss on a healthy socket shows nowhere else: trade ids have holes.
+HTTP is a second one (second_witness.py). A minute that differs is looked into (explain.py): the bar is asked for again, then
+its trades are fetched by id. How each minute stands goes to the table `reconciliation`; hour by hour the ledger learns for
+which minutes no trade is missing. Loss on a healthy socket shows nowhere else: trade ids have holes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 
 from ...errors import LeaseLost, PipelineError
 from ...exchange.contract import CandlesFrame, Channel, Exchange, Frame, Subscription
-from ...guard.rate_limit import Priority
 from ...market.agreement import as_served, differences, trades_missing
 from ...market.candle import Candle, Resolution
 from ...market.instrument import Symbol
@@ -26,11 +25,11 @@ from ...market.interval import Interval
 from ...market.rollup import LiveCandle
 from ...storage.warehouse import Agreement, Reconciled, Warehouse
 from ...telemetry import count, get_logger
-from ..incidents import report_incident
 from ..live.companion import Writing
 from ..live.plan import LiveStores
 from .agreed import account_for_hour
-from .explain import Explainer, Suspect, minute_incident, page_of_bars
+from .explain import Explainer, Suspect
+from .second_witness import SecondWitness
 
 log = get_logger(__name__)
 
@@ -73,7 +72,6 @@ class Tallied:
     minutes: int = 0
     by_state: dict[Agreement, int] = field(default_factory=dict)
     refetched: int = 0
-    pages: int = 0
 
 
 class Reconciler:
@@ -99,14 +97,12 @@ class Reconciler:
         self._bars: dict[Symbol, dict[int, Candle]] = {}
         self._next: dict[Symbol, int] = {}
         self._since: dict[Symbol, int] = {}
-        self._page_due: dict[Symbol, float] = {}
-        self._owed: dict[Symbol, int] = {}  # the oldest minute that could not be compared: pages reach back to it
-        self._pages_failed: dict[Symbol, int] = {}
         self._leaving: dict[Symbol, int] = {}  # not selected any more: until when it was
         self._selected: tuple[Symbol, ...] = ()  # other than those that `run` is given, once there are
         self._hours: set[int] = set()
         self._suspects: dict[tuple[Symbol, int], Suspect] = {}
         self._writing: Writing | None = None
+        self._second = SecondWitness(self)
 
     # ------------------------------------------------------------ a companion
 
@@ -134,17 +130,16 @@ class Reconciler:
         self._selected = tuple(symbols)
         if self._writing is None:  # `run` begins with them
             return
-        now, under_way = time.monotonic(), self._writing.clock() // MINUTE_MS * MINUTE_MS
+        under_way = self._writing.clock() // MINUTE_MS * MINUTE_MS
         for symbol in symbols:
             if symbol in self._next and symbol not in self._leaving:
                 continue
             self._leaving.pop(symbol, None)
             self._next[symbol] = self._since[symbol] = under_way + MINUTE_MS
-            self._page_due[symbol] = now + self.rules.page_every
+            self._second.expect(symbol, after=self.rules.page_every)
         for symbol in self._next.keys() - set(symbols) - self._leaving.keys():
             self._leaving[symbol] = under_way
-            for known in (self._page_due, self._owed, self._pages_failed):
-                known.pop(symbol, None)
+            self._second.leave(symbol)
 
     async def run(self, writing: Writing, symbols: Sequence[Symbol]) -> None:
         """Compare minute after minute until cancelled. Raises LeaseLost."""
@@ -154,15 +149,13 @@ class Reconciler:
         )  # what a run that was killed has collected may not be compared
         since = functools.partial(self.stores.warehouse.reconciled_since, source=writing.source, recent_ms=recent)
         known = await self._patiently(lambda: self._ask(since))
-        now = time.monotonic()
         self._writing = writing
         for number, symbol in enumerate(self._selected or symbols):
             # The minute that is under way is whole for a symbol that was collected before: the break will be bridged.
             self._next[symbol] = first - MINUTE_MS if symbol in known else first
             self._since[symbol] = min(first, known.get(symbol, first))
-            self._page_due[symbol] = now + (
-                self.rules.first_page_after + number * 0.2 if symbol in known else self.rules.page_every
-            )
+            soon = self.rules.first_page_after + number * 0.2
+            self._second.expect(symbol, after=soon if symbol in known else self.rules.page_every)
         self._hours.update(range((first // HOUR_MS - 3) * HOUR_MS, first, HOUR_MS) if known else ())
         explainer = Explainer(self, writing)
         try:
@@ -170,7 +163,7 @@ class Reconciler:
                 group.create_task(self._looking(writing))
                 for _ in range(self.rules.workers):
                     group.create_task(explainer.work())
-                group.create_task(self._paging(writing))
+                group.create_task(self._second.run(writing))
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
 
@@ -186,9 +179,9 @@ class Reconciler:
             "minutes": self.found.minutes,
             "match_rate": round(good / self.found.minutes, 6) if self.found.minutes else None,
             "waiting": len(self._suspects),
-            "owed": len(self._owed),
+            "owed": self._second.owed,
             "refetched": self.found.refetched,
-            "pages": self.found.pages,
+            "pages": self._second.pages,
             **{state.value: self.found.by_state.get(state, 0) for state in Agreement if state is not Agreement.DIFFERS},
         }
 
@@ -247,7 +240,15 @@ class Reconciler:
                 self.suspect(Suspect(symbol, minute, theirs))
         await self.store(done)
 
-    # ------------------------------------------------------------ what explain.py shares
+    # ------------------------------------------------------------ what explain.py and second_witness.py share
+
+    def compared_since(self, symbol: Symbol, else_ms: int) -> int:
+        """The first of a symbol's minutes that are compared, Unix ms; `else_ms` when it left."""
+        return self._since.get(symbol, else_ms)
+
+    def compared_through(self, symbol: Symbol) -> int:
+        """The minute of a symbol that is compared next, Unix ms. Raises KeyError when it left."""
+        return self._next[symbol]
 
     async def ours(self, symbols: Iterable[Symbol], within: Interval) -> dict[tuple[Symbol, int], LiveCandle]:
         """Our bars of the minutes within."""
@@ -283,6 +284,10 @@ class Reconciler:
         """This minute differs, or the exchange's bar of it is not known."""
         self._suspects.setdefault((suspect.symbol, suspect.minute), suspect)
 
+    def is_suspect(self, symbol: Symbol, minute: int) -> bool:
+        """Whether this minute is being looked into."""
+        return (symbol, minute) in self._suspects
+
     def suspects_due(self) -> list[Suspect]:
         """Those whose wait is over and of which nobody takes care yet."""
         now = time.monotonic()
@@ -293,12 +298,8 @@ class Reconciler:
         self._suspects.pop((suspect.symbol, suspect.minute), None)
 
     def owe(self, suspect: Suspect) -> None:
-        """It could not be compared; a page over HTTP will, which is not so dear that it could not be tried again and again."""
-        symbol = suspect.symbol
-        if symbol not in self._page_due:  # it left
-            return
-        self._owed[symbol] = min(suspect.minute, self._owed.get(symbol, suspect.minute))
-        self._page_due[symbol] = min(self._page_due[symbol], time.monotonic() + self._page_again_after(symbol))
+        """It could not be compared; a page over HTTP will."""
+        self._second.owe(suspect)
 
     async def store(self, done: Sequence[Reconciled]) -> None:
         """Write down how these minutes stand."""
@@ -321,85 +322,6 @@ class Reconciler:
             self.found.by_state[one.state] = self.found.by_state.get(one.state, 0) + 1
             self.found.refetched += one.refetched
             count(f"reconcile.{one.state.value}")
-
-    # ------------------------------------------------------------ the second witness
-
-    async def _paging(self, writing: Writing) -> None:
-        while True:
-            await asyncio.sleep(self.rules.look_every)
-            now = time.monotonic()
-            for symbol in [symbol for symbol, due in self._page_due.items() if due <= now]:
-                if symbol not in self._page_due:  # it left meanwhile
-                    continue
-                if writing.trades_through(symbol) <= 0:  # a gap is being repaired: its minutes would all differ
-                    self._page_due[symbol] = time.monotonic() + self.rules.first_page_after
-                    continue
-                try:
-                    await self._pages(writing, symbol)
-                except LeaseLost:
-                    raise
-                except PipelineError as error:
-                    count("reconcile.pages_failed")
-                    log.warning("reconcile.page_failed", symbol=str(symbol), problem=str(error))
-                    if symbol in self._page_due:
-                        self._page_due[symbol] = time.monotonic() + self._page_again_after(symbol)
-                        self._pages_failed[symbol] = self._pages_failed.get(symbol, 0) + 1
-
-    def _page_again_after(self, symbol: Symbol) -> float:
-        """Seconds until a page is tried again, ever more of them while it fails."""
-        failed = min(self._pages_failed.get(symbol, 0), 16)
-        return min(self.rules.first_page_after * 2.0**failed, self.rules.page_again_within)
-
-    async def _pages(self, writing: Writing, symbol: Symbol) -> None:
-        """The last page of bars, and those before it as far back as a minute is owed."""
-        owed = self._owed.get(symbol)
-        end = min(self._next[symbol], writing.clock() // MINUTE_MS * MINUTE_MS)
-        while True:
-            oldest = await self._page(writing, symbol, end)
-            if owed is None or oldest is None or oldest <= owed or oldest >= end:
-                break
-            end = oldest
-        if symbol not in self._page_due:  # it left meanwhile
-            return
-        self._pages_failed.pop(symbol, None)
-        if owed is not None and self._owed.get(symbol) == owed:
-            del self._owed[symbol]
-        self._page_due[symbol] = time.monotonic() + self.rules.page_every
-
-    async def _page(self, writing: Writing, symbol: Symbol, end: int) -> int | None:
-        """
-        Hold the minutes before then against the bars over HTTP: those not compared yet, and those compared already. The
-        oldest of the bars, None when there was none.
-        """
-        limit = min(self.rules.page_bars, self.exchange.max_candles_per_page)
-        bars = await page_of_bars(
-            self.stores.client, self.exchange, symbol, end_ms=end, limit=limit, priority=Priority.HEALTH
-        )
-        self.found.pages += 1
-        wanted = [minute for minute in sorted(bars) if self._since.get(symbol, end) <= minute < end]
-        if not wanted:
-            return min(bars, default=None)
-        within = Interval(wanted[0] - MINUTE_MS, end)
-        ours = await self.ours((symbol,), within)
-        known = await self._ask(self.stores.warehouse.reconciled, within, source=writing.source, symbol=symbol)
-        done: list[Reconciled] = []
-        for minute in wanted:
-            stands = known.get((symbol, minute), (None, 0))[0]
-            if (symbol, minute) in self._suspects:
-                continue
-            one = self.judged(symbol, minute, ours, bars[minute], bars.get(minute - MINUTE_MS), witness="rest")
-            if one.state is Agreement.DIFFERS:
-                if stands is not Agreement.UNEXPLAINED:
-                    self.suspect(Suspect(symbol, minute, bars[minute], witness="rest"))
-                    done.append(one)
-            elif stands is None or stands in (Agreement.DIFFERS, Agreement.UNEXPLAINED):
-                done.append(one)
-                if stands is Agreement.UNEXPLAINED:  # the exchange has changed its mind
-                    now_ms = writing.clock()
-                    incident = minute_incident(one, opened_ms=minute, closed_ms=now_ms)
-                    await report_incident(self.stores.warehouse, self.stores.versions, incident, run_id=writing.run_id)
-        await self.store(done)
-        return min(bars)
 
     # ------------------------------------------------------------ the ledger
 
