@@ -28,15 +28,17 @@ def here() -> dict[str, Any]:
 def is_gone(told: Mapping[str, Any] | None) -> bool:
     """
     Whether the process that told this (`here`) has ended for certain. Of another machine, or another container on this one,
-    nobody here can say; nor of a number that has another process by now.
+    nobody here can say; nor of a number that has another process by now, or one of another user.
     """
     if not told or told.get("machine") != machine():
         return False
+    pid = int(told["pid"])
     try:
-        return bool(psutil.Process(int(told["pid"])).status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
+        os.kill(pid, 0)  # asks the kernel alone: /proc may hide what others run
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except (ProcessLookupError, psutil.NoSuchProcess):
         return True
-    except psutil.Error:
+    except (PermissionError, psutil.Error):
         return False
 
 
