@@ -8,7 +8,7 @@ Dagster's web server, which otherwise answers seconds late now and then.
 import multiprocessing
 import os
 
-NICENESS = 10
+NICENESS = 15
 """What runs of history are set to (0 is normal, 19 the last of all)."""
 
 
