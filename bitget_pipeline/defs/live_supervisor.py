@@ -1,8 +1,9 @@
 """
 The sensor that keeps one live run alive.
 
-It gathers facts from Dagster's runs, Redis and ClickHouse, lets guard/supervisor.py decide, and carries the verdict out.
-Without ClickHouse no run could start, so nothing is launched or changed; that a run is dead or mute is noticed all the same.
+It gathers facts from Dagster's runs, Redis, ClickHouse and the processes of this machine, lets guard/supervisor.py decide,
+and carries the verdict out. Without ClickHouse no run could start, so nothing is launched or changed; that a run is dead or
+mute is noticed all the same.
 """
 
 import time
@@ -84,8 +85,8 @@ MEMORY = Memory()
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Keeps exactly one live run alive: launches it, lets it take another selection while it goes on, starts a successor "
-        "beside it when other settings change, and notices a run that Dagster believes in but whose worker is gone, by its "
-        "lease in Redis."
+        "beside it when other settings change, and notices a run that Dagster believes in but whose worker is gone: by its "
+        "process on this machine, elsewhere by its lease in Redis."
     ),
 )
 def live_supervisor(

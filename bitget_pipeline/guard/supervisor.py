@@ -1,9 +1,10 @@
 """
 Whether the live run lives, and what to do if not.
 
-Facts come from Dagster's run records and from Redis (defs/live_supervisor.py gathers them every five seconds); the verdict
-goes back there to be carried out. One shard, one live run: the lease in Redis is what keeps two from writing, this only
-keeps one from being missing. While one takes over from another there are two: the holder of the lease, and its heir.
+Facts come from Dagster's run records, from Redis and from the processes of the machine (defs/live_supervisor.py gathers them
+every five seconds); the verdict goes back there to be carried out. One shard, one live run: the lease in Redis is what keeps
+two from writing, this only keeps one from being missing. While one takes over from another there are two: the holder of the
+lease, and its heir.
 """
 
 from __future__ import annotations

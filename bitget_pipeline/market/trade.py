@@ -78,12 +78,12 @@ class Follows:
 
 class AtRest(NamedTuple):
     """
-    How a symbol is stored: `through` this id without an open break; `mended_from` is the newest id at the end of the breaks
-    after it that are said to be open (None: there is none), and only trades fetched from the one to the other close them.
+    How a symbol is stored: `through` this id without an open break; `open_until` is the id at which the last of the breaks after
+    it ends that are said to be open (None: there is none). Only trades fetched from the one to the other close them.
     """
 
     through: int
-    mended_from: int | None = None
+    open_until: int | None = None
 
 
 Arrived: TypeAlias = TradeBatch | Broke | Follows

@@ -30,8 +30,9 @@ def held_before_open_breaks(
     warehouse: Warehouse, held: Mapping[Symbol, int], within: Interval, *, source: str
 ) -> dict[Symbol, AtRest]:
     """
-    The ids through which symbols are held, lowered to where the oldest break begins that the ledger calls open: Redis alone
-    knew of it otherwise, and its newer part may have been fetched. Blocks. Raises StoreUnavailable and its kin.
+    The ids through which symbols are held, lowered to where the oldest break begins that the ledger calls open, and where the
+    newest one ends: Redis alone knew of them otherwise, and their newer parts may have been fetched. Blocks. Raises
+    StoreUnavailable and its kin.
     """
     found = {symbol: AtRest(through) for symbol, through in held.items()}
     for one in warehouse.coverage(STREAM, interval=within) if held else ():
@@ -42,7 +43,7 @@ def held_before_open_breaks(
             before = warehouse.held_at(one.symbol, one.interval.start_ms, source=source)
             end = warehouse.held_at(one.symbol, one.interval.end_ms - 1, source=source)
             if before is not None and end is not None:
-                found[one.symbol] = AtRest(min(known.through, before), max(known.mended_from or end, end))
+                found[one.symbol] = AtRest(min(known.through, before), max(known.open_until or end, end))
     return found
 
 

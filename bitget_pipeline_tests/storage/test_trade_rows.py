@@ -291,9 +291,9 @@ def test_what_is_held_ends_before_the_oldest_break_that_is_still_open(warehouse:
     say(other, CoverageState.UNKNOWN, "nobody asked", 1)
     assert held() == {BTC: AtRest(BIG + 4)}
     say(whole, CoverageState.UNKNOWN, "a gap is being repaired: 2% of 50 s fetched", 2)
-    assert held() == {BTC: AtRest(BIG + 1, mended_from=BIG + 2)}
+    assert held() == {BTC: AtRest(BIG + 1, open_until=BIG + 2)}
     say(later, CoverageState.UNKNOWN, "a break that is not repaired yet: no answer", 3)
-    assert held() == {BTC: AtRest(BIG + 1, mended_from=BIG + 4)}
+    assert held() == {BTC: AtRest(BIG + 1, open_until=BIG + 4)}
     say(later, CoverageState.COMPLETE, "a break, bridged by trade ids at both ends", 4)
     say(whole, CoverageState.COMPLETE, "a break, bridged by trade ids at both ends", 5)
     assert held() == {BTC: AtRest(BIG + 4)}

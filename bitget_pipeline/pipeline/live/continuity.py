@@ -90,12 +90,10 @@ class Continuity:
     def meet(self, at_rest: Mapping[Symbol, AtRest]) -> None:
         """These are stored through there although the stream did not know them: what comes has to follow on that."""
         self._newest = {symbol: stored.through for symbol, stored in at_rest.items()} | self._newest
-        self._end(at_rest)
+        self._note_ends(at_rest)
 
-    def _end(self, at_rest: Mapping[Symbol, AtRest]) -> None:
-        self._ends |= {
-            symbol: stored.mended_from for symbol, stored in at_rest.items() if stored.mended_from is not None
-        }
+    def _note_ends(self, at_rest: Mapping[Symbol, AtRest]) -> None:
+        self._ends |= {symbol: stored.open_until for symbol, stored in at_rest.items() if stored.open_until is not None}
 
     def rewind(self, newest: Mapping[Symbol, int], at_rest: Mapping[Symbol, AtRest]) -> None:
         """
@@ -108,7 +106,7 @@ class Continuity:
             symbol: min(held, at_rest[symbol].through) if symbol in at_rest else held
             for symbol, held in forgotten.items()
         }
-        self._end(at_rest)
+        self._note_ends(at_rest)
         self._broken.update(newest)
 
     def admit(self, batch: TradeBatch) -> Gap | None:

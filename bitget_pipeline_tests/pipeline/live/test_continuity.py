@@ -106,7 +106,7 @@ def test_a_break_that_the_ledger_calls_open_is_fetched_whatever_the_snapshot_rea
     """
     for first in (2, 3, 4, 5, 6):
         continuity = Continuity([BTC], newest={})
-        continuity.meet({BTC: AtRest(3, mended_from=6)})
+        continuity.meet({BTC: AtRest(3, open_until=6)})
         assert continuity.admit(batch(*range(first, 9), snapshot=True)) == Gap(BTC, 3, 8)
         assert continuity.admit(batch(7, 8, 9, snapshot=True)) is None
 
@@ -116,7 +116,7 @@ def test_an_answer_that_ends_within_an_open_break_proves_nothing_about_its_end()
     Nor does what it holds count as held: the proof starts before the break, whoever comes first.
     """
     continuity = Continuity([BTC], newest={BTC: 9})
-    continuity.rewind({}, {BTC: AtRest(3, mended_from=6)})
+    continuity.rewind({}, {BTC: AtRest(3, open_until=6)})
     assert continuity.admit(batch(3, 4, 5, snapshot=True)) is None
     assert continuity.broken == {BTC}
     assert continuity.admit(batch(7)) == Gap(BTC, 3, 7)
@@ -127,7 +127,7 @@ def test_an_open_break_is_asked_for_again_when_the_gap_could_not_be_appended():
     The store did not take the call: after going back the same trades are the same gap.
     """
     continuity = Continuity([BTC], newest={})
-    continuity.meet({BTC: AtRest(3, mended_from=6)})
+    continuity.meet({BTC: AtRest(3, open_until=6)})
     mark = continuity.mark()
     for _ in range(2):
         assert continuity.admit(batch(5, 6, 7, snapshot=True)) == Gap(BTC, 3, 7)
@@ -139,7 +139,7 @@ def test_trades_that_waited_elsewhere_do_not_pass_over_an_open_break():
     What lay on the disk followed on what is held; the break comes after it, and is still asked for.
     """
     continuity = Continuity([BTC], newest={})
-    continuity.meet({BTC: AtRest(3, mended_from=6)})
+    continuity.meet({BTC: AtRest(3, open_until=6)})
     continuity.follow(Follows({BTC: 3}, set()))
     assert continuity.broken == {BTC}
     assert continuity.admit(batch(4, 8)) == Gap(BTC, 3, 8)
