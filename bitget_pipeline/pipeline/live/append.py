@@ -255,9 +255,11 @@ class Appender:
         the door.
 
         Frames of a symbol that has nothing to prove are joined first and looked at once: that is nearly all of them. A
-        snapshot always has.
+        snapshot always has, and stays apart from what follows on it: what it holds was traded before the subscription, so
+        it says nothing about lags and paces.
         """
         continuity = self._continuity
+        begun: list[TradeBatch] = []
         merged: dict[Symbol, TradeBatch] = {}
         joined: set[Symbol] = set()
         gaps: list[Gap] = []
@@ -284,20 +286,22 @@ class Appender:
                     gaps.append(gap)
             if before is None:
                 merged[symbol] = item
+            elif before.snapshot:
+                begun.append(before)
+                merged[symbol] = item
             elif symbol in joined:
                 before.trades.extend(item.trades)
-                before.snapshot = before.snapshot and item.snapshot
             else:  # into a batch of our own: what arrived may have to wait as it arrived
                 joined.add(symbol)
                 trades = before.trades + item.trades
-                snapshot = before.snapshot and item.snapshot
-                merged[symbol] = TradeBatch(symbol, trades, before.received_ms, snapshot, before.rejected)
+                merged[symbol] = TradeBatch(symbol, trades, before.received_ms, rejected=before.rejected)
         for batch in merged.values():
             if not batch.rejected:
                 continuity.admit(batch)
+        held = [*begun, *merged.values()]
         if known:
-            return [batch for batch in merged.values() if batch.trades], gaps, rest
-        return [fresh for batch in merged.values() if (fresh := self._door.fresh(batch)) is not None], gaps, rest
+            return [batch for batch in held if batch.trades], gaps, rest
+        return [fresh for batch in held if (fresh := self._door.fresh(batch)) is not None], gaps, rest
 
     async def _append(self, held: list[TradeBatch], gaps: list[Gap]) -> None:
         ids: list[str] = []

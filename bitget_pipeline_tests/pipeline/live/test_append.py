@@ -114,6 +114,18 @@ async def test_a_break_that_the_snapshot_bridges_is_no_gap(bench: Bench) -> None
     assert await bench.ids() == [1, 2, 3, 4, 5]
 
 
+async def test_a_snapshot_stays_apart_from_what_follows_on_it(bench: Bench) -> None:
+    """
+    All of it reaches the same call: the lags of the trades that came live are not measured from those of the snapshot.
+    """
+    await bench.bring(a_batch(1, 2, snapshot=True), a_batch(3), a_batch(100, symbol=ETH, snapshot=True), a_batch(4, 5))
+
+    entries = [entry.batch for entry in await bench.stream.read("me", 1000, None)]
+    found = {(batch.symbol, batch.snapshot): [trade.trade_id for trade in batch.trades] for batch in entries}
+    assert found == {(BTC, True): [1, 2], (BTC, False): [3, 4, 5], (ETH, True): [100]}
+    assert bench.gaps == []
+
+
 async def test_what_a_predecessor_spilled_follows_on_what_it_appended(bench: Bench) -> None:
     """
     The successor knows from the spill itself that nothing is missing before it; and that after it something may be.
