@@ -33,7 +33,7 @@ CONFIG = ExchangeConfig(
     tick_seconds=0.02,
     binance=True,
 )
-QUICK = Patience(attempts=2, deadline=5.0, first_wait=0.01, longest_wait=0.05)
+QUICK = Patience(attempts=2, deadline=60.0, first_wait=0.01, longest_wait=0.05)
 MINUTE = 60_000
 
 
@@ -81,8 +81,9 @@ async def test_lists_and_clock_are_understood(client: VenueClient, server: Local
     assert {one.base for one in listed if one.status is Status.TRADING} > {"BTC", "ETH"}
     tickers = await ask(client, venue.tickers(market), lambda *a: venue.read_tickers(market, *a))
     assert wanted <= {one.symbol.name for one in tickers}
+    before = server.now_ms()
     clock = await ask(client, venue.server_time(), venue.read_server_time)
-    assert abs(clock - server.now_ms()) < 2_000
+    assert before <= clock <= server.now_ms()
 
 
 async def test_bars_are_those_that_happened(client: VenueClient, server: LocalExchange) -> None:
@@ -143,7 +144,7 @@ class Heard:
     silent = lost = connected = disconnected = set_aside  # type: ignore[assignment]
 
     async def until(self, true: Callable[[], bool]) -> None:
-        deadline = asyncio.get_running_loop().time() + 20
+        deadline = asyncio.get_running_loop().time() + 60
         while not true():
             assert asyncio.get_running_loop().time() < deadline
             await asyncio.sleep(0.01)
@@ -159,7 +160,8 @@ async def test_the_socket_of_bitget_listens_to_it_too(server: LocalExchange, mar
     assert venue is not None
     symbol, heard = Symbol(market, "BTCUSDT"), Heard()
     wanted = [Subscription(symbol, Channel.TRADE), Subscription(symbol, Channel.CANDLE_1M)]
-    rules = SessionRules(ping_every=0.2, pong_within=5.0)
+    # Pings so rare that no second holds more messages than the exchange bears.
+    rules = SessionRules(ping_every=0.4, pong_within=60.0, first_data_within=60.0)
     address = SocketAddress(server.binance.address.ws_url(market.value))
     connection = Connection("stand-in", venue, address, wanted, heard, clock=server.now_ms, rules=rules)
     running_one = asyncio.create_task(connection.run())
@@ -185,13 +187,13 @@ async def test_an_announced_end_asks_for_a_successor() -> None:
     )
     venue = substitute(Market.SPOT)
     assert venue is not None
-    ending = {"connection_lifetime": 60.0, "binance_notice_seconds": 59.9}
+    ending = {"connection_lifetime": 600.0, "binance_notice_seconds": 599.9}
     async with running(ExchangeConfig(**{**vars(config), **ending})) as server:
         wanted = [Subscription(Symbol(Market.SPOT, "BTCUSDT"), Channel.TRADE)]
         address = SocketAddress(server.binance.address.ws_url("spot"))
         connection = Connection("old", venue, address, wanted, Heard(), clock=server.now_ms, rules=SessionRules())
         running_one = asyncio.create_task(connection.run())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await connection.renewal.wait()
         assert not running_one.done()
         connection.close()

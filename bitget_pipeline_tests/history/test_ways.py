@@ -152,7 +152,7 @@ async def first_trades(exchange: Exchange, address: SocketAddress, clock: Callab
     wanted = [Subscription(Symbol(Market.SPOT, "BTCUSDT"), Channel.TRADE)]
     connection = Connection("c", exchange, address, wanted, heard, clock=clock, rules=SessionRules())
     task = asyncio.create_task(connection.run())
-    frame = await asyncio.wait_for(heard.first, 10)
+    frame = await asyncio.wait_for(heard.first, 60)
     connection.close()
     await task
     return len(frame.batch.trades)
@@ -169,7 +169,8 @@ async def test_certificates_are_verified_and_ones_own_authority_can_be_trusted(
             await server_time(exchange, HttpAddress(url, tls=client_side(tmp_path)))
 
         trusting = client_side(tmp_path, SSL_CA_CERTS=authority.certificate)
-        assert abs(await server_time(exchange, HttpAddress(url, tls=trusting)) - local_exchange.now_ms()) < 5_000
+        before = local_exchange.now_ms()
+        assert before <= await server_time(exchange, HttpAddress(url, tls=trusting)) <= local_exchange.now_ms()
         socket = SocketAddress(f"wss://localhost:{port}/v2/ws/public", tls=trusting)
         assert await first_trades(exchange, socket, local_exchange.now_ms) > 0
 

@@ -16,13 +16,13 @@ async def test_what_a_process_gives_a_rest_is_seen_by_others_until_it_asks_again
     Each process for itself; another egress address has another board.
     """
     one, other = (BreakerBoard(redis_client, redis_prefix, who=who) for who in ("host:1", "host:2"))
-    await one.rests("spot", 5.0)
-    await other.rests("spot", 40.0)
-    await other.rests("mix", 10.0)
+    await one.rests("spot", 500.0)
+    await other.rests("spot", 4000.0)
+    await other.rests("mix", 1000.0)
 
     seen = (await redis_state(redis_client, redis_prefix)).breakers
     assert [(rest.family, rest.who) for rest in seen] == [("mix", "host:2"), ("spot", "host:1"), ("spot", "host:2")]
-    assert 35 < seen[2].seconds <= 40
+    assert 3900 < seen[2].seconds <= 4000
     assert (await redis_state(redis_client, redis_prefix, "elsewhere")).breakers == []
 
     await other.rests("spot", 0.0)

@@ -142,13 +142,13 @@ async def test_backfills_are_held_back_for_every_process_until_it_is_over(
     Remediation bars backfills in one process: they wait in all others, the urgent go on; then it is lifted.
     """
     one, other = Budget(redis_client, redis_prefix), Budget(redis_client, redis_prefix)
-    await one.restrain(0.0, 30.0)
+    await one.restrain(0.0, 600.0)
 
     assert 0 < await other.reserve("spot.tickers", 20, Priority.BACKFILL) <= 2
     assert await other.reserve("spot.tickers", 20, Priority.DISCOVERY) == 0.0
     with connect_sync(redis_address) as client:
         assert backfill_restraint(client, redis_prefix) == 0.0
-        await one.restrain(3.0, 30.0)
+        await one.restrain(3.0, 600.0)
         assert backfill_restraint(client, redis_prefix) == 3.0
         await one.restrain(3.0, 0.0)
         assert backfill_restraint(client, redis_prefix) is None
@@ -163,13 +163,13 @@ async def test_a_penalty_holds_for_every_process_and_is_shown(
     """
     one, other = Budget(redis_client, redis_prefix), Budget(redis_client, redis_prefix)
     assert await one.reserve("spot.tickers", 20, Priority.DISCOVERY) == 0.0
-    await one.penalise("spot.tickers", 20, 30.0)
+    await one.penalise("spot.tickers", 20, 3000.0)
 
-    assert 25 < await other.reserve("spot.tickers", 20, Priority.LIVE_REPAIR) <= 30
+    assert 2900 < await other.reserve("spot.tickers", 20, Priority.LIVE_REPAIR) <= 3000
     with connect_sync(redis_address) as client:
         (use,), closed_for = budget_use(client, redis_prefix)
     assert (use.endpoint, use.granted, use.penalties, use.pace) == ("spot.tickers", 1, 1, 0.5)
-    assert 25 < use.closed_for <= 30
+    assert 2900 < use.closed_for <= 3000
     assert closed_for == 0.0
 
 
@@ -270,16 +270,16 @@ async def test_a_restart_of_redis_keeps_the_budget(tmp_path, redis_prefix: str) 
     client = connect(address)
     try:
         budget = Budget(client, redis_prefix, clock=lambda: now[0])
-        await budget.penalise("spot.tickers", 20, 60.0)
+        await budget.penalise("spot.tickers", 20, 3600.0)
         await budget.penalise("spot.instruments", 20, 0.0)
         local_redis.stop(process)
 
-        assert 0 < await budget.reserve("spot.tickers", 20, Priority.LIVE_REPAIR) <= 60
+        assert 0 < await budget.reserve("spot.tickers", 20, Priority.LIVE_REPAIR) <= 3600
         assert await budget.reserve("spot.fills", 20, Priority.LIVE_REPAIR) == 0.0
 
         process = local_redis.start(config)
         now[0] += 3.0
-        assert 30 < await budget.reserve("spot.tickers", 20, Priority.LIVE_REPAIR) <= 60
+        assert 3400 < await budget.reserve("spot.tickers", 20, Priority.LIVE_REPAIR) <= 3600
         with connect_sync(address) as other:
             used, _ = budget_use(other, redis_prefix)
         assert {use.endpoint: use.penalties for use in used} == {"spot.tickers": 1, "spot.instruments": 1}

@@ -37,7 +37,7 @@ async def test_a_full_redis_can_be_emptied_by_a_successor(tmp_path: Path) -> Non
     client = connect(RedisAddress(config.host, config.port))
     try:
         stream, lease = TradeStream(client, "t:", "0"), Lease(client, "t:", "0")
-        fence = await lease.take("run-1", ttl=60)
+        fence = await lease.take("run-1", ttl=600)
         batch = TradeBatch(BTC, [Trade(i, 1, 1.0, 1.0, True) for i in range(500)], 1)
         await stream.append([batch], fence=fence, gaps=[(BTC, 1, 2)])
         await stream.read("one", max_rows=1, block_ms=None)
@@ -49,7 +49,7 @@ async def test_a_full_redis_can_be_emptied_by_a_successor(tmp_path: Path) -> Non
         assert await successor.break_("run-1")
         with pytest.raises(LeaseLost):
             await stream.acknowledge(["1-1"], fence=fence)
-        fence = await successor.take("run-2", ttl=60)
+        fence = await successor.take("run-2", ttl=600)
         await successor.renew()
         assert await stream.close_gap(BTC, 499, fence=fence)
 

@@ -33,7 +33,7 @@ def stream(redis_client: redis.asyncio.Redis, redis_prefix: str) -> TradeStream:
 
 @pytest.fixture
 async def fence(redis_client: redis.asyncio.Redis, redis_prefix: str) -> int:
-    return await Lease(redis_client, redis_prefix, "0").take("run-1", ttl=60)
+    return await Lease(redis_client, redis_prefix, "0").take("run-1", ttl=600)
 
 
 async def anchor_of(stream: TradeStream) -> Anchor:
@@ -116,7 +116,7 @@ async def test_the_gaps_are_what_was_noted_less_what_is_held(redis_address, acts
     client = connect(redis_address)
     prefix = f"t{uuid4().hex[:12]}:"
     stream = TradeStream(client, prefix, "0")
-    fence = await Lease(client, prefix, "0").take("run-1", ttl=60)
+    fence = await Lease(client, prefix, "0").take("run-1", ttl=600)
     missing: set[int] = set()  # n stands for what lies between the ids n and n + 1
     try:
         for act, low, high in acts:

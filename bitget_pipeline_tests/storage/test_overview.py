@@ -54,7 +54,7 @@ async def test_the_supervisor_sees_and_breaks_the_lease(
     It compares before it deletes, and the broken run cannot go on.
     """
     lease = Lease(redis_client, redis_prefix, "0")
-    fence = await lease.take("run-1", ttl=30)
+    fence = await lease.take("run-1", ttl=600)
 
     state = overview.lease()
     assert state is not None
@@ -72,7 +72,7 @@ async def test_a_run_says_how_it_goes(overview: Overview, redis_client: redis.as
     """
     control = LiveControl(redis_client, redis_prefix, "0")
     odd = Symbol(Market.USDTM, "我踏马来了USDT")
-    fence = await Lease(redis_client, redis_prefix, "0").take("run-1", ttl=30)
+    fence = await Lease(redis_client, redis_prefix, "0").take("run-1", ttl=600)
     await control.publish({"stage": "starting"}, {BTC: {"trades": 1}, odd: {"trades": 2}}, fence=fence)
     await control.publish({"stage": "live", "lag_ms": None}, {odd: {"trades": 3, "rate": 0.5}}, fence=fence)
 
@@ -81,7 +81,7 @@ async def test_a_run_says_how_it_goes(overview: Overview, redis_client: redis.as
     assert published is not None
     assert published.overall == {"stage": "live", "lag_ms": None}
     assert published.symbols == {odd: {"trades": 3, "rate": 0.5}}
-    assert 0 <= published.age < 5
+    assert 0 <= published.age < 100
 
 
 async def test_who_was_replaced_says_no_more_how_it_goes(
@@ -92,10 +92,10 @@ async def test_who_was_replaced_says_no_more_how_it_goes(
     whoever began it alone.
     """
     control, lease = LiveControl(redis_client, redis_prefix, "0"), Lease(redis_client, redis_prefix, "0")
-    old = await lease.take("run-1", ttl=30)
+    old = await lease.take("run-1", ttl=600)
     await lease.release()
     await control.publish({"run_id": "run-1", "stage": "stopped"}, {}, fence=old)
-    new = await lease.take("run-2", ttl=30)
+    new = await lease.take("run-2", ttl=600)
     await control.publish({"run_id": "run-2"}, {BTC: {"trades": 1}}, fence=new)
 
     for fence in (old, 0):
@@ -130,7 +130,7 @@ async def test_a_request_to_stop_reaches_the_named_run_only(
 
     assert asked is not None
     assert asked.because == "generation 2 replaces 1"
-    assert 0.02 <= asked.age < 5
+    assert 0.02 <= asked.age < 100
     assert await control.stop_request("run-2") is None
     overview.ask_to_stop("run-2", "another")
     assert await control.stop_request("run-1") is None
@@ -142,7 +142,7 @@ async def test_the_backlog_counts_what_is_not_acknowledged(
     """
     Undelivered entries have an age too; acknowledged ones have none.
     """
-    fence = await Lease(redis_client, redis_prefix, "0").take("run-1", ttl=60)
+    fence = await Lease(redis_client, redis_prefix, "0").take("run-1", ttl=600)
     stream = TradeStream(redis_client, redis_prefix, "0")
     ids = await stream.append([TradeBatch(BTC, [Trade(i, 1, 1.0, 1.0, True)], 1) for i in (1, 2)], fence=fence)
     assert (overview.backlog().entries, overview.backlog().pending) == (2, 0)

@@ -32,12 +32,12 @@ async def test_a_page_comes_back_as_it_was_laid_down(redis_client: redis.asyncio
 
 async def test_what_lies_there_is_forgotten(redis_client: redis.asyncio.Redis, redis_prefix: str) -> None:
     """An old answer is not what the exchange says now."""
-    shelf = PageShelf(redis_client, redis_prefix, kept_seconds=77)
+    shelf = PageShelf(redis_client, redis_prefix, kept_seconds=7700)
     laying = shelf.laying(BTC, Resolution.M1, DAY, end_ms=DAY.end_ms, page=ShelvedPage(1, BARS))
     await redis_client.execute_command(*laying)
 
     (key,) = [key async for key in redis_client.scan_iter(match=f"{redis_prefix}*")]
-    assert 70 < await redis_client.ttl(key) <= 77
+    assert 7600 < await redis_client.ttl(key) <= 7700
 
 
 async def test_what_is_no_page_is_left_out(redis_client: redis.asyncio.Redis, redis_prefix: str) -> None:

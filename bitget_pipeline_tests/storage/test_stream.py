@@ -28,7 +28,7 @@ def a_batch(*ids: int, symbol: Symbol = BTC, snapshot: bool = False) -> TradeBat
 @pytest.fixture
 async def fence(redis_client: redis.asyncio.Redis, redis_prefix: str) -> int:
     """The fence of a lease that was just taken."""
-    return await Lease(redis_client, redis_prefix, "0").take("run-1", ttl=60)
+    return await Lease(redis_client, redis_prefix, "0").take("run-1", ttl=600)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def test_nothing_is_appended_under_an_old_fence(
     (entry,) = await stream.read("old", max_rows=10, block_ms=0)
     supervisor = Lease(redis_client, redis_prefix, "0")
     await supervisor.break_("run-1")
-    successor = await supervisor.take("run-2", ttl=60)
+    successor = await supervisor.take("run-2", ttl=600)
 
     with pytest.raises(LeaseLost):
         await stream.append([a_batch(2)], fence=fence)
@@ -95,7 +95,7 @@ async def test_the_bound_refuses_and_changes_nothing(redis_client: redis.asyncio
     """
     A full stream takes no batch of a call, and no anchor or gap moves.
     """
-    fence = await Lease(redis_client, redis_prefix, "0").take("run-1", ttl=60)
+    fence = await Lease(redis_client, redis_prefix, "0").take("run-1", ttl=600)
     stream = TradeStream(redis_client, redis_prefix, "0", capacity=2)
     await stream.append([a_batch(1)], fence=fence)
 
@@ -219,7 +219,7 @@ async def test_every_trade_is_delivered_until_acknowledged(redis_address, steps:
     client = connect(redis_address)
     prefix = f"t{uuid4().hex[:12]}:"
     stream = TradeStream(client, prefix, "0")
-    fence = await Lease(client, prefix, "0").take("run-1", ttl=60)
+    fence = await Lease(client, prefix, "0").take("run-1", ttl=600)
     appended: set[int] = set()
     acknowledged: set[int] = set()
     held: dict[str, int] = {}
