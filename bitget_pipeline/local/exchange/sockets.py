@@ -213,14 +213,19 @@ class Connection:
                 return
 
     async def _keep_time(self) -> None:
-        """Close after the longest life, or when the client forgot to ping; both without a close frame."""
+        """
+        Close after the longest life, or when the client forgot to ping; both without a close frame, and at the second look:
+        when this process stood still, a ping lies here unread at the first.
+        """
         config = self._venue.config
+        over = False
         while True:
             now = time.monotonic()
             until = min(self._last_ping + config.ping_timeout, self.opened + config.connection_lifetime)
-            if now >= until and not self.half_open:
+            if over and now >= until and not self.half_open:
                 self.abort()
                 return
+            over = now >= until
             await asyncio.sleep(max(0.02, until - now))
 
 

@@ -5,15 +5,20 @@ A bare client for tests: raw HTTP answers, raw frames, nothing interpreted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 
 from bitget_pipeline.local.exchange import LocalExchange
+
+ONE_MOMENT = SimpleNamespace(monotonic=lambda: 1000.5)
+"""A clock for limits that stands still: the second that they count does not end while a test asks."""
 
 
 class Socket:
@@ -43,7 +48,7 @@ class Socket:
         wanted = [{"instType": t, "channel": c, "instId": i} for t, c, i in args]
         await self.send({"op": "subscribe", "args": wanted})
 
-    async def until(self, true: Callable[[list[Any]], Any], *, seconds: float = 10.0) -> list[Any]:
+    async def until(self, true: Callable[[list[Any]], Any], *, seconds: float = 60.0) -> list[Any]:
         """Wait until the frames satisfy a condition."""
         deadline = time.monotonic() + seconds
         while not true(self.frames):
@@ -51,7 +56,21 @@ class Socket:
             await asyncio.sleep(0.01)
         return self.frames
 
-    async def closed(self, *, seconds: float = 10.0) -> None:
+    async def flood(self, body: Any) -> None:
+        """Send the same again and again, more than any second may hold, however the machine cuts them in two."""
+        with contextlib.suppress(ConnectionError):  # the other side is gone
+            for _ in range(60):
+                await self.send(body)
+
+    async def settled(self) -> None:
+        """Wait until nothing comes any more."""
+        seen = -1
+        while seen != len(self.frames):
+            seen = len(self.frames)
+            for _ in range(10):  # what lies unread after a standstill in one of them is read in the others
+                await asyncio.sleep(0.02)
+
+    async def closed(self, *, seconds: float = 60.0) -> None:
         """Wait until the other side is gone."""
         await self.until(lambda frames: frames and frames[-1] is None, seconds=seconds)
 

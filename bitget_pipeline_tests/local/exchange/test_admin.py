@@ -187,12 +187,12 @@ async def test_as_a_process_it_announces_itself_and_stops_on_a_signal(number: si
     )
     assert process.stdout is not None
     try:
-        line = json.loads(await asyncio.wait_for(process.stdout.readline(), 30))
+        line = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
         async with aiohttp.ClientSession() as session, session.ws_connect(line["ws_url"]) as ws:
             await ws.send_str("ping")
             assert (await ws.receive()).data == "pong"
             process.send_signal(number)
-            assert await asyncio.wait_for(process.wait(), 10) == 0
+            assert await asyncio.wait_for(process.wait(), 60) == 0
     finally:
         if process.returncode is None:
             process.kill()

@@ -148,11 +148,12 @@ async def test_klines_come_oldest_first_with_both_ends_included(binance: Binance
     ask = {"symbol": "BTCUSDT", "interval": "1m"}
     upward = await binance.data(market, path, **ask, startTime=end - 9 * MINUTE, endTime=end, limit=5)
     downward = await binance.data(market, path, **ask, endTime=end, limit=5)
+    before = binance.exchange.now_ms()
     newest = await binance.data(market, path, **ask, limit=2)
     assert [row[0] for row in upward] == [end - (9 - n) * MINUTE for n in range(5)]
     assert [row[0] for row in downward] == [end - (4 - n) * MINUTE for n in range(5)]
     assert all(len(row) == 12 and row[6] == row[0] + MINUTE - 1 for row in upward + downward)
-    assert newest[-1][6] >= binance.exchange.now_ms() - 1000
+    assert newest[-1][6] >= before - 1000
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ async def test_the_used_weight_stands_in_a_header_and_its_end_is_429(playing: Ex
     async with running(replace(playing, limits=True)) as exchange, aiohttp.ClientSession() as session:
         client = BinanceClient(exchange, session)
         seen: list[int] = []
-        for _ in range(200):
+        for _ in range(2000):  # the minute may end meanwhile
             status, body, headers = await client.answer("usdtm", "/fapi/v1/aggTrades", symbol="BTCUSDT", limit=1)
             seen.append(status)
             assert int(headers["X-MBX-USED-WEIGHT-1M"]) > 0
@@ -303,8 +304,7 @@ async def test_too_many_messages_a_second_end_a_connection(playing: ExchangeConf
     """More than five on spot."""
     async with running(replace(playing, limits=True)) as exchange, aiohttp.ClientSession() as session:
         async with BinanceClient(exchange, session).socket("spot", "/ws") as socket:
-            for number in range(7):
-                await socket.send({"method": "LIST_SUBSCRIPTIONS", "id": number})
+            await socket.flood({"method": "LIST_SUBSCRIPTIONS", "id": 1})
             await socket.closed()
         assert exchange.binance.counters()["limit_violations"] == {"ws_messages": 1}
 
@@ -316,9 +316,9 @@ async def test_who_does_not_answer_pings_is_cut_off(playing: ExchangeConfig):
         url = exchange.binance.address.ws_url("spot")
         async with BinanceClient(exchange, session).socket("spot", "/ws/btcusdt@trade") as answering:
             async with session.ws_connect(url, autoping=False) as deaf:
-                message = await deaf.receive(timeout=5)
+                message = await deaf.receive(timeout=60)
                 while message.type is aiohttp.WSMsgType.PING:
-                    message = await deaf.receive(timeout=5)
+                    message = await deaf.receive(timeout=60)
                 assert message.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
             count = len(answering.frames)
             await answering.until(lambda frames: len(frames) > count + 3)

@@ -13,7 +13,7 @@ import pytest
 from bitget_pipeline.local.exchange import LocalExchange
 from bitget_pipeline.local.exchange.faults import KINDS, Target
 
-from .client import Client, Socket
+from .client import ONE_MOMENT, Client, Socket
 
 MINUTE = 60_000
 SPOT = "/api/v2/spot/market"
@@ -86,8 +86,9 @@ async def test_bodies_that_are_no_answer(client: Client):
             async with client.socket():
                 pass
     with client.exchange.faulty("clock_skew", skew_ms=90_000):
+        before = client.exchange.now_ms()
         _, body = await client.answer("/api/v2/public/time")
-        assert int(body["data"]["serverTime"]) == body["requestTime"] >= client.exchange.now_ms() + 80_000
+        assert int(body["data"]["serverTime"]) == body["requestTime"] >= before + 90_000
 
 
 async def test_probability_is_a_share(client: Client):
@@ -158,12 +159,13 @@ async def test_a_muted_exchange_answers_pings_and_nothing_else(client: Client):
     async with client.socket() as socket:
         await _flowing(socket, BTC)
         with client.exchange.muted():
-            await asyncio.sleep(0.1)
-            seen = len(socket.data_frames("trade"))
             await socket.send("ping")
+            await socket.until(lambda fs: "pong" in fs)  # and so all that was sent before
+            seen = len(socket.data_frames("trade"))
             await socket.subscribe(ETH)
-            await socket.until(lambda fs: "pong" in fs)
             await asyncio.sleep(0.4)
+            await socket.send("ping")
+            await socket.until(lambda fs: fs.count("pong") == 2)
             assert len(socket.data_frames("trade")) == seen
         await socket.until(lambda _: len(socket.data_frames("trade")) > seen)
 
@@ -173,7 +175,7 @@ async def test_a_half_open_socket_takes_everything_and_gives_nothing(client: Cli
     async with client.socket() as socket:
         await _flowing(socket, BTC)
         client.exchange.fault("half_open")
-        await asyncio.sleep(0.2)
+        await socket.settled()
         seen = len(socket.frames)
         await socket.send("ping")
         await asyncio.sleep(0.4)
@@ -216,7 +218,7 @@ async def test_a_gap_in_pseq_and_broken_frames(client: Client):
         await socket.subscribe(("SPOT", "books", "BTCUSDT"))
         await socket.until(lambda _: len(socket.data_frames("books")) >= 2)
         with client.exchange.faulty("pseq_gap"):
-            await asyncio.sleep(0.5)
+            await socket.until(lambda _: any(fault.hits for fault in client.exchange.venue.faults.active()))
         seen = len(socket.data_frames("books"))
         await socket.until(lambda _: len(socket.data_frames("books")) >= seen + 2)
         chain = [frame["data"][0] for frame in socket.data_frames("books")]
@@ -247,7 +249,7 @@ async def test_a_release_window(client: Client):
     """45001 from REST, and the sockets drop once."""
     async with client.socket() as socket:
         await _flowing(socket, BTC)
-        client.exchange.fault("release_window", seconds=30)
+        client.exchange.fault("release_window", seconds=300)
         assert await client.code("/api/v2/public/time") == (500, "45001")
         await socket.closed()
     client.exchange.clear()
@@ -282,8 +284,9 @@ def _count(symbol: str, frames: list[Any], since_ms: int) -> int:
     return sum(frame["arg"]["instId"] == symbol for frame in data)
 
 
-async def test_a_limit_that_falls_is_told_and_enforced(client: Client):
+async def test_a_limit_that_falls_is_told_and_enforced(client: Client, monkeypatch: pytest.MonkeyPatch):
     """Two a second instead of twenty on one path, and the header counts down from there."""
+    monkeypatch.setattr("bitget_pipeline.local.exchange.rest.time", ONE_MOMENT)
     with client.exchange.faulty("lower_limit", f"{SPOT}/fills-history", per_second=2):
         url = f"{client.exchange.rest_url}{SPOT}/fills-history"
         left = []

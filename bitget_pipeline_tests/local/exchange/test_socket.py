@@ -11,7 +11,7 @@ import pytest
 
 from bitget_pipeline.local.exchange import ExchangeConfig, LocalExchange, running
 
-from .client import Client
+from .client import Client, Socket
 
 BTC = ("SPOT", "trade", "BTCUSDT")
 
@@ -173,12 +173,19 @@ async def test_without_ping_the_line_goes_dead(small: ExchangeConfig):
         client = Client(exchange, session)
         async with client.socket() as quiet, client.socket() as pinging:
             await quiet.subscribe(BTC)
-            for _ in range(6):
-                await pinging.send("ping")
-                await asyncio.sleep(0.2)
+            keeping = asyncio.create_task(_ping_on(pinging))
             await quiet.closed()
             assert quiet.ws.close_code in (None, 1006)
-            assert pinging.frames[-1] == "pong"
+            count = len(pinging.frames)
+            await pinging.until(lambda frames: len(frames) > count + 6)
+            assert set(pinging.frames) == {"pong"}
+            keeping.cancel()
+
+
+async def _ping_on(socket: Socket) -> None:
+    while True:
+        await socket.send("ping")
+        await asyncio.sleep(0.1)
 
 
 async def test_a_connection_has_a_longest_life(small: ExchangeConfig):
@@ -201,8 +208,7 @@ async def strict(small: ExchangeConfig):
 async def test_more_than_ten_messages_a_second_end_the_connection(strict: Client):
     """Pings count too."""
     async with strict.socket() as socket:
-        for _ in range(11):
-            await socket.send("ping")
+        await socket.flood("ping")
         await socket.closed()
     assert strict.exchange.counters()["limit_violations"] == {"ws_messages": 1}
 

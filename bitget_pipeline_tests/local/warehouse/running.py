@@ -34,7 +34,7 @@ class RunningWarehouse:
         """Send a signal and wait for the end; the exit code."""
         self.process.send_signal(number)
         try:
-            return self.process.wait(30)
+            return self.process.wait(60)
         finally:
             if self.process.poll() is None:
                 self.process.kill()
@@ -49,7 +49,7 @@ def start(data: Path, *options: str, password: str = "") -> RunningWarehouse:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
         raise AssertionError(f"the warehouse did not start: {said_by(data)}")
     return RunningWarehouse(process, json.loads(line)["port"], data)
 
@@ -78,12 +78,14 @@ def launch(data: Path, *options: str, password: str = "") -> subprocess.Popen[st
         return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
 
 
+# Idle: a test must not eat the machine it shares.
+ENDLESS = "SELECT sum(sleepEachRow(0.05)) FROM system.numbers SETTINGS max_block_size = 1, max_threads = 1"
 RUNNING = "SELECT count() FROM system.processes WHERE startsWith(Settings['log_comment'], {id:String})"
 
 
 async def until(client: AsyncClient, query_id: str, count: int) -> None:
     """Wait until so many statements run under an id."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (await client.query(RUNNING, parameters={"id": query_id})).first_row[0] != count:
         assert time.monotonic() < deadline, f"never saw {count} statements running"
         await asyncio.sleep(0.01)

@@ -25,7 +25,7 @@ def asked(
     port: int, path: str = "/", *, method: str = "GET", body: bytes | None = None, headers: dict[str, str] | None = None
 ) -> http.client.HTTPResponse:
     """One plain HTTP request; the answer with its body in `text`."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(method, path, body, headers or {})
         answer = connection.getresponse()

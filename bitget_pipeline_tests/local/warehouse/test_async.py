@@ -11,10 +11,7 @@ import pytest
 import pytest_asyncio
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
-from .running import until
-
-# Endless, and idle: a test must not eat the machine it shares.
-ENDLESS = "SELECT sum(sleepEachRow(0.05)) FROM system.numbers SETTINGS max_block_size = 1, max_threads = 1"
+from .running import ENDLESS, until
 
 
 @pytest_asyncio.fixture

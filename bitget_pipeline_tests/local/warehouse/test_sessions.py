@@ -12,7 +12,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from bitget_pipeline.local.warehouse.refusals import Refusal
 from bitget_pipeline.local.warehouse.sessions import Sessions
 
-from .running import until
+from .running import ENDLESS, until
 
 
 def test_a_temporary_table_is_seen_in_its_session_only(warehouse):
@@ -78,7 +78,7 @@ async def test_a_session_serves_one_request_at_a_time(warehouse):
         await clickhouse_connect.get_async_client(**given) as one,
         await clickhouse_connect.get_async_client(**given) as other,
     ):
-        slow = asyncio.create_task(one.query("SELECT sleep(2)", settings={"session_id": session, "query_id": session}))
+        slow = asyncio.create_task(one.query(ENDLESS, settings={"session_id": session, "query_id": session}))
         await until(other, session, 1)
         with pytest.raises(DatabaseError) as raised:
             await other.query("SELECT 1", settings={"session_id": session})

@@ -195,14 +195,17 @@ class Connection:
                 return
 
     async def _keep_time(self) -> None:
-        """Ping; cut off who does not answer; announce the end of the longest life on spot, then close."""
+        """
+        Ping; cut off who does not answer; announce the end of the longest life on spot, then close. Both ends come at the second
+        look: when this process stood still, an answer lies here unread at the first, and the end was not announced.
+        """
         config = self._side.config
+        over = False
         while True:
             now = time.monotonic()
-            if not self.half_open and self._pinged > self._ponged and now - self._pinged >= config.binance_pong_seconds:
-                self.abort()
-                return
-            if now >= self.opened + config.connection_lifetime:
+            unanswered = self._pinged > self._ponged and now - self._pinged >= config.binance_pong_seconds
+            before, over = over, (unanswered and not self.half_open) or now >= self.opened + config.connection_lifetime
+            if before and over:
                 self.abort()
                 return
             if not self._announced and now >= self.opened + config.connection_lifetime - config.binance_notice_seconds:
