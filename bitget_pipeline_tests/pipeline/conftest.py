@@ -122,7 +122,7 @@ def _trade(row: dict[str, object]) -> Trade:
     return Trade(int(str(row["trade_id"])), int(str(row["ts_ms"])), price, size, row["side"] == "buy")
 
 
-async def until(true: Callable[[], object], *, within: float = 20.0, what: str = "") -> None:
+async def until(true: Callable[[], object], *, within: float = 60.0, what: str = "") -> None:
     """Wait for a condition."""
     deadline = time.monotonic() + within
     while True:
@@ -135,7 +135,7 @@ async def until(true: Callable[[], object], *, within: float = 20.0, what: str =
         await asyncio.sleep(0.05)
 
 
-async def all_written(overview: Overview, *, within: float = 20.0) -> None:
+async def all_written(overview: Overview, *, within: float = 60.0) -> None:
     """
     Wait until what is in the stream by now is in ClickHouse. More comes all the while, so there may always be something pending.
     """

@@ -45,6 +45,7 @@ class Job(msgspec.Struct, frozen=True):
     concurrency: int = 8
     refresh: bool = False
     seconds: float = 0.0
+    ahead_ms: int = 0  # how far market time is ahead of this machine's clock
 
 
 async def run(job: Job) -> BackfillReport | None:
@@ -52,7 +53,7 @@ async def run(job: Job) -> BackfillReport | None:
     client = connect(RedisAddress("127.0.0.1", job.redis_port))
     rules = BudgetRules(share=job.share, per_minute=job.per_minute, persistent_after=3600.0)
     budget = Budget(client, job.prefix, "history", rules=rules)
-    patience = Patience(attempts=10, deadline=30.0, first_wait=0.05, longest_wait=0.5)
+    patience = Patience(attempts=10, deadline=120.0, first_wait=0.05, longest_wait=0.5)
     try:
         with Warehouse.open(WarehouseAddress("127.0.0.1", job.warehouse_port, database=job.database)) as warehouse:
             async with opened(get("bitget"), HttpAddress(job.rest_url), budget, patience=patience) as http:
@@ -65,7 +66,7 @@ async def run(job: Job) -> BackfillReport | None:
                     [(Symbol.parse(symbol), day) for symbol, day in job.keys],
                     source="local",
                     run_id=job.run_id,
-                    now_ms=lambda: time.time_ns() // 1_000_000,
+                    now_ms=lambda: time.time_ns() // 1_000_000 + job.ahead_ms,
                     concurrency=job.concurrency,
                     refresh=job.refresh,
                     shelf=PageShelf(client, job.prefix),

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import sys
+import time
 from datetime import date, timedelta
 
 import msgspec
@@ -30,6 +31,8 @@ from .backfill_runner import Job
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "5"))
 SEED = int(os.environ.get("CHAOS_SEED", "11"))
+
+pytestmark = pytest.mark.timeout(600 + 30 * KILLS)
 
 SYMBOLS = (Symbol(Market.SPOT, "BTCUSDT"), Symbol(Market.USDTM, "BTCUSDT"), Symbol(Market.SPOT, "ETHUSDT"))
 
@@ -59,6 +62,7 @@ async def job(
         database=warehouse_address.database,
         keys=keys,
         concurrency=4,
+        ahead_ms=local_exchange.now_ms() - time.time_ns() // 1_000_000,
     )
 
 
@@ -72,11 +76,10 @@ async def started(job: Job) -> asyncio.subprocess.Process:
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
-    assert await asyncio.wait_for(process.stdout.readline(), 30) == b"working\n"
+    assert await asyncio.wait_for(process.stdout.readline(), 90) == b"working\n"
     return process
 
 
-@pytest.mark.timeout(120 + 10 * KILLS)
 async def test_workers_killed_at_random_moments_leave_what_happened(
     job: Job, local_exchange: LocalExchange, warehouse: Warehouse
 ) -> None:
@@ -94,7 +97,7 @@ async def test_workers_killed_at_random_moments_leave_what_happened(
         killed += 1
 
     last = await started(msgspec.structs.replace(job, run_id="last"))
-    said, _ = await asyncio.wait_for(last.communicate(), 60 + 8 * KILLS)
+    said, _ = await asyncio.wait_for(last.communicate(), 180 + 8 * KILLS)
     assert json.loads(said)["failed"] == []
     assert last.returncode == 0
     for name, day in job.keys:
@@ -119,7 +122,7 @@ async def test_the_same_range_three_times_leaves_the_same_rows(
     for refresh in (False, False, True):
         before = _candle_requests(local_exchange)
         worker = await started(msgspec.structs.replace(job, refresh=refresh))
-        assert await asyncio.wait_for(worker.wait(), 60) == 0
+        assert await asyncio.wait_for(worker.wait(), 120) == 0
         requests.append(_candle_requests(local_exchange) - before)
         rows.append(
             [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -33,6 +34,8 @@ from ..stores import Stores
 SYMBOLS = (Symbol(Market.SPOT, "BTCUSDT"), Symbol(Market.USDTM, "ETHUSDT"))
 DAYS = 4
 PREFIX = "outage:"
+
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
@@ -74,7 +77,7 @@ class Backfill:
 @pytest.fixture
 def longest() -> float:
     """Seconds for which a store may be away."""
-    return 60.0
+    return 200.0
 
 
 @pytest.fixture
@@ -84,7 +87,7 @@ async def begun(
     """Eight symbol-days under way, the first of them done."""
     redis_client = connect(stores.redis_address)
     budget = Budget(redis_client, PREFIX, "test")
-    patience = Patience(attempts=12, deadline=30.0, first_wait=0.05, longest_wait=0.5)
+    patience = Patience(attempts=12, deadline=120.0, first_wait=0.05, longest_wait=0.5)
     address = HttpAddress(local_exchange.rest_url)
     now = local_exchange.now_ms
     waiting, done = Waiting(longest), list[KeyReport]()
@@ -128,11 +131,11 @@ async def test_a_store_killed_and_restarted_in_the_middle_of_a_backfill_costs_no
     """
     backfill, waiting, warehouse = begun
     stores.kill(store)
-    await until(lambda: waiting.times >= 6, within=40.0, what="walks that wait for the store")
+    await until(lambda: waiting.times >= 6, within=120.0, what="walks that wait for the store")
     assert len(backfill.done) < len(backfill.keys)
     await asyncio.to_thread(stores.start, store)
 
-    report = await asyncio.wait_for(backfill.task, 80)
+    report = await asyncio.wait_for(backfill.task, 180)
     assert report.failed == []
     assert len(report.keys) == len(backfill.keys)
     for symbol, day in backfill.keys:
@@ -152,9 +155,11 @@ async def test_a_store_that_stays_away_fails_the_keys_that_are_left_with_its_nam
     """
     backfill, _, _ = begun
     stores.kill("clickhouse")
-    report = await asyncio.wait_for(backfill.task, 60)
+    report = await asyncio.wait_for(backfill.task, 180)
     stored = [one for one in report.keys.values() if not one.error]
     assert stored
     assert report.failed
     assert all("ClickHouse cannot be reached" in one.error for one in report.failed)
-    assert any(f"it has been away for {longest:.0f} s" in one.error for one in report.failed)
+    # A machine that stands still meanwhile makes it longer, and then that is said.
+    said = [re.search(r"it has been away for (\d+) s", one.error) for one in report.failed]
+    assert any(one is not None and int(one[1]) >= longest for one in said)

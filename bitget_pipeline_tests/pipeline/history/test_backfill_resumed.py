@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+import time
 from datetime import timedelta
 
 import msgspec
+import pytest
 import redis.asyncio
 
 from bitget_pipeline.exchange.contract import Exchange
@@ -30,6 +32,7 @@ PAGES_OF_A_DAY = 8
 IN_FLIGHT = 2
 
 
+@pytest.mark.timeout(600)
 async def test_a_backfill_killed_again_and_again_ends_with_every_row_and_few_pages_twice(
     local_exchange: LocalExchange,
     client: HistoryClient,
@@ -54,7 +57,7 @@ async def test_a_backfill_killed_again_and_again_ends_with_every_row_and_few_pag
     keys = tuple((str(symbol), day) for symbol in symbols for day in days)
     job = Job(
         local_exchange.rest_url, redis_address.port, redis_prefix, address.port, address.database, keys,
-        concurrency=IN_FLIGHT,
+        concurrency=IN_FLIGHT, ahead_ms=now() - time.time_ns() // 1_000_000,
     )  # fmt: skip
 
     kills = 0

@@ -68,7 +68,7 @@ class Asking:
 @pytest.fixture
 async def client(local_exchange, exchange, redis_client, redis_prefix):  # type: ignore[no-untyped-def]
     """A client that asks twice and then gives up."""
-    patience = Patience(attempts=2, deadline=5.0, first_wait=0.05, longest_wait=0.1)
+    patience = Patience(attempts=2, deadline=60.0, first_wait=0.05, longest_wait=0.1)
     budget = Budget(redis_client, redis_prefix, "test")
     async with opened(exchange, HttpAddress(local_exchange.rest_url), budget, patience=patience) as client:
         yield client

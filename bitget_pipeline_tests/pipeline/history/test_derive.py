@@ -19,6 +19,7 @@ from bitget_pipeline.pipeline.universe.discover import discover
 from bitget_pipeline.storage.warehouse import CoverageState, Evidence
 
 from ..conftest import SMALL, true_candles
+from .conftest import at_noon
 
 BTC = Symbol(Market.USDTM, "BTCUSDT")
 DAY = date(2026, 3, 1)
@@ -30,7 +31,7 @@ WHOLE_DAY = 288 + 96 + 24 + 6 + 1
 async def local_exchange():
     """A market listed a few days ago: its ground truth of long bars is quickly told."""
     async with running(replace(SMALL, listed_days=4)) as server:
-        yield server
+        yield at_noon(server)
 
 
 def minutes_of(day: date, *, without: frozenset[int] = frozenset(), lift: float = 0.0) -> list[Candle]:

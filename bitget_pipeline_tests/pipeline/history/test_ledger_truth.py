@@ -157,6 +157,7 @@ def trial(
     return Trial(request.param, local_exchange, client, exchange, warehouse, versions, shelf)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("trial", SEEDS, indirect=True)
 async def test_every_minute_is_stored_as_it_was_or_listed_with_a_right_reason(trial: Trial) -> None:
     """

@@ -25,6 +25,7 @@ from bitget_pipeline.storage.versions import Versions
 from bitget_pipeline.storage.warehouse import Warehouse
 
 from ..conftest import SMALL, true_candles
+from .conftest import at_noon
 
 BTC, BTC_SPOT = Symbol(Market.USDTM, "BTCUSDT"), Symbol(Market.SPOT, "BTCUSDT")
 MINUTE, HOUR = 60_000, 3_600_000
@@ -94,7 +95,7 @@ class Walks:
 async def local_exchange():
     """A market in which most symbols trade a few times a week."""
     async with running(replace(SMALL, active_per_market=4, listed_days=200)) as server:
-        yield server
+        yield at_noon(server)
 
 
 @pytest.fixture

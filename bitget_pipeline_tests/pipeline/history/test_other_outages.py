@@ -30,6 +30,7 @@ from bitget_pipeline.storage.warehouse import Warehouse
 
 from ..conftest import SMALL, true_trades, until
 from ..stores import Stores
+from .conftest import at_noon
 from .test_backfill_outages import Waiting
 
 BTC = Symbol(Market.USDTM, "BTCUSDT")
@@ -45,7 +46,7 @@ def stores(tmp_path: Path) -> Iterator[Stores]:
     found.end()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("store", ["clickhouse", "redis"])
 async def test_what_else_there_is_of_history_waits_for_a_store_that_is_away(
     store: str, stores: Stores, exchange: Exchange
@@ -55,13 +56,13 @@ async def test_what_else_there_is_of_history_waits_for_a_store_that_is_away(
     """
     redis_client = connect(stores.redis_address)
     budget = Budget(redis_client, PREFIX, "test")
-    patience = Patience(attempts=12, deadline=60.0, first_wait=0.05, longest_wait=0.5)
-    waits = [Waiting(100.0) for _ in range(4)]
+    patience = Patience(attempts=12, deadline=120.0, first_wait=0.05, longest_wait=0.5)
+    waits = [Waiting(400.0) for _ in range(4)]
     async with (
         running(replace(SMALL, trades_per_second=0.5)) as server,
         opened(exchange, HttpAddress(server.rest_url), budget, patience=patience) as client,
     ):
-        now = server.now_ms
+        now = at_noon(server).now_ms
         day = from_ms(now()).date() - timedelta(days=1)
         whole, keys = Interval.of_day(day), [(BTC, day)]
         with Warehouse.open(stores.warehouse_address) as warehouse:
@@ -86,9 +87,9 @@ async def test_what_else_there_is_of_history_waits_for_a_store_that_is_away(
             stores.kill(store)
             work = asyncio.create_task(all_of_them())
             try:
-                await until(lambda: all(one.times >= 2 for one in waits), within=60.0, what="walks that wait")
+                await until(lambda: all(one.times >= 2 for one in waits), within=180.0, what="walks that wait")
                 await asyncio.to_thread(stores.start, store)
-                done_trades, done_prices, done_funding, (bars_of_day,) = await asyncio.wait_for(work, 120)
+                done_trades, done_prices, done_funding, (bars_of_day,) = await asyncio.wait_for(work, 240)
             finally:
                 work.cancel()
                 await asyncio.gather(work, return_exceptions=True)

@@ -28,6 +28,7 @@ from bitget_pipeline.pipeline.universe.discover import discover
 from bitget_pipeline.storage.budget import Budget
 
 from ..conftest import SMALL
+from .conftest import at_noon
 
 SHIPPED = Path(__file__).parents[2] / "recordings" / "market"
 FILES = [*sorted(SHIPPED.glob("*_1m_*")), *map(Path, filter(None, [os.environ.get("BITGET_PIPELINE_RECORDING")]))]
@@ -59,7 +60,7 @@ async def test_every_recorded_bar_is_stored_as_it_was(
         running(replace(SMALL, recordings=tmp_path)) as server,
         opened(exchange, HttpAddress(server.rest_url), budget, patience=patience) as client,
     ):
-        place = {"run_id": "r", "now_ms": server.now_ms}
+        place = {"run_id": "r", "now_ms": at_noon(server).now_ms}
         await discover(client, exchange, warehouse, versions, markets=(symbol.market,), **place)
         first, last = from_ms(min(true)).date(), from_ms(max(true)).date()
         keys = [(symbol, first + timedelta(days=n)) for n in range((last - first).days + 1)]

@@ -19,6 +19,7 @@ from bitget_pipeline.pipeline.universe.discover import discover
 from bitget_pipeline.storage.warehouse import CoverageState, Warehouse
 
 from ..conftest import SMALL, true_trades, until
+from .conftest import at_noon
 
 BTC_SPOT, BTC_PERP = Symbol(Market.SPOT, "BTCUSDT"), Symbol(Market.USDTM, "BTCUSDT")
 PLACE = {"source": "local", "run_id": "r"}
@@ -28,7 +29,7 @@ PLACE = {"source": "local", "run_id": "r"}
 async def local_exchange():
     """A calm market: a day of its busiest symbols is some dozens of pages."""
     async with running(replace(SMALL, trades_per_second=1.5)) as server:
-        yield server
+        yield at_noon(server)
 
 
 @pytest.fixture
