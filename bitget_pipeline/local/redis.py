@@ -239,7 +239,7 @@ def _quoted(text: str) -> str:
     return '"' + "".join(plain) + '"'
 
 
-def start(config: RedisConfig, *, timeout: float = 30.0) -> subprocess.Popen[bytes]:
+def start(config: RedisConfig, *, timeout: float = 60.0) -> subprocess.Popen[bytes]:
     """Start the server and wait until it answers. Raises what `command` and `wait_ready` raise."""
     argv = command(config)
     with open(config.log_path, "ab") as output:

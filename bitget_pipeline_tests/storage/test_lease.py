@@ -25,7 +25,9 @@ class HeldAnswers(Wire):
         answers = writer.get_extra_info("peername")[1] != self._target
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                while answers and self.held and not writer.is_closing():
+                while answers and self.held:
+                    if writer.is_closing():  # the wire was cut
+                        return
                     await asyncio.sleep(0.005)
                 writer.write(data)
                 await writer.drain()

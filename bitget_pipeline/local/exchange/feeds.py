@@ -239,10 +239,11 @@ class Feeds:
         state.dirty = state.dirty or traded
         if state.dirty and wall - state.pushed_at >= 1.0:
             forming = bars.bar(instrument, state.opened, state.granularity.next_of(state.opened), now)
-            state.dirty, state.pushed_at = False, wall
+            state.dirty = False
             if forming is not None:
                 state.pushed = candle_row(instrument, forming, columns=8)
                 self._push(feed, name, "update", [state.pushed])
+            state.pushed_at = time.monotonic()  # not `wall`: this tick may have taken long
 
     def _push_books(self, feed: Feed, now: int) -> None:
         books = self._venue.books

@@ -226,7 +226,7 @@ class Connection:
                 self.abort()
                 return
             over = now >= until
-            await asyncio.sleep(max(0.02, until - now))
+            await asyncio.sleep(max(0.1, until - now))
 
 
 class Sockets:

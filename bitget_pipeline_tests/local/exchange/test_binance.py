@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -311,7 +312,7 @@ async def test_too_many_messages_a_second_end_a_connection(playing: ExchangeConf
 
 async def test_who_does_not_answer_pings_is_cut_off(playing: ExchangeConfig):
     """The server pings with ping frames; a client that answers stays, one that does not goes."""
-    config = replace(playing, binance_ping_seconds=0.1, binance_pong_seconds=0.3)
+    config = replace(playing, binance_ping_seconds=0.1, binance_pong_seconds=2.0)
     async with running(config) as exchange, aiohttp.ClientSession() as session:
         url = exchange.binance.address.ws_url("spot")
         async with BinanceClient(exchange, session).socket("spot", "/ws/btcusdt@trade") as answering:
@@ -325,14 +326,17 @@ async def test_who_does_not_answer_pings_is_cut_off(playing: ExchangeConfig):
             assert None not in answering.frames
 
 
-async def test_the_end_of_a_connection_is_announced_on_spot(playing: ExchangeConfig):
-    """And comes."""
+@pytest.mark.parametrize("standstill", [False, True])
+async def test_the_end_of_a_connection_is_announced_on_spot(playing: ExchangeConfig, standstill: bool):
+    """And comes; also when the exchange stood still over both moments."""
     config = replace(playing, connection_lifetime=0.6, binance_notice_seconds=0.4)
     async with (
         running(config) as exchange,
         aiohttp.ClientSession() as session,
         BinanceClient(exchange, session).socket("spot", "/stream?streams=btcusdt@trade") as socket,
     ):
+        if standstill:
+            time.sleep(1.0)  # noqa: ASYNC251 — that is what is tried
         await socket.closed()
     assert "!serverShutdown" in [frame["stream"] for frame in socket.frames if frame]
 

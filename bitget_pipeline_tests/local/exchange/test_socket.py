@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -169,7 +170,7 @@ async def test_lower_case_and_twice_and_unsubscribed(client: Client):
 
 async def test_without_ping_the_line_goes_dead(small: ExchangeConfig):
     """No close frame, although data flows; a text ping keeps it."""
-    async with running(replace(small, ping_timeout=0.6)) as exchange, aiohttp.ClientSession() as session:
+    async with running(replace(small, ping_timeout=2.0)) as exchange, aiohttp.ClientSession() as session:
         client = Client(exchange, session)
         async with client.socket() as quiet, client.socket() as pinging:
             await quiet.subscribe(BTC)
@@ -186,6 +187,23 @@ async def _ping_on(socket: Socket) -> None:
     while True:
         await socket.send("ping")
         await asyncio.sleep(0.1)
+
+
+async def test_an_exchange_that_stood_still_hears_who_pings_before_it_cuts(small: ExchangeConfig):
+    """The time without a ping was its own."""
+    async with (
+        running(replace(small, ping_timeout=0.5)) as exchange,
+        aiohttp.ClientSession() as session,
+        Client(exchange, session).socket() as socket,
+    ):
+        await socket.send("ping")
+        await socket.until(lambda frames: "pong" in frames)
+        time.sleep(1.0)  # noqa: ASYNC251 — that is what is tried
+        for _ in range(3):  # it has looked once by then
+            await asyncio.sleep(0)
+        await socket.send("ping")
+        await socket.until(lambda frames: len(frames) == 2)
+        assert socket.frames == ["pong", "pong"]
 
 
 async def test_a_connection_has_a_longest_life(small: ExchangeConfig):
