@@ -65,14 +65,14 @@ def exchange() -> Exchange:
     return get("bitget")
 
 
-async def test_an_exchange_that_is_not_there_is_one_clear_line(exchange, unused_tcp_port):
+async def test_an_exchange_that_is_not_there_is_one_clear_line(exchange, silent_port):
     """
     Nobody listens: after three tries the error says where.
     """
     tally = Tally()
-    address = HttpAddress(f"http://127.0.0.1:{unused_tcp_port}")
+    address = HttpAddress(f"http://127.0.0.1:{silent_port}")
     async with opened(exchange, address, OwnBudget(), patience=QUICK) as client:
-        with pytest.raises(ExchangeUnavailable, match=f"cannot be reached.*{unused_tcp_port}"):
+        with pytest.raises(ExchangeUnavailable, match=f"cannot be reached.*{silent_port}"):
             await client.fetch(exchange.server_time(), exchange.read_server_time, priority=Priority.HEALTH, tally=tally)
     assert tally.requests == 3
 
@@ -337,7 +337,7 @@ async def test_sockets_go_through_the_proxy(exchange, local_exchange):
         connection = Connection(
             "c",
             exchange,
-            SocketAddress(local_exchange.ws_url, proxy=url),
+            SocketAddress(local_exchange.ws_url, proxy=url, open_within=60.0),
             [Subscription(Symbol(Market.SPOT, "BTCUSDT"), Channel.TRADE)],
             heard,
             clock=local_exchange.now_ms,

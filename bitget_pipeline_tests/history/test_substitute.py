@@ -162,7 +162,7 @@ async def test_the_socket_of_bitget_listens_to_it_too(server: LocalExchange, mar
     wanted = [Subscription(symbol, Channel.TRADE), Subscription(symbol, Channel.CANDLE_1M)]
     # Pings so rare that no second holds more messages than the exchange bears.
     rules = SessionRules(ping_every=0.4, pong_within=60.0, first_data_within=60.0)
-    address = SocketAddress(server.binance.address.ws_url(market.value))
+    address = SocketAddress(server.binance.address.ws_url(market.value), open_within=60.0)
     connection = Connection("stand-in", venue, address, wanted, heard, clock=server.now_ms, rules=rules)
     running_one = asyncio.create_task(connection.run())
     try:
@@ -190,7 +190,7 @@ async def test_an_announced_end_asks_for_a_successor() -> None:
     ending = {"connection_lifetime": 600.0, "binance_notice_seconds": 599.9}
     async with running(ExchangeConfig(**{**vars(config), **ending})) as server:
         wanted = [Subscription(Symbol(Market.SPOT, "BTCUSDT"), Channel.TRADE)]
-        address = SocketAddress(server.binance.address.ws_url("spot"))
+        address = SocketAddress(server.binance.address.ws_url("spot"), open_within=60.0)
         connection = Connection("old", venue, address, wanted, Heard(), clock=server.now_ms, rules=SessionRules())
         running_one = asyncio.create_task(connection.run())
         async with asyncio.timeout(60):

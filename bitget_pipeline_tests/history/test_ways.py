@@ -171,7 +171,7 @@ async def test_certificates_are_verified_and_ones_own_authority_can_be_trusted(
         trusting = client_side(tmp_path, SSL_CA_CERTS=authority.certificate)
         before = local_exchange.now_ms()
         assert before <= await server_time(exchange, HttpAddress(url, tls=trusting)) <= local_exchange.now_ms()
-        socket = SocketAddress(f"wss://localhost:{port}/v2/ws/public", tls=trusting)
+        socket = SocketAddress(f"wss://localhost:{port}/v2/ws/public", tls=trusting, open_within=60.0)
         assert await first_trades(exchange, socket, local_exchange.now_ms) > 0
 
 
@@ -217,13 +217,13 @@ async def test_requests_and_sockets_go_through_a_socks_proxy(exchange, local_exc
         proxy = f"socks5://127.0.0.1:{port}"
         assert await server_time(exchange, HttpAddress(local_exchange.rest_url, proxy=proxy)) > 0
         assert passed == 1
-        socket = SocketAddress(local_exchange.ws_url, proxy=proxy)
+        socket = SocketAddress(local_exchange.ws_url, proxy=proxy, open_within=60.0)
         assert await first_trades(exchange, socket, local_exchange.now_ms) > 0
         assert passed == 2
 
 
-async def test_socks_proxy_that_is_down_is_one_clear_line(exchange, local_exchange, unused_tcp_port):
+async def test_socks_proxy_that_is_down_is_one_clear_line(exchange, local_exchange, silent_port):
     """The line names the setting, not a defect."""
-    address = HttpAddress(local_exchange.rest_url, proxy=f"socks5://127.0.0.1:{unused_tcp_port}")
+    address = HttpAddress(local_exchange.rest_url, proxy=f"socks5://127.0.0.1:{silent_port}")
     with pytest.raises(ExchangeUnavailable, match="BITGET_PIPELINE_PROXY"):
         await server_time(exchange, address)
