@@ -32,13 +32,15 @@ class Clocks:
         if before is None:
             return False
         steady, wall = now - before[0], (wall_ms - before[1]) / 1000
+        if (
+            wall - steady > self._jump
+        ):  # first: a machine that falls asleep or awakes may stand still for seconds besides
+            self._tell(f"the clock jumped {_long(wall - steady)} ahead, or the machine slept", now)
+            self.stood_still_for = wall
+            return True
         if steady > STOOD_STILL:
             self._tell(f"this process stood still for {_long(steady)}", now)
             self.stood_still_for = steady
-            return True
-        if wall - steady > self._jump:
-            self._tell(f"the clock jumped {_long(wall - steady)} ahead, or the machine slept", now)
-            self.stood_still_for = wall - steady
             return True
         if steady - wall > self._jump:
             self._tell(f"the clock was set back by {_long(steady - wall)}", now)

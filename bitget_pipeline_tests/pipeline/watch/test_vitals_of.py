@@ -416,6 +416,8 @@ def test_clocks_tell_a_jump_a_sleep_and_a_process_that_stood_still():
     assert "8.0 hours ahead, or the machine slept" in clocks.vital(now=2.0).reason
     assert clocks.look(now=62.0, wall_ms=8 * 3_600_000 + 60_000)
     assert "stood still for 60 s" in clocks.vital(now=62.0).reason
+    assert clocks.look(now=70.0, wall_ms=16 * 3_600_000 + 68_000)
+    assert "8.0 hours ahead" in clocks.vital(now=70.0).reason  # although it stood still for eight seconds besides
 
 
 def test_a_clock_that_is_set_back_is_told_and_forgotten_after_a_while():
