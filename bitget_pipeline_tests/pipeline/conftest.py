@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import aiohttp
 import msgspec
@@ -61,7 +61,7 @@ async def client(
 ) -> AsyncIterator[HistoryClient]:
     """A client to the local exchange, with little patience and the real budget."""
     budget = Budget(redis_client, redis_prefix, "test")
-    patience = Patience(attempts=12, deadline=30.0, first_wait=0.05, longest_wait=0.5)
+    patience = Patience(attempts=12, deadline=60.0, first_wait=0.05, longest_wait=0.5)
     async with opened(exchange, HttpAddress(local_exchange.rest_url), budget, patience=patience) as client:
         yield client
 
@@ -123,7 +123,7 @@ def _trade(row: dict[str, object]) -> Trade:
 
 
 async def until(true: Callable[[], object], *, within: float = 60.0, what: str = "") -> None:
-    """Wait for a condition."""
+    """Wait for a condition, long enough for a machine with much else to do."""
     deadline = time.monotonic() + within
     while True:
         answer = true()
@@ -147,6 +147,23 @@ async def all_written(overview: Overview, *, within: float = 60.0) -> None:
         return age is None or age < passed
 
     await until(true, within=within, what="stored rows")
+
+
+async def all_stored(
+    warehouse: Warehouse, server: LocalExchange, within: Interval, symbols: Sequence[Symbol] = SYMBOLS
+) -> None:
+    """
+    Wait until as many trades are in ClickHouse as were made: after a machine stood still they are on their way for longer.
+    """
+
+    async def true() -> bool:
+        for symbol in symbols:
+            made = await true_trades(server, symbol, within)
+            if len(warehouse.trades(symbol, within, source="local")) < len(made):
+                return False
+        return True
+
+    await until(true, what="every trade to be stored")
 
 
 @pytest.fixture

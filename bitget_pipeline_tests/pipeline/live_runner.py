@@ -66,7 +66,7 @@ async def stores_at(where: Where) -> AsyncIterator[LiveStores]:
     client = connect(RedisAddress("127.0.0.1", where.redis_port))
     warehouse = Warehouse.open(WarehouseAddress("127.0.0.1", where.warehouse_port, database=where.database))
     budget = Budget(client, where.prefix, "live", rules=BudgetRules(persistent_after=3600.0))
-    patience = Patience(attempts=10, deadline=20.0, first_wait=0.05, longest_wait=0.5)
+    patience = Patience(attempts=10, deadline=60.0, first_wait=0.05, longest_wait=0.5)
     try:
         async with opened(get("bitget"), HttpAddress(where.rest_url), budget, patience=patience) as http:
             yield LiveStores(
