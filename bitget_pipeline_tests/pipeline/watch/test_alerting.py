@@ -26,6 +26,8 @@ from .alert_servers import a_mail_server, a_webhook
 NOON = 1_800_000_000.0
 RED = Alert("health", Severity.CRITICAL, "no live run holds the lease: nothing <is> collected & stored")
 SECRET = "very-secret"
+SOON = 60.0
+"""Seconds that whoever answers at once may take: this machine may have much else to do."""
 
 
 class Clock:
@@ -51,7 +53,7 @@ def clock() -> Clock:
 def started(redis_address: RedisAddress, redis_prefix: str, clock: Clock) -> Started:
     """A process's alerts; every call is another process on the same Redis. `away` lists what makes Redis absent."""
 
-    def start(senders: Sequence[Sender], *, away: Sequence[object] = (), within: float = 5.0) -> Alerting:
+    def start(senders: Sequence[Sender], *, away: Sequence[object] = (), within: float = SOON) -> Alerting:
         @contextmanager
         def opened() -> Iterator[AlertBook]:
             if away:
@@ -81,7 +83,7 @@ def message(what: str = RED.what, said: Said = Said.NEW) -> Message:
 def test_the_webhook_gets_slacks_json() -> None:
     """One post for all that waits, with what Slack wants escaped."""
     with a_webhook() as hook:
-        Webhook(hook.url, instance="demo").send([message(), message(said=Said.OVER)])
+        Webhook(hook.url, instance="demo", within=SOON).send([message(), message(said=Said.OVER)])
     (said,) = hook.taken
     assert said == {
         "text": "*demo: 1 critical, 1 over*\n"
@@ -95,7 +97,7 @@ def test_the_webhook_gets_slacks_json() -> None:
 def test_a_webhook_that_refuses_is_told_by_its_answer(status: int) -> None:
     """A redirection is no delivery: nobody else gets what was meant for this address."""
     with a_webhook(status) as hook, pytest.raises(AlertNotDelivered, match=f"answered {status}"):
-        Webhook(hook.url).send([message()])
+        Webhook(hook.url, within=SOON).send([message()])
     assert (hook.asked, hook.taken) == (1, [])
 
 
@@ -120,7 +122,7 @@ def test_a_letter_arrives_with_every_alert_in_it() -> None:
     with a_mail_server() as post:
         mail = Mail(
             "127.0.0.1", post.port, "alerts@example.org", ("a@example.org", "b@example.org"), security="none",
-            user="me", password=SECRET, instance="demo",
+            user="me", password=SECRET, instance="demo", within=SOON,
         )  # fmt: skip
         mail.send([message(f"line {number} über\nhidden") for number in range(25)])
     ((to, text),) = post.letters
@@ -146,7 +148,7 @@ def test_a_mail_server_that_hangs_is_left(how: dict[str, object]) -> None:
 def test_a_server_without_tls_gets_no_letter_that_wants_it() -> None:
     """STARTTLS that is not offered is a refusal, never a letter in the clear."""
     with a_mail_server() as post, pytest.raises(AlertNotDelivered):
-        Mail("127.0.0.1", post.port, "a@x.org", ("b@x.org",), user="me", password=SECRET).send([message()])
+        Mail("127.0.0.1", post.port, "a@x.org", ("b@x.org",), user="me", password=SECRET, within=SOON).send([message()])
     assert (post.letters, post.logins) == ([], [])
 
 
@@ -174,7 +176,8 @@ def test_every_channel_is_told_the_beginning_and_the_end_once(started: Started, 
     """Two processes that look at the same thing, one of them restarted in between, tell it once."""
     path = tmp_path / "alerts.log"
     with a_webhook() as hook, a_mail_server() as post:
-        senders = [LogFile(path), Webhook(hook.url), Mail("127.0.0.1", post.port, "a@x.org", ("b@x.org",), "none")]
+        mail = Mail("127.0.0.1", post.port, "a@x.org", ("b@x.org",), "none", within=SOON)
+        senders = [LogFile(path), Webhook(hook.url, within=SOON), mail]
         for minute in range(30):
             process = started(senders)
             clock.now = NOON + minute * 60
@@ -196,11 +199,12 @@ def test_a_webhook_that_fails_holds_up_nobody_and_is_tried_again(
     """
     path = tmp_path / "alerts.log"
     with a_webhook(status) as hook:
-        process = started([LogFile(path), Webhook(hook.url, within=0.3)])
+        within = SOON if status else 2.0
+        process = started([LogFile(path), Webhook(hook.url, within=within)])
         process.looked("health", [RED])
         said = process.deliver()
         assert said["log"] == "1 delivered"
-        assert said["webhook"] in ("the webhook answered 500", "the webhook did not answer within 0.3 s")
+        assert said["webhook"] == ("the webhook answered 500" if status else "the webhook did not answer within 2 s")
         assert process.deliver() == {}  # it rests
         assert hook.asked == 1
 
@@ -235,9 +239,11 @@ def test_a_channel_that_ends_late_has_what_it_took(started: Started, tmp_path: P
     for _ in range(3):
         assert process.deliver()["stuck"] == "takes its time"
     stuck.let_go.set()
-    deadline = time.monotonic() + 10
-    while process.deliver().get("stuck") != "1 delivered":
+    deadline, told = time.monotonic() + SOON, {}
+    while (said := process.deliver()) or not stuck.taken:
         assert time.monotonic() < deadline
+        told |= said
+    assert told["stuck"] == "1 delivered"
     assert process.deliver() == {}
     assert len(stuck.taken) == 1
 
@@ -245,19 +251,19 @@ def test_a_channel_that_ends_late_has_what_it_took(started: Started, tmp_path: P
 def test_one_process_delivers_at_a_time(started: Started, tmp_path: Path) -> None:
     """While one is at work another leaves it alone, and the file has one writer."""
     stuck, path = Stuck(), tmp_path / "alerts.log"
-    first = started([stuck], within=30.0)
+    first = started([stuck])
     first.looked("health", [RED])
     thread = threading.Thread(target=first.deliver)
     thread.start()
     other = started([LogFile(path), stuck])
     other.looked("health", [Alert("health", Severity.DEGRADED, "x")])
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + SOON
     while not any(one.name == "alerts-stuck" for one in threading.enumerate()):
         assert time.monotonic() < deadline
     other.happened(Alert("run:live", Severity.CRITICAL, "gone"))
     assert other.deliver() == {}
     stuck.let_go.set()
-    thread.join(20)
+    thread.join(SOON)
     assert other.deliver()["log"] == "1 delivered"
 
 
