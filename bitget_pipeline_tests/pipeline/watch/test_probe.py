@@ -47,7 +47,7 @@ def stand_still(seconds: float) -> None:
 
 async def until(true: Callable[[], bool]) -> None:
     """Wait until it is."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.005)
@@ -62,7 +62,7 @@ async def local_exchange() -> AsyncIterator[LocalExchange]:
         yield server
 
 
-async def probed(exchange: LocalExchange, *, within: float = 10.0, budget: Budget | None = None) -> Probe | None:
+async def probed(exchange: LocalExchange, *, within: float = 60.0, budget: Budget | None = None) -> Probe | None:
     async with opened(get("bitget"), HttpAddress(exchange.rest_url), budget or Budget()) as client:
         return await time_prober(client, within=within).probe()
 
@@ -76,9 +76,9 @@ async def test_an_exchange_that_answers_tells_its_latency_and_its_clock(local_ex
     assert probe is not None
     assert (probe.answered, probe.problem) == (True, "")
     assert probe.latency is not None
-    assert 0 < probe.latency < 10
+    assert 0 < probe.latency < 60
     assert probe.skew is not None
-    assert abs(probe.skew) < 5
+    assert abs(probe.skew) <= probe.latency / 2 + 1  # of a slow answer nobody knows which way was slow
     assert [priority for _, priority in budget.asked] == [Priority.HEALTH]
 
 
@@ -89,13 +89,15 @@ async def test_a_clock_that_is_wrong_is_measured(local_exchange):
     with local_exchange.faulty("clock_skew", skew_ms=120_000):
         probe = await probed(local_exchange)
     assert probe is not None
-    assert probe.skew == pytest.approx(120, abs=5)
+    assert probe.latency is not None
+    assert probe.skew == pytest.approx(120, abs=probe.latency / 2 + 1)
 
 
-async def test_an_answer_that_takes_too_long_is_none(local_exchange):
+async def test_an_answer_that_takes_too_long_is_none(local_exchange, monkeypatch):
     """
     A probe has its time, whatever a request may take otherwise.
     """
+    monkeypatch.setattr(probe_module, "STOOD_STILL", 60.0)
     with local_exchange.faulty("slow", "/public/time", delay=30):
         probe = await probed(local_exchange, within=0.2)
     assert probe is not None
@@ -161,7 +163,7 @@ async def test_a_breaker_that_rests_does_not_keep_the_probe_from_finding_out(loc
     The first probe after the exchange is back says so, however often it failed before.
     """
     async with opened(get("bitget"), HttpAddress(local_exchange.rest_url), Budget()) as client:
-        prober = time_prober(client, within=10.0)
+        prober = time_prober(client, within=60.0)
         with local_exchange.faulty("html_502"):
             for _ in range(8):
                 failed = await prober.probe()
@@ -179,7 +181,7 @@ async def test_whoever_stands_in_is_probed_the_same_way(local_exchange):
     venue = substitute(Market.SPOT)
     assert venue is not None
     async with opened_for(venue, HttpAddress(local_exchange.binance.address.rest_url("spot")), Budget()) as client:
-        probe = await time_prober(client, within=10.0).probe()
+        probe = await time_prober(client, within=60.0).probe()
     assert probe is not None
     assert probe.answered
 
@@ -215,7 +217,7 @@ async def test_every_listener_hears_of_each_probe_and_there_is_never_more_than_o
         now -= 1
         return 5_000
 
-    prober = Prober(ask, every=0.001, within=10.0, clock=lambda: 3_000)
+    prober = Prober(ask, every=0.001, within=60.0, clock=lambda: 3_000)
     heard: list[Probe] = []
     again: list[Probe] = []
     prober.listeners += [heard.append, again.append]
