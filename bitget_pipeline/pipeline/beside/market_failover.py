@@ -266,7 +266,8 @@ class MarketFailover:
         alone, watch = self._state.nobody, self._watch
         if alone is None or alone.over_ms:
             return
-        if watch.state is State.OURS and (watch.is_dark(now=now) or not watch.knows(now=now)):
+        seen_light = watch.knows(now=now) and watch.is_light(now=now) and not watch.is_dark(now=now)
+        if watch.state is State.OURS and not seen_light:
             return
         alone.over_ms = self._writing.clock()
         self._tell.append(incidents.nobody(self.market, alone))

@@ -198,6 +198,10 @@ class FailoverWatch:
         """Both signals at once."""
         return self.is_silent(now=now) and self.is_unreachable(now=now)
 
+    def is_light(self, *, now: float) -> bool:
+        """Whether something was heard or answered lately: that too few probes failed lately may mean that too few were made."""
+        return not self.is_silent(now=now) or self._answers(now)
+
     def knows(self, *, now: float) -> bool:
         """Whether this has looked for long enough to see both signals: until then nothing is dark, and nothing proven well."""
         return now - self._began >= self.rules.probes_within + self.rules.probe_every

@@ -117,15 +117,26 @@ async def test_a_darkness_without_a_substitute_outlives_the_run_that_saw_it(
         await client.aclose()
         return found.nobody if found else None
 
-    with local_exchange.faulty("dark"), local_exchange.binance.faulty("dark"):
+    with contextlib.ExitStack() as dark:
+        dark.enter_context(local_exchange.faulty("dark"))
+        dark.enter_context(local_exchange.binance.faulty("dark"))
         async with watching(pair, [SPOT]):
             await until(lambda: len(incidents()) == 1, what="the incident")
+            await until(kept, what="what the next run goes on with")
         ((name, over),) = incidents()
         assert not over
         assert (await kept()).incident_id == name
-    async with watching(pair, [SPOT]) as failover:
-        await until(lambda: said(failover, "spot").get("nobody"), what="what the run before said")
+        async with watching(pair, [SPOT]) as failover:
+            await until(lambda: said(failover, "spot").get("nobody"), what="what the run before said")
+            await until(
+                lambda: (
+                    said(failover, "spot")["probes_failing"] >= 2 and said(failover, "spot")["silent_seconds"] > 4.0
+                ),
+                what="the darkness that it sees itself",
+            )
+            assert said(failover, "spot")["nobody"]
         assert incidents() == [(name, False)]
+    async with watching(pair, [SPOT]) as failover:
         await until(lambda: incidents() == [(name, True)], what="its end")
         await until(lambda: not said(failover, "spot")["nobody"], what="its last word")
 

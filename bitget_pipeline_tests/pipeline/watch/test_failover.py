@@ -268,6 +268,23 @@ def test_nothing_is_proven_well_before_both_signals_could_have_been_seen():
     assert not world.decider.knows(now=world.now)
 
 
+def test_probes_that_come_late_are_no_light():
+    """
+    In the dark, and too few of the newest failed lately because this process was late to ask: nothing was heard or answered.
+    """
+    world = World(substitute=False)
+    world.run(100)
+    assert world.decider.is_light(now=world.now)
+    world.dark(30)
+    for late in (3.9, 2.0):
+        world.now += late
+        world.run(1, speaks=False, answers=False)
+    assert not world.decider.is_dark(now=world.now)
+    assert not world.decider.is_light(now=world.now)
+    world.run(1, speaks=True, answers=False)
+    assert world.decider.is_light(now=world.now)
+
+
 def test_nobody_stands_in_is_said_again_after_somebody_did():
     """
     The other venue came, a person sent it away, and now it does not answer either: another darkness without anybody.
