@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,9 +22,8 @@ from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.trade import Trade
 from bitget_pipeline.storage.warehouse import Warehouse
 
-from .. import conftest
-from ..conftest import SMALL, all_written, true_trades
-from ..failover_runner import Pair, Running, pair_of, running_pair, stand_in_for_itself
+from ..conftest import SMALL, all_stored, all_written, true_trades, until
+from ..failover_runner import QUICK, Pair, Running, pair_of, running_pair, stand_in_for_itself
 from ..live_runner import Where
 
 STOOD_IN_FOR = tuple(Symbol(market, name) for market in (Market.SPOT, Market.USDTM) for name in ("BTCUSDT", "ETHUSDT"))
@@ -45,11 +44,6 @@ def pair(where: Where, warehouse: Warehouse, local_exchange: LocalExchange) -> P
     """Where a live run finds both."""
     stand_in_for_itself(warehouse, STOOD_IN_FOR)
     return pair_of(where, local_exchange)
-
-
-async def until(true: Callable[[], object], *, what: str) -> None:
-    """Wait for a condition, long enough for a machine with much else to do."""
-    await conftest.until(true, within=60.0, what=what)
 
 
 async def all_are(run: Running, state: str, *, markets: Sequence[str] = MARKETS) -> None:
@@ -101,7 +95,8 @@ async def their_truth(server: LocalExchange, symbol: Symbol, within: Interval) -
 
 
 async def assert_ours_is_whole(warehouse: Warehouse, server: LocalExchange, within: Interval) -> None:
-    """Row by row what was traded at Bitget, once, whoever stood in."""
+    """Row by row what was traded at Bitget, once, whoever stood in; the run goes on."""
+    await all_stored(warehouse, server, within, STOOD_IN_FOR)
     for symbol in STOOD_IN_FOR:
         stored = warehouse.trades(symbol, within, source="local")
         assert sorted(stored) == sorted(await true_trades(server, symbol, within)), str(symbol)
@@ -157,7 +152,7 @@ async def test_it_stands_in_labelled_and_goes_without_a_hole(
             assert {source for one in shown.values() for source in one} == {"local", *SOURCES.values()}
         await settled(run)
         within = Interval(start, local_exchange.now_ms() - 1_000)
-        await all_written(run.overview, within=60.0)
+        await all_written(run.overview)
         await assert_ours_is_whole(warehouse, local_exchange, within)
     assert {source for one in bars_by_source(warehouse, "candles_unified").values() for source in one} == {"local"}
     assert await assert_theirs_is_whole(warehouse, local_exchange) > 60
@@ -175,7 +170,8 @@ async def test_one_signal_alone_changes_nothing(
     """
     Sockets that are open and silent while REST answers are no darkness; what they missed is repaired like any break.
     """
-    async with running_pair(pair, local_exchange.now_ms) as run:
+    rules = replace(QUICK, probe_every=2.0, probes_within=7.0)  # which is also the time that an answer may take
+    async with running_pair(pair, local_exchange.now_ms, rules=rules) as run:
         await until(lambda: run.stored() > 50, what="the first trades")
         start = local_exchange.now_ms()
         with local_exchange.faulty("mute"):
@@ -186,7 +182,7 @@ async def test_one_signal_alone_changes_nothing(
         await until(lambda: run.stored() > seen + 50, what="more trades")
         await until(lambda: not any(one.gap for one in run.overview.anchors().values()), what="closed gaps")
         end = local_exchange.now_ms() - 1_000
-        await all_written(run.overview, within=60.0)
+        await all_written(run.overview)
         seen = run.stored()
         await until(lambda: run.stored() > seen + 20, what="more trades")
         await assert_ours_is_whole(warehouse, local_exchange, Interval(start, end))
@@ -199,7 +195,8 @@ async def test_an_exchange_that_flaps_is_left_once_until_it_is_steady(
     """
     It comes back and goes again before its steady time is over: one failover, one way back.
     """
-    async with running_pair(pair, local_exchange.now_ms) as run:
+    rules = replace(QUICK, steady_for=12.0, longest_steady=12.0)  # longer than this machine stands still
+    async with running_pair(pair, local_exchange.now_ms, rules=rules) as run:
         await until(lambda: run.stored() > 50, what="the first trades")
         await all_are(run, "ours")
         start = local_exchange.now_ms()
@@ -210,7 +207,7 @@ async def test_an_exchange_that_flaps_is_left_once_until_it_is_steady(
             await all_are(run, "returning")
         await settled(run)
         end = local_exchange.now_ms() - 1_000
-        await all_written(run.overview, within=60.0)
+        await all_written(run.overview)
         await assert_ours_is_whole(warehouse, local_exchange, Interval(start, end))
     assert [(market, over) for market, _, over in incidents(warehouse, "failover")] == [("spot", True), ("usdtm", True)]
 
@@ -234,7 +231,7 @@ async def test_both_dark_is_said_once(pair: Pair, local_exchange: LocalExchange,
             await all_are(run, "substituted")
             await delivering(run)
             await until(lambda: all(over for *_, over in incidents(warehouse, "failover_nobody")), what="their end")
-            assert not any(run.said(market)["nobody"] for market in MARKETS)
+            await until(lambda: not any(run.said(market)["nobody"] for market in MARKETS), what="that it is said")
         await settled(run)
     assert len(incidents(warehouse, "failover_nobody")) == len(incidents(warehouse, "failover")) == 2
 
@@ -261,7 +258,7 @@ async def test_a_person_wins_over_the_evidence(pair: Pair, local_exchange: Local
             await all_are(run, "substituted")
         await settled(run)
         end = local_exchange.now_ms() - 1_000
-        await all_written(run.overview, within=60.0)
+        await all_written(run.overview)
         await assert_ours_is_whole(warehouse, local_exchange, Interval(start, end))
     assert sorted((market, details["forced"]) for market, details, _ in incidents(warehouse, "failover")) == [
         ("spot", False),
@@ -318,7 +315,7 @@ async def test_a_run_that_is_killed_meanwhile_is_gone_on_with(
                 local_exchange.clear("dark")
                 await settled(run)
                 end = local_exchange.now_ms() - 1_000
-                await all_written(run.overview, within=60.0)
+                await all_written(run.overview)
                 await assert_ours_is_whole(warehouse, local_exchange, Interval(start, end))
         assert await assert_theirs_is_whole(warehouse, local_exchange) > 60
     finally:
