@@ -20,6 +20,7 @@ from bitget_pipeline.feed.session_rules import SessionRules
 from bitget_pipeline.local.exchange import LocalExchange, running
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
+from bitget_pipeline.market.order_book import BookSnapshot
 from bitget_pipeline.pipeline.beside.order_books import BookRules, OrderBooks
 from bitget_pipeline.pipeline.live.companion import Writing
 from bitget_pipeline.pipeline.live.intake import Intake
@@ -70,11 +71,17 @@ async def test_books_are_stored_and_shown(
     books = books_of(rules)
     assert books.channels == (channel,)
     start = local_exchange.now_ms()
-    async with live(where, local_exchange, companions=(books,)) as run:
-        await until(lambda: books.published()["stored"] >= 5 * len(SYMBOLS), what="stored books")
-        client = connect_sync(redis_address)
+    client = connect_sync(redis_address)
+
+    def stored_of(symbol: Symbol) -> list[BookSnapshot]:
+        return warehouse.books(symbol, Interval(start - 1000, local_exchange.now_ms() + 1000), source="local")
+
+    async with live(where, local_exchange, replace(plan_for(where), flush_within=60.0), companions=(books,)) as run:
+        await until(lambda: all(len(stored_of(symbol)) >= 3 for symbol in SYMBOLS), what="stored books")
+        await until(
+            lambda: set(latest_books(client, where.prefix, SYMBOLS)) == set(SYMBOLS), what="every book in Redis"
+        )
         shown = latest_books(client, where.prefix, SYMBOLS)
-        assert set(shown) == set(SYMBOLS)
         assert all(len(book.bids) == len(book.asks) == levels for book in shown.values())
         assert 0 < client.ttl(f"{where.prefix}latest:book:spot:BTCUSDT") <= KEPT_SECONDS
         assert json.loads(client.get(f"{where.prefix}latest:book:spot:BTCUSDT"))["source"] == "local"
@@ -82,7 +89,7 @@ async def test_books_are_stored_and_shown(
         assert (said["symbols"], said["set_aside"], said["dropped"]) == (len(SYMBOLS), 0, 0)
         await run.end()
     for symbol in SYMBOLS:
-        stored = warehouse.books(symbol, Interval(start - 1000, local_exchange.now_ms() + 1000), source="local")
+        stored = stored_of(symbol)
         assert len(stored) >= 3
         assert [one.ts_ms for one in stored] == sorted({one.ts_ms for one in stored})
         for one in stored:
@@ -344,12 +351,26 @@ async def test_a_change_of_another_time_leaves_the_followed_book_in_doubt(listen
     assert there.books.published()["broken"] == 1
 
 
-async def test_an_unchanged_book_is_stored_once_and_kept_alive_in_redis(listening, redis_prefix, redis_address):
+async def test_an_unchanged_book_is_stored_once_and_kept_alive_in_redis(
+    listening, redis_prefix, redis_address, monkeypatch
+):
     """
     A quiet book makes no rows, and does not vanish from Redis while its connection lives.
     """
     there = listening(15)
     there.hear(frame_of())
+    samples, sample = 0, there.books._sample
+
+    async def counted() -> None:
+        nonlocal samples
+        await sample()
+        samples += 1
+
+    async def two_more() -> None:
+        before = samples
+        await until(lambda: samples >= before + 2, what="samples")
+
+    monkeypatch.setattr(there.books, "_sample", counted)
     task = asyncio.create_task(there.books.run(there.writing(), (BTC,)))
     client = connect_sync(redis_address)
     key = f"{redis_prefix}latest:book:spot:BTCUSDT"
@@ -358,10 +379,10 @@ async def test_an_unchanged_book_is_stored_once_and_kept_alive_in_redis(listenin
     there.now += 60.0
     await until(lambda: client.exists(key), what="the book once more")
     there.books.lost([Subscription(BTC, Channel.BOOKS_15)])
-    await asyncio.sleep(0.02)
+    await two_more()
     client.delete(key)
     there.now += 60.0
-    await asyncio.sleep(0.05)
+    await two_more()
     assert not client.exists(key)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

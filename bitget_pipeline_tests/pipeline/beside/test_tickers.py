@@ -40,13 +40,16 @@ async def test_tickers_are_shown_and_stored(
     """
     tickers = Tickers(SYMBOLS, Latest(redis_client, where.prefix), warehouse, clock=local_exchange.now_ms, rules=QUICK)
     async with live(where, local_exchange, companions=(tickers,)) as run:
-        await until(lambda: tickers.published()["stored"] >= 2 * len(SYMBOLS), what="stored tickers")
+        await until(lambda: {one.symbol for one in warehouse.tickers()} == set(SYMBOLS), what="stored tickers")
+        await until(lambda: tickers.published()["stored"] >= 2 * len(SYMBOLS), what="more of them")
         seen = connect_sync(redis_address)
+        await until(lambda: set(latest_tickers(seen, where.prefix, SYMBOLS)) == set(SYMBOLS), what="them in Redis")
         shown = latest_tickers(seen, where.prefix, SYMBOLS)
-        assert set(shown) == set(SYMBOLS)
         assert 0 < seen.ttl(f"{where.prefix}latest:ticker:spot:BTCUSDT") <= KEPT_SECONDS
         assert shown[BTC].bid <= shown[BTC].last <= shown[BTC].ask
-        assert run.overview.published().overall["tickers"]["heard"] == len(SYMBOLS)
+        await until(
+            lambda: run.overview.published().overall["tickers"]["heard"] == len(SYMBOLS), what="that it is said"
+        )
         await run.end()
     live_ones = {one.symbol: one for one in warehouse.tickers()}
     assert set(live_ones) == set(SYMBOLS)

@@ -24,7 +24,7 @@ class Table:
         self.open.set()
 
     def store(self, rows: Sequence[int]) -> int:
-        assert self.open.wait(10)
+        assert self.open.wait(60)
         if self.error is not None:
             raise self.error
         self.rows += rows
