@@ -30,7 +30,7 @@ def told(collector: Collector) -> dict[tuple[str, ...], float]:
 
 
 @contextmanager
-def collecting(*sources: Source, within: float = 5.0) -> Iterator[Collector]:
+def collecting(*sources: Source, within: float = 60.0) -> Iterator[Collector]:
     """A collector that is closed afterwards."""
     collector = Collector(sources, within=within)
     try:
@@ -65,7 +65,7 @@ def test_a_source_that_hangs_is_asked_once_and_delays_nobody_for_long() -> None:
 
     def hanging() -> Sequence[Metric]:
         asked.append(time.monotonic())
-        let_go.wait(60)
+        let_go.wait(100)
         return figure(len(asked))
 
     with collecting(Source("redis", hanging), within=0.05) as collector:
@@ -73,11 +73,15 @@ def test_a_source_that_hangs_is_asked_once_and_delays_nobody_for_long() -> None:
             assert told(collector)["bitget_pipeline_source_up", "redis"] == 0
         assert len(asked) == 1
         let_go.set()
-        _until(lambda: told(collector).get(("answer",)) is not None)
-        got = told(collector)
+        got: dict[tuple[str, ...], float] = {}
+
+        def anew() -> bool:
+            got.update(told(collector))
+            return got.get(("answer",), 0) >= 2
+
+        _until(anew)
 
     assert got["bitget_pipeline_source_up", "redis"] == 1
-    assert got["answer",] >= 2
 
 
 def test_an_answer_that_holds_is_not_asked_for_again() -> None:
@@ -119,7 +123,7 @@ def test_a_source_that_comes_back_is_heard_again() -> None:
 
 
 def _until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.01)
