@@ -25,7 +25,7 @@ async def served(handler: Handler) -> AsyncIterator[SocketAddress]:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     try:
-        yield SocketAddress(f"ws://127.0.0.1:{runner.addresses[0][1]}/v2/ws/public", open_within=5.0)
+        yield SocketAddress(f"ws://127.0.0.1:{runner.addresses[0][1]}/v2/ws/public", open_within=60.0)
     finally:
         await runner.cleanup()
 

@@ -160,13 +160,12 @@ async def test_without_redis_the_tables_are_kept_in_order_all_the_same(house: Ho
     """
     What could not be done is said in words, and the rest is done.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    away = connect(RedisAddress("127.0.0.1", port))
-    without = replace(house, stream=TradeStream(away, redis_prefix, "0"), sweep=Sweep(away, redis_prefix, "0"))
-    report: Report = await keep_house(without, days_kept([]), now_ms=NOW + 30 * DAY_MS, run_id="house", dry=False)
-    await away.aclose()
+    with socket.socket() as nobody:  # who keeps the port, and does not listen
+        nobody.bind(("127.0.0.1", 0))
+        away = connect(RedisAddress("127.0.0.1", nobody.getsockname()[1]))
+        without = replace(house, stream=TradeStream(away, redis_prefix, "0"), sweep=Sweep(away, redis_prefix, "0"))
+        report: Report = await keep_house(without, days_kept([]), now_ms=NOW + 30 * DAY_MS, run_id="house", dry=False)
+        await away.aclose()
     assert len(report.problems) == 4
     assert all("redis" in problem.lower() for problem in report.problems)
     assert not any(one.problem for one in report.freed if one.what in days_kept([]))

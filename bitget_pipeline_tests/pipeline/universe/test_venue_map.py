@@ -28,7 +28,7 @@ CONFIG = ExchangeConfig(
     trades_per_second=200.0,
     binance=True,
 )
-QUICK = Patience(attempts=3, deadline=20.0, first_wait=0.05, longest_wait=0.2)
+QUICK = Patience(attempts=3, deadline=60.0, first_wait=0.05, longest_wait=0.2)
 
 
 @pytest.fixture
