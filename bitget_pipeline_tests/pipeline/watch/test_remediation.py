@@ -203,7 +203,7 @@ async def test_a_dry_run_does_nothing_but_say_what_it_would_do(watched, local_ex
     """
     The same silence: it is said within the same limits, no subscription is begun anew, and no incident is written.
     """
-    async with watched(RESTART, MOVE, mode=Mode.DRY_RUN) as run:
+    async with watched(IN_VAIN, MOVE, mode=Mode.DRY_RUN) as run:
         with local_exchange.muted(f"{BTC}:trade"):
             await until(lambda: len(deeds(run)) >= 2, what="two deeds said")
             said = run.overview.published().overall
