@@ -134,9 +134,9 @@ class Scene:
         """Bytes of trades on disk."""
         return Spill(Path(self.where.spill)).state().bytes
 
-    def status(self, vital: str) -> Status:
+    def vital(self, name: str) -> Vital:
         """How it is by the last look."""
-        return next(one.status for one in self.attention.vitals if one.name == vital)
+        return next(one for one in self.attention.vitals if one.name == name)
 
     def incidents(self, rule: str) -> list[dict[str, Any]]:
         """Those of a rule's deeds."""
@@ -192,7 +192,9 @@ def at_work(where: Where, local_exchange: LocalExchange, warehouse: Warehouse, t
     """A live run that looks at itself ten times a second."""
 
     @asynccontextmanager
-    async def begin(run_id: str, *companions: Any, flush_within: float = 60.0) -> AsyncIterator[Scene]:
+    async def begin(
+        run_id: str, *companions: Any, rules: HealthRules = CALM, flush_within: float = 60.0
+    ) -> AsyncIterator[Scene]:
         here = msgspec.structs.replace(where, run_id=run_id)
         address = RedisAddress("127.0.0.1", here.redis_port)
         hands = Hands()
@@ -214,7 +216,7 @@ def at_work(where: Where, local_exchange: LocalExchange, warehouse: Warehouse, t
             turns = Turns(make)
             places = Places(stores.client, client, here.prefix, "0", stores.warehouse, tmp_path)
             prober = time_prober(stores.client, every=0.1, within=2.0)
-            attention = Attention(places, prober, rules=CALM, every=0.1, listeners=(turns,))
+            attention = Attention(places, prober, rules=rules, every=0.1, listeners=(turns,))
             shed_rules = ShedRules(readmit_after=0.3)
             plan = replace(plan_for(here), session_rules=BLIND, shed_rules=shed_rules, flush_within=flush_within)
             try:
@@ -293,7 +295,10 @@ async def test_what_lasts_is_done_and_undone_and_a_run_to_which_nothing_comes_is
         await all_stored(warehouse, local_exchange, Interval(start, end))
         assert incidents_of(warehouse, GAVE_UP) == []
         scene.turns.take("nothing_arrives")
-        await until(lambda: scene.status("throughput") is Status.HEALTHY, what="paces that are known")
+        await until(
+            lambda: (now := scene.vital("throughput")).value is not None and now.status is Status.HEALTHY,
+            what="a share of what was to be expected: enough paces are known",
+        )
         with local_exchange.muted():
             report = await asyncio.wait_for(asyncio.shield(scene.run.task), 90.0)
         assert report.because == "asked to stop through Redis"
@@ -301,7 +306,10 @@ async def test_what_lasts_is_done_and_undone_and_a_run_to_which_nothing_comes_is
         (incident,) = scene.incidents("nothing_arrives")
         assert (incident["open"], "after" in incident["details"]) == (True, False)
     assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 50
-    async with at_work("run-2") as successor:
+    patient = replace(
+        CALM, over=30.0, least_expected=60.0
+    )  # one look decides: a stall in three seconds would be all of them
+    async with at_work("run-2", rules=patient) as successor:
         successor.turns.take("nothing_arrives")
         await until(lambda: not successor.incidents("nothing_arrives")[0]["open"], what="its judgement")
         told = successor.incidents("nothing_arrives")[0]["details"]
