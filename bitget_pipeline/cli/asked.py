@@ -6,6 +6,8 @@ Threads that nobody waits for any more are daemons: an executor of the standard 
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -42,10 +44,14 @@ class NoAnswerYet(PipelineError):
 
 
 class Asked:
-    """A source, and the question it was asked last."""
+    """
+    A source, and the question it was asked last. One that fails only after `within` seconds did not refuse, it hung: its failure
+    is no answer, also when whoever waits looks so late that it came meanwhile.
+    """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, within: float = math.inf) -> None:
         self._source = source
+        self._within = within
         self._answer: Future[Told] | None = None
 
     def begin(self) -> Future[Told]:
@@ -66,10 +72,13 @@ class Asked:
             self._source.close()
 
     def _ask(self) -> Told:
+        began = time.monotonic()
         try:
             return self._source.ask()
-        except BaseException:
+        except BaseException as error:
             self._source.close()
+            if isinstance(error, PipelineError) and time.monotonic() - began > self._within:
+                raise NoAnswerYet(f"no answer in time: {error}") from error
             raise
 
 

@@ -107,10 +107,10 @@ class Gatherer:
         longest = math.ceil(within) + 1.0
         self._stores = {
             "clickhouse": Asked(
-                sources.InWarehouse(boot, history_days=operational.history_days, answer_within=longest)
+                sources.InWarehouse(boot, history_days=operational.history_days, answer_within=longest), within=within
             ),
-            "redis": Asked(sources.InRedis(boot, answer_within=longest)),
-            "dagster": Asked(sources.InDagster(boot, answer_within=longest)),
+            "redis": Asked(sources.InRedis(boot, answer_within=longest), within=within),
+            "dagster": Asked(sources.InDagster(boot, answer_within=longest), within=within),
         }
 
     def gather(self) -> Facts:
