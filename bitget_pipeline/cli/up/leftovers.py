@@ -34,6 +34,9 @@ START_TIME_TOLERANCE = 1.0  # seconds; psutil derives start times from clock tic
 PHASES: tuple[tuple[str, float], ...] = (("launcher", 12.0), ("dagster", 12.0), ("code", 10.0), ("store", 15.0))
 """What is stopped after what, and for how many seconds it may take before it is killed."""
 
+MOST_OF_A_LOOK = 1.0
+"""Seconds by which one look brings a process nearer to being killed: while the whole machine stood still, nobody could end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
@@ -110,24 +113,26 @@ def end(
     then stores and exchange.
 
     Each gets SIGTERM and its phase's time, then SIGKILL. Those in `told` know already: a signal would disturb them while
-    they write what they hold, so it comes at half-time only. `reap` is called while waiting, for children of the caller.
+    they write what they hold, so it comes at half-time only. `reap` is called while waiting, for children of the caller. Of
+    a time for which the machine stood still little counts.
     Returns the names of those that had to be killed.
     """
     killed: list[str] = []
     for phase, patience in phases:
         signalled: set[int] = set()
-        deadline = time.monotonic() + patience
-        half_time = deadline - patience / 2
+        waited, looked = 0.0, time.monotonic()
         while left := _of_phase(phase, members(sessions, mark)):
             for process in left:
-                if time.monotonic() > deadline:
+                if waited > patience:
                     killed.append(_signalled(process, signal.SIGKILL))
-                elif process.pid not in signalled and (process.pid not in told or time.monotonic() > half_time):
+                elif process.pid not in signalled and (process.pid not in told or waited > patience / 2):
                     _signalled(process, signal.SIGTERM)
                     signalled.add(process.pid)
             time.sleep(0.05)
             reap()
-            if time.monotonic() > deadline + 5.0:  # not even SIGKILL helps: it hangs in the kernel
+            now = time.monotonic()
+            waited, looked = waited + min(now - looked, MOST_OF_A_LOOK), now
+            if waited > patience + 5.0:  # not even SIGKILL helps: it hangs in the kernel
                 break
     return sorted(set(killed))
 

@@ -11,13 +11,16 @@ import json
 
 from ..graphql import DagsterSilent, ask_graphql
 
+ANSWER_WITHIN = 20.0
+"""Seconds for each answer. A run that was not told gets a signal, and is red in the page: patience is cheaper."""
+
 AT_WORK = "{ runsOrError(filter: {statuses: [STARTING, STARTED]}) { ... on Runs { results { runId } } } }"
 
 
 def cancel(host: str, port: int) -> bool:
     """Ask Dagster to cancel what is at work. False when not every run took it, or Dagster does not answer."""
     try:
-        runs = (ask_graphql(host, port, AT_WORK).get("runsOrError") or {}).get("results") or []
+        runs = (ask_graphql(host, port, AT_WORK, timeout=ANSWER_WITHIN).get("runsOrError") or {}).get("results") or []
         if not runs:
             return True
         ids = json.dumps([run["runId"] for run in runs])
@@ -26,6 +29,7 @@ def cancel(host: str, port: int) -> bool:
             port,
             f"mutation {{ terminateRuns(runIds: {ids}, terminatePolicy: SAFE_TERMINATE) "
             "{ ... on TerminateRunsResult { terminateRunResults { __typename } } } }",
+            timeout=ANSWER_WITHIN,
         )
     except DagsterSilent:
         return False
