@@ -40,7 +40,7 @@ def free_port() -> int:
 
 
 def command(
-    *arguments: object, environ: dict[str, str] | None = None, within: float = 60.0
+    *arguments: object, environ: dict[str, str] | None = None, within: float = 180.0
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
@@ -98,7 +98,7 @@ class Demo:
             assert self.process.poll() is None, self.log.read_text(encoding="utf-8")[-2000:]
             return sum(event["event"] == "running" for event in self.events()) >= times
 
-        wait_until(running, f"{self.home.name} runs", within=90)
+        wait_until(running, f"{self.home.name} runs", within=240)
 
     def run_file(self) -> dict[str, Any]:
         """run.json."""
@@ -116,7 +116,7 @@ class Demo:
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
-            return self.process.wait(60)
+            return self.process.wait(180)
         finally:
             if self.process.poll() is None:
                 self.process.kill()

@@ -26,7 +26,7 @@ def serving(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], dict[st
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         process.stdout.close()
 
 
@@ -35,7 +35,7 @@ def test_the_exchange_serves_its_time() -> None:
     Its address is printed once it listens.
     """
     with serving("exchange", "--json", "--spot-instruments", 5, "--usdtm-instruments", 5) as (_, said):
-        with urlopen(f"{said['rest_url']}/api/v2/public/time", timeout=10) as answer:
+        with urlopen(f"{said['rest_url']}/api/v2/public/time", timeout=60) as answer:
             assert json.load(answer)["code"] == "00000"
         assert said["ws_url"].endswith("/v2/ws/public")
 
@@ -45,7 +45,7 @@ def test_the_warehouse_serves_queries_and_names_its_owner_to_a_second_one(tmp_pa
     One process owns a data folder; the next is told in one line.
     """
     with serving("warehouse", "--json", "--data", tmp_path / "data", "--port", 0) as (_, said):
-        with urlopen(f"http://127.0.0.1:{said['port']}/?query=SELECT%206*7", timeout=10) as answer:
+        with urlopen(f"http://127.0.0.1:{said['port']}/?query=SELECT%206*7", timeout=60) as answer:
             assert answer.read() == b"42\n"
         second = command("warehouse", "--data", tmp_path / "data", "--port", 0)
 

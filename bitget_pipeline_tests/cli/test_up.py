@@ -16,7 +16,7 @@ import pytest
 
 from .running import Demo, all_gone, command, free_port, wait_until
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("up")]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("up")]
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,14 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Demo, Demo
             demo.stop()
 
 
-def run_states(demo: Demo, job: str) -> list[str]:
-    """The states of a job's runs in Dagster's records, oldest first."""
-    with closing(sqlite3.connect(demo.home / "dagster" / "history" / "runs.db")) as records:
-        rows = records.execute("SELECT status FROM runs WHERE pipeline_name = ? ORDER BY id", (job,)).fetchall()
+def run_states(demo: Demo, job: str, *, since: float) -> list[str]:
+    """
+    The states of a job's runs in Dagster's records, oldest first: of those that began since then. One that was killed with an
+    earlier `up` may be called started for a while.
+    """
+    asked = "SELECT status FROM runs WHERE pipeline_name = ? AND start_time > ? ORDER BY id"
+    with closing(sqlite3.connect(demo.home / "dagster" / "history" / "runs.db", timeout=60)) as records:
+        rows = records.execute(asked, (job, since)).fetchall()
     return [str(row[0]) for row in rows]
 
 
@@ -50,9 +54,9 @@ def test_two_instances_run_side_by_side(demos: tuple[Demo, Demo]) -> None:
     for demo in demos:
         run = demo.run_file()
         ports += list(run["ports"].values())
-        with urlopen(run["addresses"]["dagster"]["url"] + "/server_info", timeout=10) as page:
+        with urlopen(run["addresses"]["dagster"]["url"] + "/server_info", timeout=60) as page:
             assert page.status == 200
-        with urlopen(f"http://127.0.0.1:{run['ports']['warehouse']}/ping", timeout=10) as page:
+        with urlopen(f"http://127.0.0.1:{run['ports']['warehouse']}/ping", timeout=60) as page:
             assert page.read() == b"Ok.\n"
 
     assert len(set(ports)) == len(ports) == 16
@@ -137,7 +141,7 @@ def test_status_tells_addresses_processes_and_figures(demos: tuple[Demo, Demo]) 
     For programs as JSON, for people as lines; both say where the data lies.
     """
     demo = demos[0]
-    answer = command("status", "--demo", "--json", "--within", 30, "--home", demo.home)
+    answer = command("status", "--demo", "--json", "--within", 60, "--home", demo.home)
     status = json.loads(answer.stdout)
 
     assert answer.returncode in (0, 1), answer.stderr  # 1: health is critical, which a minute-old instance may be
@@ -150,16 +154,17 @@ def test_status_tells_addresses_processes_and_figures(demos: tuple[Demo, Demo]) 
 
 def test_doctor_finds_no_problem_in_a_running_demo(demos: tuple[Demo, Demo]) -> None:
     """
-    Exchange, clock, Redis, ClickHouse and its schema are looked at and found in order.
+    Exchange, clock, Redis, ClickHouse and its schema are looked at and found in order. Who cannot answer because the machine
+    stands still is rightly called a problem, and looked at again.
     """
-    answer = command("doctor", "--demo", "--json", "--home", demos[0].home)
-    report = json.loads(answer.stdout)
-    states = {finding["name"]: finding["state"] for finding in report["findings"]}
-    problems = [
-        finding for finding in report["findings"] if finding["state"] == "problem" and finding["name"] != "disk"
-    ]
 
-    assert problems == []
+    def found() -> dict[str, str] | None:
+        findings = json.loads(command("doctor", "--demo", "--json", "--home", demos[0].home).stdout)["findings"]
+        problems = [one for one in findings if one["state"] == "problem" and one["name"] != "disk"]
+        print(problems)  # what the last look found, should there be no end to it
+        return None if problems else {one["name"]: one["state"] for one in findings}
+
+    states = wait_until(found, "doctor finds no problem")
     assert {states[name] for name in ("exchange", "clock", "redis", "clickhouse", "schema", "instance")} == {"fine"}
 
 
@@ -170,8 +175,8 @@ def test_a_backfill_runs_in_dagster_and_costs_nothing_the_second_time(demos: tup
     days = [(datetime.now(UTC) - timedelta(days=back)).date().isoformat() for back in (200, 199)]
     home, symbol = ("--home", demos[0].home), ("--market", "spot", "--symbols", "ADAUSDT")
     asked = ("backfill", *symbol, "--from", days[0], "--to", days[1], "--json", *home)
-    wait_until(lambda: command(*asked, "--dry-run").returncode == 0, "the instruments are discovered", within=90)
-    first, second = (json.loads(command(*asked, within=200).stdout) for _ in range(2))
+    wait_until(lambda: command(*asked, "--dry-run").returncode == 0, "the instruments are discovered", within=180)
+    first, second = (json.loads(command(*asked, within=300).stdout) for _ in range(2))
 
     assert (first["status"], first["to_fetch"]) == ("complete", 2)
     (backfill,) = first["backfills"]
@@ -217,7 +222,7 @@ def test_after_a_killed_up_nothing_is_left_and_the_next_one_starts_cleanly(demos
     demo.process.kill()
     demo.process.wait()
 
-    wait_until(lambda: all_gone(left), "every process is gone")
+    wait_until(lambda: all_gone(left), "every process is gone", within=120)
     wait_until(lambda: all_gone({before["watchdog"]["pid"]}), "the watchdog is gone")
     assert "addresses" not in demo.run_file()
     demo.start()
@@ -232,6 +237,7 @@ def test_a_killed_up_and_watchdog_are_cleaned_up_by_the_next_up(demos: tuple[Dem
     demo = demos[0]
     assert demo.process is not None
     run, left = demo.run_file(), demo.processes()
+    psutil.Process(demo.process.pid).suspend()  # else it might start another watchdog before it is killed itself
     psutil.Process(run["watchdog"]["pid"]).kill()
     demo.process.kill()
     demo.process.wait()
@@ -248,11 +254,12 @@ def test_ctrl_c_leaves_no_process_behind(demos: tuple[Demo, Demo]) -> None:
     Run workers, their helpers, servers and the watchdog are gone when `up` is; the runs are cancelled, not failed.
     """
     demo = demos[0]
+    started = datetime.fromisoformat(demo.run_file()["started_at"]).timestamp()
+    wait_until(lambda: run_states(demo, "live", since=started)[-1:] == ["STARTED"], "a live run is at work", within=180)
     left = demo.processes() | {demo.run_file()["watchdog"]["pid"]}
-    wait_until(lambda: "STARTED" in run_states(demo, "live"), "a live run is at work", within=120)
 
     assert demo.stop(signal.SIGINT) == 0
-    assert run_states(demo, "live")[-1] == "CANCELED"
+    assert run_states(demo, "live", since=started)[-1] == "CANCELED"
     assert all_gone(left)
     assert "stopped in order" in demo.events()[-1]["text"]
     assert "killed" not in demo.events()[-1]["text"]
@@ -270,7 +277,7 @@ def test_down_stops_what_runs_and_reset_removes_it(demos: tuple[Demo, Demo]) -> 
     assert json.loads(down.stdout) == {"home": str(demo.home), "stopped": True, "left_over": []}
     assert all_gone(left)
     assert demo.process is not None
-    assert demo.process.wait(10) == 0
+    assert demo.process.wait(60) == 0
     reset = command("reset", "--demo", "--yes", "--json", "--home", demo.home)
     assert "warehouse" in json.loads(reset.stdout)["removed"]
     assert not demo.home.exists()
