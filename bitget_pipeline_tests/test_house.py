@@ -6,9 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from .conftest import LONGEST
 
 ROOT = Path(__file__).parent.parent
+
+pytestmark = pytest.mark.timeout(900)  # on a busy machine mypy alone takes minutes
 
 
 def check(*command: str) -> None:
