@@ -23,26 +23,30 @@ def instance(tmp_path):
         yield made
 
 
-def seen(instance: dg.DagsterInstance, *, later: float = 0.0) -> dict[str, Vital]:
-    return {one.name: one for one in dagster_vitals(instance, now=time.time() + later, rules=RULES)}
+def seen(instance: dg.DagsterInstance, *, later: float = 0.0, since: float | None = None) -> dict[str, Vital]:
+    """What is seen so many seconds after `since`, or after now."""
+    now = (time.time() if since is None else since) + later
+    return {one.name: one for one in dagster_vitals(instance, now=now, rules=RULES)}
 
 
-def beats(instance: dg.DagsterInstance, *, ago: float = 0.0) -> None:
-    """Every daemon says that it lives."""
+def beats(instance: dg.DagsterInstance) -> float:
+    """Every daemon says that it lives; when they did."""
+    now = time.time()
     for name in instance.get_required_daemon_types():
-        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - ago, name, "here"))
+        instance.add_daemon_heartbeat(DaemonHeartbeat(now, name, "here"))
+    return now
 
 
 def test_daemons_that_live_are_healthy_and_one_that_fell_silent_is_not(instance):
     """
     Two minutes without a sign of life degrade, more are critical; the daemon is named.
     """
-    beats(instance)
-    assert seen(instance)["dagster.daemon"].status is Status.HEALTHY
-    late = seen(instance, later=120.0)["dagster.daemon"]
+    beat = beats(instance)
+    assert seen(instance, since=beat)["dagster.daemon"].status is Status.HEALTHY
+    late = seen(instance, since=beat, later=120.0)["dagster.daemon"]
     assert late.status is Status.DEGRADED
     assert "daemon has not been heard of for 120 s" in late.reason
-    assert seen(instance, later=400.0)["dagster.daemon"].status is Status.CRITICAL
+    assert seen(instance, since=beat, later=400.0)["dagster.daemon"].status is Status.CRITICAL
 
 
 def test_a_daemon_that_never_said_that_it_lives_is_named_although_the_others_do(instance):
