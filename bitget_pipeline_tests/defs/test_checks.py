@@ -34,6 +34,14 @@ YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 WHOLE = Interval.of_day(YESTERDAY)
 
 
+@pytest.fixture(autouse=True)
+def _yesterday(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Yesterday is that of the test: since this file was loaded a day may have ended."""
+    day = datetime.now(UTC).date() - timedelta(days=1)
+    monkeypatch.setitem(globals(), "YESTERDAY", day)
+    monkeypatch.setitem(globals(), "WHOLE", Interval.of_day(day))
+
+
 def offenders(
     warehouse: Warehouse, name: str, asset: str = MINUTES, *, targets: dict[str, list[str]] = NOWHERE
 ) -> list[tuple[object, ...]]:

@@ -23,7 +23,6 @@ from bitget_pipeline.storage.digest import candle_digest
 from bitget_pipeline.storage.warehouse import CoverageState, Evidence, Warehouse
 
 BTC, ETH = Symbol(Market.SPOT, "BTCUSDT"), Symbol(Market.USDTM, "ETHUSDT")
-YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 
 
 def test_a_picture_of_a_year_of_the_largest_selection_is_small() -> None:
@@ -66,22 +65,28 @@ def test_days_that_share_a_column_show_the_worst_and_what_is_not_wanted_is_blank
 
 
 @pytest.fixture
-def given() -> dict[str, str]:
+def yesterday() -> date:
+    """The last whole day, when the test begins."""
+    return datetime.now(UTC).date() - timedelta(days=1)
+
+
+@pytest.fixture
+def given(yesterday: date) -> dict[str, str]:
     """Three days of the grid are wanted, and of one symbol five."""
     return {
         "BITGET_PIPELINE_GRID_START": "2020-01-01",
         "BITGET_PIPELINE_HISTORY_DAYS": "3",
-        "BITGET_PIPELINE_HISTORY_TARGETS": f"usdtm:ETHUSDT={YESTERDAY - timedelta(days=4)}",
+        "BITGET_PIPELINE_HISTORY_TARGETS": f"usdtm:ETHUSDT={yesterday - timedelta(days=4)}",
     }
 
 
-def test_materializing_recounts_and_draws(warehouse: Warehouse, pipeline: PipelineResource) -> None:
+def test_materializing_recounts_and_draws(warehouse: Warehouse, pipeline: PipelineResource, yesterday: date) -> None:
     """
     A day that lost a bar is corrected; metadata has figures, a picture and what is missing most.
     """
     chosen = [Chosen(symbol, rank, 1e9, Reason.VOLUME) for rank, symbol in enumerate((BTC, ETH), start=1)]
     warehouse.store_universe(chosen, selected_at=datetime.now(UTC), run_id="test")
-    whole = Interval.of_day(YESTERDAY)
+    whole = Interval.of_day(yesterday)
     bars = [Candle(ms, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0) for ms in range(whole.start_ms, whole.end_ms, 60_000)]
     rows, digest = candle_digest(bars)
     warehouse.store_candles(BTC, Resolution.M1, bars[:-1], version=1, run_id="test", source="local")

@@ -16,7 +16,6 @@ from bitget_pipeline.storage.versions import Versions
 from bitget_pipeline.storage.warehouse import Warehouse
 
 BTC = Symbol(Market.SPOT, "BTCUSDT")
-NOW = time.time_ns() // 1_000_000
 
 
 async def shown(pipeline: PipelineResource) -> dict[str, object]:
@@ -37,13 +36,14 @@ async def test_incidents_are_shown_worst_first_with_their_figures(
     assert not {"open and latest", "begun by day and kind"} & set(empty)
 
     versions = Versions(redis_client, redis_prefix, floor=lambda: 0)
-    old = NOW - 3 * 86_400_000
+    now = time.time_ns() // 1_000_000
+    old = now - 3 * 86_400_000
     for one in (
         Incident(
             "a", "bars_changed", Severity.DEGRADED, "a bar differs", old, symbol=BTC, details={"ours": 1, "theirs": 2}
         ),
-        Incident("b", "gap", Severity.NOTE, "a gap", NOW),
-        Incident("b", "gap", Severity.NOTE, "a gap", NOW, NOW, symbol=BTC),
+        Incident("b", "gap", Severity.NOTE, "a gap", now),
+        Incident("b", "gap", Severity.NOTE, "a gap", now, now, symbol=BTC),
         Incident("c", "disk_low", Severity.CRITICAL, "the disk is full", old),
     ):
         await report_incident(warehouse, versions, one, run_id="test")
