@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from bitget_pipeline.defs.resources import PipelineResource, boot
 from bitget_pipeline.defs.sensors import health
 from bitget_pipeline.guard.vitals import Status, Vital, worst
 from bitget_pipeline.pipeline.incidents import Incident, Severity, report_incident
+from bitget_pipeline.pipeline.watch.alert_senders import Webhook
 from bitget_pipeline.pipeline.watch.health import Health, told_reasons
 from bitget_pipeline.settings import load_boot
 from bitget_pipeline.settings.channels import alert_channels
@@ -80,6 +81,9 @@ def place(
         stamp_database(warehouse, "local")
         placed = Place(hook, tmp_path / "logs" / "alerts.log", instance, time.time())
         monkeypatch.setattr(alerting(), "clock", lambda: placed.now)
+        patient = [replace(one, within=60.0) if isinstance(one, Webhook) else one for one in alerting().senders]
+        monkeypatch.setattr(alerting(), "senders", patient)
+        monkeypatch.setattr(alerting(), "within", 60.0)
         yield placed
     boot.cache_clear()
     alerting.cache_clear()
