@@ -23,6 +23,8 @@ from bitget_pipeline.storage.lease import Lease
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect
 from bitget_pipeline.storage.warehouse import Warehouse
 
+from .running import wait_until
+
 BTC = Symbol(Market.SPOT, "BTCUSDT")
 Got = dict[tuple[str, ...], float]
 
@@ -36,7 +38,7 @@ def served(boot: Boot) -> Iterator[Callable[[str], tuple[int, str]]]:
         thread.start()
 
         def get(path: str) -> tuple[int, str]:
-            connection = HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+            connection = HTTPConnection("127.0.0.1", server.server_port, timeout=60)
             try:
                 connection.request("GET", path)
                 answer = connection.getresponse()
@@ -78,7 +80,7 @@ async def test_a_scrape_shows_what_both_stores_know(
     """
     client = connect(redis_address)
     try:
-        fence = await Lease(client, redis_prefix, "0").take("run-1", 60.0)
+        fence = await Lease(client, redis_prefix, "0").take("run-1", 600.0)
         said = {
             "trades": 5,
             "last_data_ms": 1,
@@ -105,13 +107,16 @@ async def test_a_scrape_shows_what_both_stores_know(
         BITGET_PIPELINE_REDIS_PREFIX=redis_prefix,
     )
     with served(boot) as get:
-        for _ in range(20):  # the first question of a cold store may take longer than a scrape waits
-            status, text = get("/metrics")
-            got = parsed(text)
-            if got["source_up", "redis"] and got["source_up", "clickhouse"]:
-                break
 
-    assert status == 200
+        def scraped() -> Got | None:
+            """The first question of a cold store may take longer than a scrape waits."""
+            status, text = get("/metrics")
+            assert status == 200
+            got = parsed(text)
+            return got if got["source_up", "redis"] and got["source_up", "clickhouse"] else None
+
+        got = wait_until(scraped, "both stores answer a scrape in time")
+
     assert got["symbol_trades_received_total", "spot", "BTCUSDT"] == 5
     assert got["live_lease_held",] == 1
     assert got["incidents_open", "gap", "degraded"] == 1
