@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -46,16 +47,18 @@ async def test_the_clock_of_a_reachable_exchange_is_compared(local_exchange: Loc
 
 async def test_doctor_finds_a_clock_that_is_off(local_exchange: LocalExchange) -> None:
     """
-    More than a second is a problem, and what to do about it is said.
+    More than a second is a problem, and what to do about it is said. How far it is off is known within half of the time that
+    the answer took.
     """
     boot = boot_at(local_exchange.rest_url)
-    with local_exchange.faulty("clock_skew", skew_ms=5_000):
+    with local_exchange.faulty("clock_skew", skew_ms=60_000):
         findings = await asyncio.to_thread(lambda: list(exchange(boot, load_operational(boot, {}))))
 
     clock = next(finding for finding in findings if finding.name == "clock")
     assert clock.state is State.PROBLEM
-    assert clock.said.startswith("our clock is 5.0")
-    assert clock.said.endswith("s behind the exchange's")
+    said = re.fullmatch(r"our clock is ([0-9.]+) s behind the exchange's", clock.said)
+    assert said is not None
+    assert 50 < float(said[1]) < 70
     assert "timedatectl" in clock.remedy
 
 
