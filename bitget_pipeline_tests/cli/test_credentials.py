@@ -204,7 +204,7 @@ async def test_a_key_is_typed_without_being_shown(instance: Instance) -> None:
         answer(b"API key (not shown)", READER.key)
         answer(b"Secret (not shown)", READER.secret)
         answer(b"Passphrase (not shown)", READER.passphrase)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=120)
         return process.returncode, out.decode()
 
     try:

@@ -68,7 +68,7 @@ async def _stand_in(address: RedisAddress, prefix: str) -> None:
     try:
         episode = Episode("failover:spot:1", Market.SPOT, "binance_trade", "all majors silent for 8 s", False, 1, 1, 2)
         await Substitutions(client, prefix, "0").store(Market.SPOT, Substitution("substituted", episode))
-        fence = await Lease(client, prefix, "0").take("run-1", 30.0)
+        fence = await Lease(client, prefix, "0").take("run-1", 600.0)
         words = {"state": "substituted", "substitute": "binance", "stand_ins": 3, "symbols": 4, "silent_seconds": 12.0}
         await LiveControl(client, prefix, "0").publish({"failover": {"spot": words}}, {}, fence=fence)
     finally:
