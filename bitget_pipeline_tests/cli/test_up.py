@@ -16,7 +16,7 @@ import pytest
 
 from .running import Demo, all_gone, command, free_port, wait_until
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("up")]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.xdist_group("up")]
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_a_backfill_runs_in_dagster_and_costs_nothing_the_second_time(demos: tup
     home, symbol = ("--home", demos[0].home), ("--market", "spot", "--symbols", "ADAUSDT")
     asked = ("backfill", *symbol, "--from", days[0], "--to", days[1], "--json", *home)
     wait_until(lambda: command(*asked, "--dry-run").returncode == 0, "the instruments are discovered", within=180)
-    first, second = (json.loads(command(*asked, within=300).stdout) for _ in range(2))
+    first, second = (json.loads(command(*asked, within=400).stdout) for _ in range(2))
 
     assert (first["status"], first["to_fetch"]) == ("complete", 2)
     (backfill,) = first["backfills"]
