@@ -189,7 +189,6 @@ def _dagster(
             ready=probes.port_accepts(chosen["code_server"]),
             phase="code",
             needs=frozenset({dagster_home.RECORDS}),  # it opens them too, and would create them at the same moment
-            ready_within=120.0,
         ),
         Program(
             name="dagster-webserver",
@@ -201,7 +200,6 @@ def _dagster(
             ready=probes.http_answers(chosen["dagster"], "/server_info"),
             phase="dagster",
             needs=frozenset({dagster_home.RECORDS}),
-            ready_within=120.0,
         ),
         Program(
             name="dagster-daemon",

@@ -49,7 +49,7 @@ class Program:
     ready: Callable[[], bool]
     phase: str
     needs: frozenset[str] = frozenset()
-    ready_within: float = 60.0
+    ready_within: float = 120.0
     own_log: Path | None = None
 
 
