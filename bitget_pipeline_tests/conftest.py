@@ -91,7 +91,7 @@ def warehouse(warehouse_address: WarehouseAddress, databases: Databases) -> Iter
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisAddress]:
     """A Redis that lives as long as the test session."""
     config = local_redis.with_port(local_redis.RedisConfig(data=tmp_path_factory.mktemp("redis")))
-    process = local_redis.start(config)
+    process = local_redis.start(config, timeout=90)
     try:
         yield RedisAddress(config.host, config.port)
     finally:
