@@ -13,7 +13,7 @@ from bitget_pipeline.pipeline.live.whereabouts import here, is_gone
 
 TELLS_AND_WAITS = (
     "import json, time; from bitget_pipeline.pipeline.live.whereabouts import here; "
-    "print(json.dumps(here()), flush=True); time.sleep(60)"
+    "print(json.dumps(here()), flush=True); time.sleep(600)"
 )
 
 
@@ -27,7 +27,7 @@ def test_a_process_that_was_killed_is_gone_and_one_that_works_is_not() -> None:
         assert (told["machine"], told["pid"]) == (here()["machine"], process.pid)
         assert not is_gone(told)
         process.kill()
-        deadline = time.monotonic() + 20.0
+        deadline = time.monotonic() + 60.0
         while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
             assert time.monotonic() < deadline
             time.sleep(0.01)
