@@ -19,12 +19,11 @@ async def test_a_break_and_a_minute_that_differs_share_one_pace() -> None:
     exchange, pace = get("bitget"), RepairPace(0.5)
     page = exchange.trade_page(BTC, before_id=1_487_438_024_626_143_232)
     every = 1 / (0.5 * page.per_second)
-    await pace(page)
     began = time.monotonic()
-    for _ in range(4):
+    for _ in range(5):
         await pace(page)
     assert time.monotonic() - began >= 3.9 * every - 0.05
-    slow, every = RepairPace(0.005), 1 / (0.005 * page.per_second)
+    slow, every = RepairPace(0.0005), 1 / (0.0005 * page.per_second)
     await slow(page)
     began = time.monotonic()
     await slow(exchange.recent_trades(BTC))
