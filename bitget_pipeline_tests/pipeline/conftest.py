@@ -23,6 +23,7 @@ from bitget_pipeline.market.candle import Candle, Resolution
 from bitget_pipeline.market.instrument import Market, Symbol
 from bitget_pipeline.market.interval import Interval
 from bitget_pipeline.market.trade import Trade
+from bitget_pipeline.pipeline.live import paces
 from bitget_pipeline.storage.budget import Budget
 from bitget_pipeline.storage.overview import Overview
 from bitget_pipeline.storage.redis_connection import RedisAddress
@@ -164,6 +165,12 @@ async def all_stored(
         return True
 
     await until(true, what="every trade to be stored")
+
+
+@pytest.fixture
+def asked_patiently(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A live run waits for the paces that were learned before, however slow this machine is: the test is about them."""
+    monkeypatch.setattr(paces, "ASKED_WITHIN", 60.0)
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ def test_what_another_version_left_is_not_believed():
     assert set(remembered(known, steady=0.0)) == {NEW}
 
 
+@pytest.mark.usefixtures("asked_patiently")
 async def test_what_redis_does_not_know_the_stored_trades_tell(where):
     """
     One symbol was learned, of another there are trades of the last hour, and of the third there is nothing.
