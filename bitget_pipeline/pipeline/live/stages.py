@@ -23,6 +23,9 @@ from ...telemetry import get_logger
 
 log = get_logger(__name__)
 
+TOLD_WITHIN = 2.0
+"""Seconds for Redis to hear of a stage; one that takes longer keeps nobody from the stage itself."""
+
 
 class Stage(StrEnum):
     """Where a live run stands, in the order of its life."""
@@ -144,8 +147,8 @@ class Stages:
 
     async def _tell(self, stage: Stage, *, failed: str = "") -> None:
         if self.control is not None:
-            with suppress(StoreUnavailable, DiskFull):
-                async with asyncio.timeout(2.0):
+            with suppress(StoreUnavailable, DiskFull, TimeoutError):
+                async with asyncio.timeout(TOLD_WITHIN):
                     await self.control.starting(self.run_id, stage.value, failed=failed)
 
 

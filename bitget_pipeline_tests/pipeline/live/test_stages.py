@@ -23,6 +23,7 @@ from bitget_pipeline.pipeline.live.stages import (
     until_it_answers,
 )
 from bitget_pipeline.storage.connection import WarehouseAddress
+from bitget_pipeline.storage.control import LiveControl
 from bitget_pipeline.storage.lease import Lease
 from bitget_pipeline.storage.migrations import migrate
 from bitget_pipeline.storage.overview import Overview
@@ -51,7 +52,14 @@ async def start(
         walk = run_live(
             plan_for(where), stores, get("bitget"), clock=server.now_ms, stop=asyncio.Event(), stages=stages
         )
-        await asyncio.wait_for(walk, 30)
+        await asyncio.wait_for(walk, 100)
+
+
+class HeldLease(StageLimits):
+    """Gives up a lease that another holds as soon as it was told so, and has time to be told."""
+
+    def of(self, stage: Stage) -> float:
+        return 60.0
 
 
 async def test_stores_that_do_not_answer_end_the_first_stage_with_what_they_said():
@@ -59,11 +67,30 @@ async def test_stores_that_do_not_answer_end_the_first_stage_with_what_they_said
     Nobody listens where Redis should be: after the limit one line says which stage, what, where, and what to do.
     """
     client = connect(RedisAddress("127.0.0.1", 1))
-    stages = Stages("run-1", StageLimits(stores=1.0))
-    with pytest.raises(StageTimedOut, match=r"stage `stores`: not done within 1 s: Redis cannot be reached.*doctor"):
+    stages = Stages("run-1", StageLimits(stores=5.0))
+    with pytest.raises(StageTimedOut, match=r"stage `stores`: not done within 5 s: Redis cannot be reached.*doctor"):
         async with stages.during(Stage.STORES, where="Redis") as progress:
             await until_it_answers(functools.partial(server_identity, client), progress, every=0.05)
     await client.aclose()
+
+
+async def test_a_redis_that_stands_still_keeps_no_stage_from_its_work(redis_client, redis_prefix, monkeypatch):
+    """
+    Nobody hears of the stage then; it goes on, and what fails in it is still told by its own name.
+    """
+
+    class Hangs(LiveControl):
+        async def starting(self, run_id: str, stage: str, *, failed: str = "") -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr("bitget_pipeline.pipeline.live.stages.TOLD_WITHIN", 0.05)
+    stages = Stages("run-1", control=Hangs(redis_client, redis_prefix, "0"))
+    async with stages.during(Stage.STORES):
+        pass
+    assert list(stages.took) == ["stores"]
+    with pytest.raises(NothingSelected, match="stage `universe`: no symbol is selected"):
+        async with stages.during(Stage.UNIVERSE):
+            require_universe(())
 
 
 async def test_tables_of_another_version_are_refused_by_name(warehouse_address: WarehouseAddress):
@@ -100,9 +127,9 @@ async def test_an_exchange_without_sockets_ends_the_stage_and_status_sees_it(whe
     """
     with (
         local_exchange.faulty("refuse_connections"),
-        pytest.raises(StageTimedOut, match=r"stage `sockets`: not done within 0.8 s: no websocket: .*503.*\(ws://"),
+        pytest.raises(StageTimedOut, match=r"stage `sockets`: not done within 5 s: no websocket: .*503.*\(ws://"),
     ):
-        await start(where, local_exchange, StageLimits(sockets=0.8))
+        await start(where, local_exchange, StageLimits(sockets=5.0))
     seen = overview_of(where).starting()
     assert (seen.run_id, seen.stage) == ("run-1", "sockets")
     assert "stage `sockets`" in seen.failed
@@ -113,12 +140,15 @@ async def test_a_lease_that_another_run_holds_ends_the_stage(where, local_exchan
     """
     While it waits, `status` can see the stage; in the end the holder is named.
     """
-    await Lease(redis_client, where.prefix, "0").take("somebody", 60)
-    walk = asyncio.create_task(start(where, local_exchange, StageLimits(lease=1.5)))
+    await Lease(redis_client, where.prefix, "0").take("somebody", 600)
+    walk = asyncio.create_task(start(where, local_exchange, StageLimits(lease=90.0)))
     overview = overview_of(where)
     await until(lambda: (seen := overview.starting()) and (seen.stage, seen.failed) == ("lease", ""), what="the stage")
+    walk.cancel()
+    await asyncio.gather(walk, return_exceptions=True)
     with pytest.raises(LeaseHeld, match=r"stage `lease`: the live run somebody holds the lease"):
-        await walk
+        await start(where, local_exchange, HeldLease(lease=0.3))
+    assert "somebody holds the lease" in overview.starting().failed
 
 
 async def test_a_redis_that_goes_away_before_writing_ends_the_stage(where, local_exchange):
@@ -144,7 +174,7 @@ async def test_a_run_that_is_live_is_not_starting_any_more(where, local_exchange
     async with live(where, local_exchange) as run:
         await until(lambda: "live" in run.stages)
         await until(lambda: (p := run.overview.published()) is not None and p.overall["stage"] == "live")
-        assert run.overview.starting() is None
+        await until(lambda: run.overview.starting() is None, what="the start's last word")
         await run.end()
     assert run.overview.published().overall["stage"] == "stopped"
 
@@ -168,8 +198,8 @@ async def test_a_run_that_is_still_starting_hears_that_it_shall_stop(
     overview = overview_of(where)
     async with stores_at(where) as stores:
         holder = Lease(connect(RedisAddress("127.0.0.1", where.redis_port)), where.prefix, "0")
-        await holder.take("another", ttl=60)
-        stages, stop = Stages(where.run_id, StageLimits(lease=60.0), control=stores.control), asyncio.Event()
+        await holder.take("another", ttl=600)
+        stages, stop = Stages(where.run_id, StageLimits(lease=600.0), control=stores.control), asyncio.Event()
         walk = run_live(plan_for(where), stores, get("bitget"), clock=local_exchange.now_ms, stop=stop, stages=stages)
         task = asyncio.create_task(walk)
         await until(lambda: (s := overview.starting()) is not None and s.stage == "lease", what="waits for the lease")
@@ -177,7 +207,7 @@ async def test_a_run_that_is_still_starting_hears_that_it_shall_stop(
             await asyncio.to_thread(overview.ask_to_stop, where.run_id, "a test")
         else:
             stop.set()
-        report = await asyncio.wait_for(task, 20)
+        report = await asyncio.wait_for(task, 60)
         assert report.because == f"asked to stop{' through Redis' if through_redis else ''} while it started"
         assert (report.appended, overview.starting()) == (0, None)
         held = overview.lease()
@@ -203,7 +233,7 @@ async def test_an_interruption_inside_a_callback_breaks_a_start_off(
             wire.cut()
             asyncio.get_running_loop().call_soon(strike)
 
-    walk = start(replace(where, redis_port=wire.port), local_exchange, StageLimits(), on_stage)
+    walk = start(replace(where, redis_port=wire.port), local_exchange, StageLimits(flushers=600.0), on_stage)
     with pytest.raises(Interrupted):
-        await asyncio.wait_for(walk, 10)
+        await asyncio.wait_for(walk, 60)
     wire.away()
