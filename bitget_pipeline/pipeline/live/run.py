@@ -52,7 +52,7 @@ __all__ = ["LivePlan", "LiveReport", "LiveStores", "run_live"]
 log = get_logger(__name__)
 
 LAST_WORDS = 1.0
-"""Seconds of the end that are kept for giving the lease back and saying so."""
+"""Seconds of the end that are kept for giving the lease back and saying so, also when the process stood still meanwhile."""
 
 
 async def run_live(
@@ -290,7 +290,8 @@ class _LiveRun:
         Stop hearing, write what was heard, give the lease back; all within the plan's bound. Nothing is lost when it is not
         enough: the rest lies in Redis, or is found missing by the next run.
         """
-        deadline = asyncio.get_running_loop().time() + self.plan.flush_within
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.plan.flush_within
         await self._now(Stage.STOPPING)
         await asyncio.gather(ended({*self._tasks, *self._ahead}), self.sockets.close())
         self._lost = self._lost or any(
@@ -303,7 +304,7 @@ class _LiveRun:
         ):
             self._left_behind = True
             log.warning("live.left_in_stream", problem="out of time")
-        if not await done_by(deadline, self._give_back()):
+        if not await done_by(max(deadline, loop.time() + LAST_WORDS), self._give_back()):
             log.warning("live.lease_not_given_back", problem="out of time")
         await self._now(Stage.STOPPED)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -332,6 +333,23 @@ async def test_a_run_that_is_asked_to_end_while_clickhouse_hangs_is_gone_in_time
     assert overview.lease() is None
     assert overview.published().overall["stage"] == "stopped"
     assert overview.backlog().entries > 0
+
+
+async def test_a_run_that_stands_still_through_its_end_gives_its_lease_back(where, local_exchange):
+    """
+    The machine stops it for longer than its end may take: when it goes on the lease is given back all the same, and it says so.
+    """
+
+    class StandsStill(Tickers):
+        async def drain(self) -> None:
+            time.sleep(2.5)  # noqa: ASYNC251  # nothing of the process goes on
+
+    plan = replace(plan_for(where), flush_within=2.0, lease_ttl=60.0)
+    async with live(where, local_exchange, plan, companions=(StandsStill(),)) as run:
+        await until(lambda: run.stored() > 0, what="the first trades")
+        await run.end()
+    assert run.overview.lease() is None
+    assert run.overview.published().overall["stage"] == "stopped"
 
 
 def listening_at(port: int) -> psutil.Process:
