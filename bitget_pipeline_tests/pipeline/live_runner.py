@@ -52,6 +52,7 @@ class Where(msgspec.Struct, frozen=True):
     symbols: tuple[str, ...]
     run_id: str
     lease_ttl: float = 1.5
+    flush_within: float = 60.0  # longer than a machine stands still: what was heard is to be stored
     spill: str = ""  # a folder
     spill_file_bytes: int = 8 * 2**20
     spill_most_bytes: int = 2**30
@@ -107,6 +108,7 @@ def plan_for(where: Where) -> LivePlan:
         store_retries=Backoff(base=0.05, ceiling=0.5),
         rest_after_failures=0.3,
         lease_ttl=where.lease_ttl,
+        flush_within=where.flush_within,
         publish_every=0.2,
     )
 

@@ -41,15 +41,15 @@ class Wire:
         """Seconds by which it slows every piece."""
 
     def mend(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._mend(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self._mend(), self._loop).result(60)
 
     def cut(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result(60)
 
     def away(self) -> None:
         self.cut()
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(60)
         self._loop.close()
 
     async def _mend(self) -> None:
@@ -66,6 +66,11 @@ class Wire:
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there_reader, there = await asyncio.open_connection("127.0.0.1", self._target)
+        assert self._server is not None
+        if not self._server.is_serving():  # cut meanwhile
+            writer.transport.abort()
+            there.transport.abort()
+            return
         self._writers |= {writer, there}
         await asyncio.gather(self._pour(reader, there), self._pour(there_reader, writer))
         self._writers -= {writer, there}
@@ -110,7 +115,7 @@ async def test_an_outage_of_a_store_loses_nothing(
         seen = run.stored()
         wire.mend()
         await until(lambda: run.stored() > seen + 50, what="trades after the outage")
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, run.overview)
         await until(lambda: not any(anchor.gap for anchor in run.overview.anchors().values()), what="closed gaps")
         report = await run.end()
     assert not report.left_in_stream
@@ -131,12 +136,12 @@ async def test_an_emptied_redis_leaves_no_silent_hole(
         await passed(local_exchange, 300)
         await redis_client.delete(*[key async for key in redis_client.scan_iter(f"{where.prefix}*")])
         with pytest.raises(LeaseLost):
-            await asyncio.wait_for(run.task, 10)
+            await asyncio.wait_for(run.task, 60)
     missed = local_exchange.now_ms()
     await until(lambda: many_missed(local_exchange, missed), what="more trades than a snapshot holds")
     async with live(msgspec.structs.replace(where, run_id="run-2"), local_exchange) as run:
         await until(lambda: warehouse.coverage("trades"), what="a gap in the ledger")
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, run.overview)
         await until(lambda: len(run.overview.anchors()) == len(SYMBOLS), what="trades of every symbol")
         await until(lambda: not any(anchor.gap for anchor in run.overview.anchors().values()), what="closed gaps")
         await run.end()
@@ -164,11 +169,11 @@ async def test_a_gap_that_waits_for_its_repair_is_in_the_ledger_before_redis_for
         await until(lambda: run.stored() > seen, what="trades after the break")
         await redis_client.delete(*[key async for key in redis_client.scan_iter(f"{where.prefix}*")])
         with pytest.raises(LeaseLost):
-            await asyncio.wait_for(run.task, 10)
+            await asyncio.wait_for(run.task, 60)
     local_exchange.clear("slow")
     async with live(msgspec.structs.replace(where, run_id="run-2"), local_exchange) as run:
         await until(lambda: len(run.overview.anchors()) == len(SYMBOLS), what="trades of every symbol")
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, run.overview)
         await until(lambda: not any(anchor.gap for anchor in run.overview.anchors().values()), what="closed gaps")
         await run.end()
     assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 50

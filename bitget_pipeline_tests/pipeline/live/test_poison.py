@@ -165,7 +165,7 @@ async def test_a_live_run_goes_on_beside_entries_it_cannot_read_and_refetches_wh
         await redis_client.xadd(f"{where.prefix}{{live:0}}:trades", {"b": b"nonsense"})
         await until(lambda: len(overview.quarantine()) == len(SYMBOLS) + 1, what="entries set aside")
         await until(lambda: warehouse.coverage("trades"), what="a gap in the ledger")
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, run.overview)
         await until(lambda: not any(anchor.gap for anchor in overview.anchors().values()), what="closed gaps")
         assert not run.task.done()
         await run.end()

@@ -70,6 +70,7 @@ async def no_gaps(overview: Overview) -> None:
     await until(lambda: not any(anchor.gap for anchor in overview.anchors().values()), what="closed gaps")
 
 
+@pytest.mark.usefixtures("asked_patiently")
 async def test_fifty_symbols_join_ten_and_twenty_leave_again_without_losing_a_trade(
     where, local_exchange, warehouse, traded, record_property
 ):
@@ -91,8 +92,7 @@ async def test_fifty_symbols_join_ten_and_twenty_leave_again_without_losing_a_tr
         assert len(said(run.overview)["connections"]) == 6
         assert run.overview.published().symbols[traded[10]]["arrivals"] >= 30  # what was learned of it before
         await passed(local_exchange, 1500)
-        left_at = local_exchange.now_ms()
-        await passed(local_exchange, 600)
+        left_at = await closed(local_exchange, run.overview)
         ask(run.overview, "g3", forty)
         told_again = await changed(run.overview, "g3")
         assert (told_again["joined"], told_again["left"], told_again["moved"]) == (0, 20, 0)
@@ -100,7 +100,7 @@ async def test_fifty_symbols_join_ten_and_twenty_leave_again_without_losing_a_tr
         assert all(one["opened"] == 1 for one in said(run.overview)["connections"].values())
         assert set(run.overview.published().symbols) == set(forty)
         await passed(local_exchange, 800)
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, run.overview)
         report = await run.end()
     assert report.repaired == 0
     spans = [(ten, start, end), (traded[30:], joined_at, end), (traded[10:30], joined_at, left_at)]
@@ -141,7 +141,7 @@ async def test_more_and_fewer_symbols_a_connection_move_without_losing_a_trade(
         joined_at = local_exchange.now_ms()
         await no_gaps(run.overview)
         await passed(local_exchange, 500)
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, run.overview)
         await run.end()
     await assert_stored_is_true(warehouse, local_exchange, Interval(start, end), symbols=six)
     assert joined_at < end
@@ -163,7 +163,7 @@ async def test_a_symbol_that_comes_back_is_bridged_to_what_was_stored_of_it(wher
         ask(run.overview, "with", both)
         await changed(run.overview, "with")
         await passed(local_exchange, 700)
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, run.overview)
         await no_gaps(run.overview)
         await run.end()
     await assert_stored_is_true(warehouse, local_exchange, Interval(start, end), symbols=both)
@@ -188,12 +188,13 @@ async def test_two_changes_in_quick_succession_end_at_the_second(where, local_ex
         await changed(run.overview, "second")
         joined_at = local_exchange.now_ms()
         await passed(local_exchange, 700)
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, run.overview)
         await no_gaps(run.overview)
-        connections = said(run.overview)["connections"]
+        await until(
+            lambda: [one["live"] for one in said(run.overview)["connections"].values()] == [5, 5, 5, 5], what="5 each"
+        )
         await run.end()
     assert said(run.overview)["reconfiguration"]["changes"] == 1
-    assert [one["live"] for one in connections.values()] == [5, 5, 5, 5]
     await assert_stored_is_true(warehouse, local_exchange, Interval(start, end), symbols=traded[5:10])
     await assert_stored_is_true(warehouse, local_exchange, Interval(joined_at, end), symbols=traded[10:25])
 
@@ -219,7 +220,7 @@ async def test_sockets_that_drop_in_the_middle_of_a_change_lose_nothing(where, l
         await until(
             lambda: sum(one["live"] for one in said(run.overview)["connections"].values()) == 20, what="all live"
         )
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, run.overview)
         await no_gaps(run.overview)
         await run.end()
     await assert_stored_is_true(warehouse, local_exchange, Interval(start, end), symbols=ten)
@@ -244,10 +245,10 @@ async def test_a_run_killed_in_the_middle_of_a_change_is_succeeded_without_a_los
             await first.wait()
     second = of(replace_run(where, "run-2"), fifty, generation="g2")
     async with worker(second) as process:
-        await until(lambda: said(overview).get("run_id") == "run-2" and said(overview)["stored"] > 30, within=30)
+        await until(lambda: said(overview).get("run_id") == "run-2" and said(overview)["stored"] > 30)
         assert (said(overview)["generation"], said(overview)["reconfiguration"]["changing"]) == ("g2", None)
         await until(lambda: sum(one["live"] for one in said(overview)["connections"].values()) == 50, what="all fifty")
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, overview)
         await no_gaps(overview)
         process.terminate()
         assert await process.wait() == 0
@@ -271,7 +272,7 @@ async def test_a_connection_that_may_ask_no_more_this_hour_is_renewed_instead(wh
         )
         (socket,) = said(run.overview)["connections"].values()
         assert socket["opened"] > 1
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, run.overview)
         report = await run.end()
     assert report.repaired == 0
     await assert_stored_is_true(warehouse, local_exchange, Interval(start, end), symbols=traded[:4])
@@ -279,10 +280,11 @@ async def test_a_connection_that_may_ask_no_more_this_hour_is_renewed_instead(wh
 
 async def test_a_move_to_a_place_that_does_not_deliver_is_taken_back(where, local_exchange, traded):
     """
-    The new connection carries nothing of one symbol: that one stays where it delivers.
+    The new connection carries nothing of one symbol: that one stays where it delivers. (The others have long enough to deliver
+    there, also on a machine that stands still.)
     """
     six = traded[:6]
-    plan = replace(plan_for(of(where, six)), session_rules=SessionRules(first_data_within=0.3, attempts=1))
+    plan = replace(plan_for(of(where, six)), session_rules=SessionRules(first_data_within=12.0, attempts=1))
     async with live(where, local_exchange, plan) as run:
         await until(lambda: run.stored() > 0, what="the first trades")
         with local_exchange.muted(f"*:{six[3].name}"):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from bitget_pipeline.exchange.contract import Channel, TickerFrame
+from bitget_pipeline.feed.pace import SilenceRules
 from bitget_pipeline.feed.session_rules import SessionRules
 from bitget_pipeline.feed.shards import ShardRules
 from bitget_pipeline.local.exchange import LocalExchange
@@ -21,6 +22,8 @@ from .test_reconfigure import ask, changed, of
 from .test_run import Tickers, assert_stored_is_true, closed, live, passed
 
 QUICK = ShedRules(readmit_after=0.5, rest_after=0.3)
+CALM = SessionRules(first_data_within=60.0, silence=SilenceRules(least=60.0))
+"""Nothing is asked for twice because this machine stood still: subscriptions are counted."""
 ROOM = Pressure(disk_free=0.5, spill=0.0, memory=0.0)
 ALL = len(SYMBOLS)
 
@@ -91,7 +94,7 @@ async def test_books_that_are_shed_are_not_sent_and_begin_with_a_snapshot_when_t
         assert (books.published()["begun_anew"], books.published()["broken"]) == (0, 0)
         await until(lambda: sockets(run)[0]["live"] == 2 * ALL, what="that it is said")
         assert [(one["opened"], one["resting"]) for one in sockets(run)] == [(1, 0)]
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, run.overview)
         report = await run.end()
     assert report.repaired == 0
     assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 10
@@ -104,7 +107,12 @@ async def test_another_selection_and_new_connections_leave_out_what_rests_and_br
     subscribed to. When it is over each symbol has its ticker, those that joined too.
     """
     hands, tickers = Hands(), Tickers(frames=(TickerFrame,))
-    plan = replace(plan_for(of(where, SYMBOLS[:2])), shed_rules=QUICK, shard_rules=ShardRules(max_symbols=2))
+    plan = replace(
+        plan_for(of(where, SYMBOLS[:2])),
+        shed_rules=QUICK,
+        shard_rules=ShardRules(max_symbols=2),
+        session_rules=CALM,
+    )
     async with live(where, local_exchange, plan, companions=(tickers,), hands=hands) as run:
         await until(lambda: run.stored() > 0 and set(tickers.seen) == set(SYMBOLS[:2]), what="trades and tickers")
         await hands.do("shed_channel", "", "a test")

@@ -185,7 +185,7 @@ async def test_everything_else_is_given_up_before_a_trade_is(
         "run-1",
         capacity=3,
     )
-    plan = replace(plan_for(where), most_waiting_trades=50, shed_rules=ShedRules(memory=2.0))
+    plan = replace(plan_for(where), most_waiting_trades=50, flush_within=2.0, shed_rules=ShedRules(memory=2.0))
     books, tickers = Books(), Tickers(frames=(TickerFrame,))
     async with live(where, local_exchange, plan, companions=(tickers, books)) as run:
         await until(

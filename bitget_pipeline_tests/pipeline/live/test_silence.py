@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+
+import pytest
 
 from bitget_pipeline.feed.pace import Pace, SilenceRules
 from bitget_pipeline.feed.session_rules import SessionRules
@@ -64,12 +67,13 @@ async def test_one_silent_subscription_is_begun_anew_and_then_its_socket_replace
         await until(lambda: run.overview.published().symbols[BTC]["silent"] == "", what="trades again")
         seen = run.stored()
         await until(lambda: run.stored() > seen + 20, what="trades after it")
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, run.overview)
         await until(lambda: no_gap(run.overview), what="closed gaps")
         await run.end()
     assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 30
 
 
+@pytest.mark.usefixtures("asked_patiently")
 async def test_a_symbol_that_is_deaf_from_the_start_is_noticed_by_the_pace_that_the_run_before_had_learned(
     where, local_exchange
 ):
@@ -90,13 +94,15 @@ async def test_a_symbol_that_is_deaf_from_the_start_is_noticed_by_the_pace_that_
             told = run.overview.published().symbols[BTC]
             assert 30 <= told["arrivals"] < 38
             assert symbol_vitals({BTC: told}, rules=HealthRules(), later=60.0)[0].status is not Status.HEALTHY
-            left_before = (await stores.paces.known([BTC]))[BTC]
+            asked = time.monotonic()
+            assert (await stores.paces.known([BTC]))[BTC].age > 0
             await run.end()
         left = (await stores.paces.known([BTC]))[BTC]
-    assert left.age < left_before.age
+        assert left.age < time.monotonic() - asked
     assert left.learned["arrivals"] >= 30
 
 
+@pytest.mark.usefixtures("asked_patiently")
 async def test_a_symbol_of_which_nothing_at_all_comes_after_a_start_is_ill_within_a_minute(where, local_exchange):
     """
     Not even a snapshot: its silence is measured from the start, by the pace that the run before had learned.
@@ -131,7 +137,7 @@ async def test_a_silence_that_ends_with_the_new_subscription_needs_no_new_socket
             )
         seen = run.overview.published().symbols[BTC]["trades"]
         await until(lambda: run.overview.published().symbols[BTC]["trades"] > seen, what="trades again")
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, run.overview)
         await until(lambda: no_gap(run.overview), what="closed gaps")
         socket = run.overview.published().overall["connections"]["socket-0"]
         await run.end()
@@ -154,7 +160,7 @@ async def test_a_half_open_socket_is_replaced(where, local_exchange, warehouse):
         )
         seen = run.stored()
         await until(lambda: run.stored() > seen + 20, what="trades after it")
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, run.overview)
         await until(lambda: no_gap(run.overview), what="closed gaps")
         await run.end()
     assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 20
@@ -167,7 +173,7 @@ async def test_connections_of_an_address_are_counted_for_all_its_processes(redis
     one, two = (ConnectBudget(redis_client, redis_prefix, most=4) for _ in range(2))
     assert [await budget.reserve() for budget in (one, two, one, two)] == [0.0, 0.0, 0.0, 0.0]
     for budget in (one, two):
-        assert 290 < await budget.reserve() <= 300
+        assert 200 < await budget.reserve() <= 300
 
 
 async def test_what_a_half_open_socket_missed_before_its_planned_renewal_is_repaired(where, local_exchange, warehouse):
@@ -176,7 +182,8 @@ async def test_what_a_half_open_socket_missed_before_its_planned_renewal_is_repa
     so that there is a gap, which is repaired; nobody had to doubt a silence.
     """
     hands = Hands()
-    async with live(where, local_exchange, hands=hands) as run:
+    plan = replace(plan_for(where), session_rules=SessionRules(pong_within=60.0, silence=SilenceRules(least=60.0)))
+    async with live(where, local_exchange, plan, hands=hands) as run:
         await until(lambda: len(run.overview.anchors()) == len(SYMBOLS) and run.stored() > 20, what="the first trades")
         start = local_exchange.now_ms()
         before = counters().get("feed.subscriptions_stale", 0)
@@ -184,7 +191,7 @@ async def test_what_a_half_open_socket_missed_before_its_planned_renewal_is_repa
         await until(lambda: many_missed(local_exchange, start), what="more trades than a snapshot holds")
         assert hands.keeper("socket-0").renew()
         await until(lambda: (run.overview.published()).overall["repaired"] > 0, what="the repair")
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, run.overview)
         await until(lambda: no_gap(run.overview), what="closed gaps")
         socket = run.overview.published().overall["connections"]["socket-0"]
         await run.end()

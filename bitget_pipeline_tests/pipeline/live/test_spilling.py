@@ -12,6 +12,7 @@ import pytest
 
 from bitget_pipeline.local import redis as local_redis
 from bitget_pipeline.market.interval import Interval
+from bitget_pipeline.pipeline.live import append
 from bitget_pipeline.storage.overview import Overview
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect_sync
 from bitget_pipeline.storage.spill import Spill
@@ -24,9 +25,10 @@ from .test_run import assert_stored_is_true, closed, live, passed, replace_run, 
 
 
 @pytest.fixture
-def where(where: Where, tmp_path: Path) -> Where:
-    """With a folder for what Redis cannot take, and a lease that outlives an outage."""
-    return msgspec.structs.replace(where, lease_ttl=20.0, spill=str(tmp_path / "spill"))
+def where(where: Where, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Where:
+    """With a folder for what Redis cannot take, a lease that outlives an outage, and patience for the last call to Redis."""
+    monkeypatch.setattr(append, "LAST_APPEND_WITHIN", 60.0)
+    return msgspec.structs.replace(where, lease_ttl=60.0, spill=str(tmp_path / "spill"))
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ async def test_trades_wait_on_disk_while_redis_is_away_and_need_no_repair(where,
         wire.mend()
         await until(lambda: on_disk(where) == 0, what="an empty disk")
         await until(lambda: run.stored() > seen + 50, what="trades after the outage")
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, run.overview)
         report = await run.end()
     assert report.spilled > 0
     assert report.repaired == 0
@@ -89,7 +91,7 @@ async def test_a_full_stream_overflows_to_disk(where, local_exchange, warehouse)
         await until(lambda: run.overview.published().overall["spill_bytes"] > 0, what="the spill in what is published")
         wire.mend()
         await until(lambda: on_disk(where) == 0, what="an empty disk")
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, run.overview)
         report = await run.end()
     assert (report.repaired, report.left_in_stream) == (0, False)
     assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 50
@@ -112,7 +114,7 @@ async def test_a_redis_without_memory_overflows_to_disk(where, local_exchange, w
             await until(lambda: on_disk(where) > 3_000, what="trades on disk")
             admin.config_set("maxmemory", 0)
             await until(lambda: on_disk(where) == 0, what="an empty disk")
-            end = await closed(local_exchange)
+            end = await closed(local_exchange, run.overview)
             report = await run.end()
         assert report.repaired == 0
         assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 50
@@ -140,7 +142,7 @@ async def test_a_redis_that_is_killed_and_restarted_loses_nothing(where, local_e
                 await until(lambda before=before: on_disk(where) > before + 2_000, what="trades on disk")
                 server = local_redis.start(config)
                 await until(lambda: on_disk(where) == 0, what="an empty disk")
-            end = await closed(local_exchange)
+            end = await closed(local_exchange, run.overview)
             await until(lambda: no_gap(run.overview), what="closed gaps")
             await run.end()
         assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 50
@@ -168,7 +170,7 @@ async def test_what_a_killed_run_left_on_disk_is_brought_in_by_its_successor(whe
     async with worker(replace_run(where, "run-2")) as second:
         await until(lambda: (p := overview.published()) and p.overall["run_id"] == "run-2" and p.overall["stored"] > 50)
         await until(lambda: on_disk(where) == 0, what="an empty disk")
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, overview)
         await until(lambda: no_gap(overview), what="closed gaps")
         second.terminate()
         assert await second.wait() == 0
@@ -189,7 +191,7 @@ async def test_a_run_killed_while_it_drains_the_disk_loses_and_doubles_nothing(w
         files = Spill(Path(where.spill)).files
         await until(lambda: len(files()) >= 12, what="files on disk")
         before = len(files())
-        wire.delay = 0.03
+        wire.delay = 0.1
         wire.mend()
         await until(lambda: len(files()) <= before - 3, what="some of them to be drained")
         first.kill()
@@ -200,7 +202,7 @@ async def test_a_run_killed_while_it_drains_the_disk_loses_and_doubles_nothing(w
     async with worker(replace_run(where, "run-2")) as second:
         await until(lambda: (p := overview.published()) and p.overall["run_id"] == "run-2" and p.overall["stored"] > 50)
         await until(lambda: on_disk(where) == 0, what="an empty disk")
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, overview)
         await until(lambda: no_gap(overview), what="closed gaps")
         second.terminate()
         assert await second.wait() == 0
@@ -209,21 +211,22 @@ async def test_a_run_killed_while_it_drains_the_disk_loses_and_doubles_nothing(w
 
 async def test_a_run_that_ends_while_redis_is_away_leaves_what_it_heard_on_disk(where, wire, local_exchange, warehouse):
     """
-    Asked to stop with nobody to append to: within its five seconds all it heard is on disk, and the next run brings it in.
+    Asked to stop with nobody to append to: it does not use up its time waiting, all it heard is on disk, and the next run
+    brings it in.
     """
     async with live(over(where, wire), local_exchange, seen_at=where.redis_port) as run:
         await until(lambda: run.stored() > 20, what="the first trades")
         start = local_exchange.now_ms()
         wire.cut()
         await passed(local_exchange, 400)
-        report = await asyncio.wait_for(run.end(), 10)
+        report = await asyncio.wait_for(run.end(), where.flush_within / 2)
         assert report.left_in_stream
         assert run.overview.break_lease("run-1")
     assert on_disk(where) > 0
     wire.mend()
     async with live(replace_run(where, "run-2"), local_exchange) as run:
         await until(lambda: run.stored() > 50 and on_disk(where) == 0, what="an empty disk")
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, run.overview)
         await until(lambda: no_gap(run.overview), what="closed gaps")
         await run.end()
     assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 50
@@ -245,7 +248,7 @@ async def test_past_the_bound_of_the_disk_trades_are_fetched_again(where, wire, 
         wire.mend()
         await until(lambda: on_disk(where) == 0, what="an empty disk")
         await until(lambda: run.overview.published().overall["repaired"] > 0, what="the repair")
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, run.overview)
         await until(lambda: no_gap(run.overview), what="closed gaps")
         await run.end()
     assert await assert_stored_is_true(warehouse, local_exchange, Interval(start, end)) > 50

@@ -157,7 +157,7 @@ async def test_a_silent_subscription_is_restarted_and_what_it_missed_is_fetched(
         with local_exchange.muted(f"{BTC}:trade"):
             await until(lambda: deeds(run), what="a deed")
         await until(lambda: "helped" in deeds(run)[0], what="its judgement")
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, run.overview)
         await until(lambda: no_gap(run), what="closed gaps")
         await until(lambda: [one for one in incidents_of(warehouse, KIND) if not one["open"]], what="its incident")
         await all_stored(warehouse, local_exchange, Interval(start, end))
@@ -189,7 +189,7 @@ async def test_a_half_open_connection_is_replaced(watched, local_exchange, wareh
         socket = run.overview.published().overall["connections"]["socket-0"]
         seen = run.stored()
         await until(lambda: run.stored() > seen + 20, what="trades after it")
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, run.overview)
         await until(lambda: no_gap(run), what="closed gaps")
         await all_stored(warehouse, local_exchange, Interval(start, end))
         names = [(one["rule"], one["helped"]) for one in deeds(run)]

@@ -291,7 +291,7 @@ async def test_what_lasts_is_done_and_undone_and_a_run_to_which_nothing_comes_is
 
         await scene.there_and_back("redis_nearly_full", bound_memory, free_memory, lambda: scene.spilled > 0)
 
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, scene.run.overview)
         await all_stored(warehouse, local_exchange, Interval(start, end))
         assert incidents_of(warehouse, GAVE_UP) == []
         scene.turns.take("nothing_arrives")
@@ -369,7 +369,7 @@ async def test_a_flusher_that_is_refused_is_relieved_step_by_step_and_then_repla
         await until(lambda: not successor.incidents("flush_stuck")[0]["open"], what="its judgement")
         told = successor.incidents("flush_stuck")[0]["details"]
         assert (told["helped"], told["after"]["status"]) == (True, "healthy")
-        end = await closed(local_exchange)
+        end = await closed(local_exchange, successor.run.overview)
         await until(lambda: not any(anchor.gap for anchor in successor.run.overview.anchors().values()), what="no gap")
         await all_stored(warehouse, local_exchange, Interval(start, end))
         await successor.run.end()
