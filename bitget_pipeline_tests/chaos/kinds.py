@@ -51,7 +51,7 @@ async def empty_redis(scene: Scene, rng: random.Random) -> None:
     scene.redis.hold()
     try:
         scene.redis.kill()
-        await scene.until(lambda: not scene.redis.alive, within=20, what="redis is dead")
+        await scene.until(lambda: not scene.redis.alive, within=60, what="redis is dead")
         for left in scene.redis_config.data.iterdir():
             if left.is_dir():
                 shutil.rmtree(left)
@@ -143,7 +143,7 @@ async def replace_paused_worker(scene: Scene, rng: random.Random) -> None:
         scene.left_alone[number] = process
         await asyncio.sleep(rng.uniform(0.0, 2.0))
         with contextlib.suppress(DidNotSettle):  # woken up earlier, it would rightly go on
-            await scene.until(lambda: scene.taken_over(number), within=30, what="the successor has the lease")
+            await scene.until(lambda: scene.taken_over(number), within=90, what="the successor has the lease")
             process.send_signal(signal.SIGCONT)
             return
         process.kill()
@@ -205,7 +205,7 @@ async def _host_dies(scene: Scene, rng: random.Random, *, meanwhile: Callable[[]
         for left in scene.left_alone.values():
             with contextlib.suppress(ProcessLookupError):
                 left.kill()
-        await scene.until(lambda: not any(p.alive for p in host), within=20, what="everything is dead")
+        await scene.until(lambda: not any(p.alive for p in host), within=60, what="everything is dead")
         if meanwhile is not None:
             meanwhile()
         await asyncio.sleep(rng.uniform(0.0, 0.5))

@@ -111,7 +111,7 @@ class Supervised:
         """Start it again when it does not run."""
         self._wanted.set()
 
-    async def end(self, *, within: float = 30.0) -> int:
+    async def end(self, *, within: float = 120.0) -> int:
         """SIGTERM, and no successor; its exit code. Raises TimeoutError when it does not obey."""
         self.hold()
         process = self.process

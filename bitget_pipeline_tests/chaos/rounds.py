@@ -100,6 +100,7 @@ async def play(
     await scene.nothing_left_behind()
     flushers = scene.flushers_wanted
     report.exit_code = await scene.worker.end()
+    await scene.flushers_idle()
     report.exit_codes = [await flusher.end() for flusher in flushers]
     report.held = sum((await scene.asked(scene.consumers) or {"nobody answers": 1}).values())
     report.claimed = scene.claimed()

@@ -219,7 +219,7 @@ class Scene:
                 return {}
         return {one["name"].decode(): one["pending"] for one in found}
 
-    async def nothing_left_behind(self, *, within: float = 60.0) -> None:
+    async def nothing_left_behind(self, *, within: float = 180.0) -> None:
         """Wait until no entry is in the hands of somebody who is dead."""
 
         async def claimed() -> bool:
@@ -232,6 +232,16 @@ class Scene:
             )
 
         await self.until(claimed, within=within, what="what a dead flusher left is taken over")
+
+    async def flushers_idle(self, *, within: float = 120.0) -> None:
+        """Wait until the flushers that run hold nothing: what they are asked to write last has a limit of seconds."""
+
+        async def idle() -> bool:
+            pids = tuple(f"-{one.process.pid}" for one in self.flushers if one.process is not None)
+            held = await self.asked(self.consumers)
+            return held is not None and not any(n for name, n in held.items() if name.endswith(pids))
+
+        await self.until(idle, within=within, what="the flushers have written what they hold")
 
     def claimed(self) -> int:
         """Entries that somebody took over from another, as far as they lived to tell."""
@@ -263,7 +273,7 @@ class Scene:
 
         return await self.asked(ask) or {}
 
-    async def recovered(self, since_ms: int, *, within: float = 60.0) -> float:
+    async def recovered(self, since_ms: int, *, within: float = 180.0) -> float:
         """Wait until trades of after a moment are stored; the seconds it took."""
 
         async def arrived() -> bool:
@@ -271,7 +281,7 @@ class Scene:
 
         return await self.until(arrived, within=within, what="trades of after the fault are stored")
 
-    async def settled(self, *, within: float = 120.0) -> int:
+    async def settled(self, *, within: float = 300.0) -> int:
         """
         Wait until every symbol's trades are stored through now and no gap is open; the moment (Unix ms) through which
         that is so.
@@ -333,7 +343,7 @@ class Scene:
                 living[lease.owner].terminate()
             return not living
 
-        await self.until(gone, within=30.0, what="the replaced worker has ended")
+        await self.until(gone, within=120.0, what="the replaced worker has ended")
         self.left_alone.clear()
 
 
@@ -369,7 +379,7 @@ async def scene(
         async def has_tables() -> bool:
             return await made.asked(tables) or False
 
-        await made.until(has_tables, within=60, what="ClickHouse has its tables")
+        await made.until(has_tables, within=180, what="ClickHouse has its tables")
         await made.prepare()
         await stack.enter_async_context(made.worker.kept())
         for number, flusher in enumerate(made.flushers):
@@ -380,7 +390,7 @@ async def scene(
         async def first_trades() -> bool:
             return len(await made.stored_through()) >= len(made.symbols)
 
-        await made.until(first_trades, within=60, what="the first trades of every symbol")
+        await made.until(first_trades, within=180, what="the first trades of every symbol")
         made.start_ms = exchange.now_ms()
         yield made
 

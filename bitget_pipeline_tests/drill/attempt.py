@@ -62,7 +62,7 @@ class Drill:
     bystanders: tuple[str, ...] = ()
     detect_within: float | None = None
     back_within: float | None = None
-    patience: float = 120.0
+    patience: float = 240.0
 
 
 @dataclass
@@ -141,6 +141,14 @@ class Attempt:
         with contextlib.suppress(DidNotSettle):
             await self.scene.until(lambda: self.noticed is not None, within=within, what="somebody notices")
 
+    async def seen_for(self, seconds: float) -> None:
+        """
+        Wait so many seconds since the fault began, and until it was noticed: whoever looks may stand still for as long as an
+        outage lasts.
+        """
+        await self.until_noticed()
+        await asyncio.sleep(max(0.0, seconds - self.seconds))
+
     async def play(self) -> Outcome:
         """Play it, wait for the way back, and look at what happened."""
         scene, out = self.scene, self.outcome
@@ -155,7 +163,7 @@ class Attempt:
             await self._as_before()
             out.recovered = time.monotonic() - back
             if self.drill.signs and self.noticed is None:
-                await self.until_noticed(within=max(1.0, 60.0 - self.seconds))
+                await self.until_noticed(within=max(30.0, 60.0 - self.seconds))
                 await self._as_before()
         except AssertionError as error:  # what did not happen by itself, and what a drill found wrong
             out.problem = f"{error}"
@@ -195,12 +203,16 @@ class Attempt:
         return not any(sign.subject not in gone and not sign.matches(REMEMBERS) for sign in standing)
 
     def _false_alarms(self, prelude: float) -> list[str]:
-        """Who was blamed and was well; and what was called wrong before anything was."""
+        """
+        Who was blamed and was well; and what was called wrong before anything was. On a machine that stood still something was.
+        """
         began = self._began if self._began is not None else time.monotonic()
         early = [
             one.sign
             for one in self.watch.spells
-            if prelude - CALM <= one.began < began and not one.sign.matches(REMEMBERS)
+            if prelude - CALM <= one.began < began
+            and not one.sign.matches(REMEMBERS)
+            and not self.watch.stood_still(prelude - CALM, began)
         ]
         unjust = [
             one.sign for one in self.watch.spells if one.began >= began and one.sign.matches(self.drill.bystanders)

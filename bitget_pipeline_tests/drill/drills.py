@@ -157,26 +157,26 @@ async def lower_limit(at: Attempt) -> None:
 
 
 async def redis_restarts(at: Attempt) -> None:
-    """Redis is ended and comes back five seconds later."""
+    """Redis is ended and comes back five seconds later, and not before somebody has seen it."""
     at.begins()
     async with away([at.scene.redis]):
-        await asyncio.sleep(5.0)
+        await at.seen_for(5.0)
     at.over()
 
 
 async def warehouse_restarts(at: Attempt) -> None:
-    """ClickHouse is ended and comes back eight seconds later."""
+    """ClickHouse is ended and comes back eight seconds later, and not before somebody has seen it."""
     at.begins()
     async with away([at.scene.warehouse]):
-        await asyncio.sleep(8.0)
+        await at.seen_for(8.0)
     at.over()
 
 
 async def both_restart(at: Attempt) -> None:
-    """Both stores are killed at once and come back six seconds later."""
+    """Both stores are killed at once and come back six seconds later, and not before somebody has seen it."""
     at.begins()
     async with away([at.scene.redis, at.scene.warehouse], how=signal.SIGKILL):
-        await asyncio.sleep(6.0)
+        await at.seen_for(6.0)
     at.over()
 
 
@@ -250,7 +250,7 @@ async def paced(at: Attempt) -> None:
             float(published.symbols[symbol]["pace"]) > 0 for symbol in at.scene.majors
         )
 
-    await at.scene.until(known, within=90.0, what="the pace of the busiest symbols is known")
+    await at.scene.until(known, within=180.0, what="the pace of the busiest symbols is known")
 
 
 async def selected(at: Attempt) -> set[Symbol]:

@@ -55,7 +55,7 @@ async def _compare(made: DrillScene, outcomes: Sequence[Outcome], *, candles: bo
     last = max((one.to_ms for one in outcomes), default=0)
     if candles:
         over = (last // MINUTE + 1) * MINUTE
-        await made.until(lambda: made.exchange.now_ms() > over + 2_000, within=90, what="the last minute is over")
+        await made.until(lambda: made.exchange.now_ms() > over + 2_000, within=120, what="the last minute is over")
     await _stored_through(made, last)
     code = await made.end_worker()
     for one in outcomes:
@@ -75,7 +75,7 @@ async def _stored_through(made: DrillScene, moment_ms: int) -> None:
         through = await made.stored_through()
         return all(through.get(name, 0) > moment_ms for name in alive)
 
-    await made.until(stored, within=120, what="what was traded during the drills is stored")
+    await made.until(stored, within=300, what="what was traded during the drills is stored")
     await asyncio.sleep(0)
 
 

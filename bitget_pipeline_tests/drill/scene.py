@@ -111,7 +111,7 @@ class DrillScene(Scene):
         self.symbols = await self.asked(selected) or ()
         assert self.symbols, "nothing was selected"
 
-    async def end_worker(self, *, within: float = 60.0) -> int:
+    async def end_worker(self, *, within: float = 180.0) -> int:
         """Ask the live run to end by itself, as the supervisor does; its exit code."""
         run_id = self.present_run
         self.worker.hold()

@@ -27,8 +27,15 @@ from bitget_pipeline.storage.warehouse import Warehouse
 from .scene import DrillScene
 
 LOOK_EVERY = 0.2
-STALE = 5.0
-"""Seconds without a word of the live run after which anybody calls it silent; it speaks every second."""
+STALE = 8.0
+"""
+Seconds without a word of the live run after which it is called silent; it speaks every second. A process that stood still for so
+long says so when it goes on (watch/clocks.py).
+"""
+HELD_UP = 2.0
+"""Seconds between two looks after which this machine, or a store, stood still."""
+SAID_WITHIN = 15.0
+"""Seconds within which a live run has said that it stood still."""
 BAD = ("degraded", "critical")
 LOGGED = {
     "feed.subscription_stale": "symbol",
@@ -102,6 +109,7 @@ class Watch:
         self._of_warehouse: list[Sign] = []
         self._task: asyncio.Task[None] | None = None
         self._read = 0  # bytes of the log
+        self._held_up: list[tuple[float, float]] = []  # from one look to the next
 
     async def __aenter__(self) -> Watch:
         self._task = asyncio.create_task(self._run(), name="watch")
@@ -115,9 +123,13 @@ class Watch:
             self._warehouse.close()
 
     async def _run(self) -> None:
+        before = time.monotonic()
         while True:
             found = await asyncio.to_thread(self._look)
             now = time.monotonic()
+            if now - before > HELD_UP:
+                self._held_up.append((before, now))
+            before = now
             for sign in await asyncio.to_thread(self._in_the_log):
                 self.spells.append(Spell(sign, now, now))
             for sign in found - self._open.keys():
@@ -139,6 +151,12 @@ class Watch:
         """What is wrong now. Raises what kept anybody from looking."""
         self._still_looks()
         return list(self._open.values())
+
+    def stood_still(self, since: float, until: float) -> bool:
+        """Whether this machine, a store or the live run stood still in that time: then something was wrong."""
+        return any(began < until and ended > since for began, ended in self._held_up) or any(
+            since <= one.began < until + SAID_WITHIN and one.sign.matches(("clock.*",)) for one in self.spells
+        )
 
     def first(self, patterns: tuple[str, ...], *, since: float) -> Spell | None:
         """The first such sign that began after a moment."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 
 import pytest
 
 from ..chaos.compare import Comparison
 from ..pipeline.watch.test_attention import NAMES
-from .attempt import Outcome, remedies_done
+from .attempt import Attempt, Outcome, remedies_done
 from .drills import ASLEEP, DRILLS
 from .report import as_json, table
-from .signs import MADE_HERE, Sign
+from .signs import MADE_HERE, Sign, Spell, Watch
 
 GOOD = Outcome(
     "a drill", detected=12.0, seen_as="symbol.silent", recovered=3.0, promised="seen ≤ 60 s", compared=Comparison(9)
@@ -100,3 +101,16 @@ def test_what_remediation_did_is_told_by_rule_with_its_outcome() -> None:
         "silent_still: move_connection 1×, 1 not done",
     ]
     assert remedies_done([], since_ms=0) == []
+
+
+def test_what_is_called_wrong_before_the_fault_is_a_false_alarm_on_a_machine_that_goes_on() -> None:
+    """
+    The live run says nothing for seconds: somebody was blamed, unless the run says afterwards that it stood still.
+    """
+    watch = Watch(None)  # type: ignore[arg-type]
+    attempt = Attempt(DRILLS[1], None, watch, random.Random(1))  # type: ignore[arg-type]
+    attempt._began = 100.0
+    watch.spells.append(Spell(Sign("live.silent"), 95.0))
+    assert attempt._false_alarms(90.0) == ["live.silent"]
+    watch.spells.append(Spell(Sign("clock.steady"), 101.0))
+    assert attempt._false_alarms(90.0) == []
