@@ -52,7 +52,10 @@ __all__ = ["LivePlan", "LiveReport", "LiveStores", "run_live"]
 log = get_logger(__name__)
 
 LAST_WORDS = 1.0
-"""Seconds of the end that are kept for giving the lease back and saying so, also when the process stood still meanwhile."""
+"""
+Seconds of the end that are kept for giving the lease back and saying so. A process that stood still until its time was up has as
+many for that, and for what it heard.
+"""
 
 
 async def run_live(
@@ -300,7 +303,7 @@ class _LiveRun:
         if (
             self._writers is not None
             and not self._lost
-            and not await done_by(deadline - LAST_WORDS, self._write_last())
+            and not await done_by(max(deadline - LAST_WORDS, loop.time() + LAST_WORDS), self._write_last())
         ):
             self._left_behind = True
             log.warning("live.left_in_stream", problem="out of time")
