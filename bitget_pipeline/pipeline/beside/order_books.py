@@ -104,6 +104,8 @@ class OrderBooks:
         self.begun_anew = 0
         self.quarantine: deque[tuple[Symbol, str]] = deque(maxlen=50)
         self._redis_trouble = ""
+        self._to_show: dict[Symbol, LatestBook] = {}
+        self._sampled = asyncio.Event()
 
     # ------------------------------------------------------------ what the sockets bring
 
@@ -159,16 +161,19 @@ class OrderBooks:
     async def run(self, writing: Writing, symbols: Sequence[Symbol]) -> None:
         """Sample every second, write every few, begin anew what is broken."""
         self._writing = writing
-        writer = asyncio.create_task(self._waiting.run(every=self.rules.write_every))
+        beside = [asyncio.create_task(work) for work in (self._waiting.run(every=self.rules.write_every), self._show())]
         try:
-            while not writer.done():
+            while not any(task.done() for task in beside):
                 await asyncio.sleep(self._until_next())
                 self._begin_anew()
                 await self._sample()
-            writer.result()
+            for task in beside:
+                if task.done():
+                    task.result()
         finally:
-            writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def drain(self) -> None:
         """Write what still waits, once."""
@@ -177,13 +182,24 @@ class OrderBooks:
     async def _sample(self) -> None:
         rows, shared = await self._take()
         self._waiting.add(rows)
-        try:
-            await self._latest.put_books(shared)
-        except (StoreUnavailable, DiskFull) as error:
-            self._redis_trouble = str(error)
-            count("books.redis_failures")
-        else:
-            self._redis_trouble = ""
+        if shared:
+            self._to_show |= shared
+            self._sampled.set()
+
+    async def _show(self) -> None:
+        """Show in Redis what was sampled, the newest of each: beside the sampling, so that a Redis that hangs costs no row."""
+        while True:
+            await self._sampled.wait()
+            self._sampled.clear()
+            sampled, self._to_show = self._to_show, {}
+            trusted = {symbol for symbol, held in self._held.items() if held.state() is not None}
+            try:
+                await self._latest.put_books({symbol: book for symbol, book in sampled.items() if symbol in trusted})
+            except (StoreUnavailable, DiskFull) as error:
+                self._redis_trouble = str(error)
+                count("books.redis_failures")
+            else:
+                self._redis_trouble = ""
 
     def _until_next(self) -> float:
         """Seconds to the next full one of market time."""

@@ -25,6 +25,7 @@ from bitget_pipeline.pipeline.beside.order_books import BookRules, OrderBooks
 from bitget_pipeline.pipeline.live.companion import Writing
 from bitget_pipeline.pipeline.live.intake import Intake
 from bitget_pipeline.pipeline.live.state import LiveState
+from bitget_pipeline.storage import latest
 from bitget_pipeline.storage.latest import KEPT_SECONDS, Latest, latest_book, latest_books
 from bitget_pipeline.storage.redis_connection import RedisAddress, connect, connect_sync
 from bitget_pipeline.storage.warehouse import Warehouse
@@ -406,6 +407,27 @@ async def test_a_redis_that_is_away_does_not_keep_books_from_the_table(warehouse
             there.hear(frame_of(seq=seq))
             await until(lambda seq=seq: there.books.published()["stored"] > seq - 100, what="a stored book")
         await until(lambda: words in there.books.published()["trouble"], what="the trouble")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await client.aclose()
+
+
+async def test_a_redis_that_hangs_costs_no_second_of_the_books(warehouse, redis_prefix, monkeypatch):
+    """
+    While the first call to it is still waited for, what the next seconds bring is sampled and stored.
+    """
+    monkeypatch.setattr(latest, "WRITTEN_WITHIN", 600.0)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        nobody.listen()
+        client = connect(RedisAddress("127.0.0.1", nobody.getsockname()[1]))
+        there = Listening(Latest(client, redis_prefix), warehouse, 15)
+        there.books.rules = replace(QUICK, write_every=0.05)
+        task = asyncio.create_task(there.books.run(there.writing(), (BTC,)))
+        for seq in range(100, 105):
+            there.hear(frame_of(seq=seq))
+            await until(lambda seq=seq: there.books.published()["stored"] > seq - 100, what="a stored book")
+        assert there.books.published()["trouble"] == ""  # it still waits
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await client.aclose()
