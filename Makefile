@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo up down smoke test chaos drill bench lint types lock clean setup setup-dev
+.PHONY: help demo up down smoke test still chaos drill bench lint types lock clean setup setup-dev
 
 help:
 	@echo "make demo    the whole pipeline on a local exchange; nothing else is needed (Ctrl-C stops it)"
@@ -13,6 +13,7 @@ help:
 	@echo "make down    stop a demo or pipeline that runs in another terminal"
 	@echo "make smoke   the demo, bounded and headless, compared row by row with what the exchange sent"
 	@echo "make test    every test, the smoke run included"
+	@echo "make still   every test, while the machine stands still for seconds, again and again"
 	@echo "make chaos   processes are killed for half an hour, and everything is compared"
 	@echo "make drill   the exchange, the stores and the machine fail by name; what was noticed, done and lost, in a table"
 	@echo "make bench   what is promised in figures, measured on this machine (about forty minutes)"
@@ -55,6 +56,9 @@ smoke: $(VENV)/.dev
 test: $(VENV)/.dev
 	$(BIN)/python -m bitget_pipeline_tests.smoke
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+still: $(VENV)/.dev
+	@$(BIN)/python -m bitget_pipeline_tests.standstill $(ARGS)
 
 chaos: $(VENV)/.dev
 	$(BIN)/python -m bitget_pipeline_tests.chaos --rounds 200
