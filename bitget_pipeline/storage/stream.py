@@ -181,6 +181,24 @@ class TradeStream:
                 break
         return entries
 
+    async def unacknowledged(self, consumer: str) -> list[Entry]:
+        """
+        What this consumer read and did not acknowledge, oldest first: also what a read brought that was broken off when Redis had
+        answered already.
+        """
+        entries: list[Entry] = []
+        since: str | bytes = "0"
+        while True:
+            answer = await self._in_group(
+                lambda after: self._redis.xreadgroup(self._group, consumer, {self._stream: after}, count=_READ_AT_ONCE),
+                since,
+            )
+            found = answer[0][1] if answer else []
+            if not found:
+                return entries
+            since = found[-1][0]
+            entries += [_entry(raw_id, fields) for raw_id, fields in found if fields]  # without: it is gone
+
     async def claim(self, consumer: str, idle_ms: int, max_rows: int = 50_000) -> list[Entry]:
         """
         Entries that another consumer read and did not acknowledge for `idle_ms`, now this consumer's: some `max_rows`

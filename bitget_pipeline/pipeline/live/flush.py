@@ -123,8 +123,14 @@ class Flusher:
                 await self._patiently(self._stream.trim)
 
     async def drain(self) -> int:
-        """Write all that waits now; the number of rows. To be bounded by the caller."""
+        """
+        Write all that waits now; the number of rows. To be bounded by the caller.
+
+        A read that was broken off may have been answered already: what it brought is ours, though nobody here holds it.
+        """
         before = self.rows
+        held = {entry.id for entry in self._held}
+        self._held += [entry for entry in await self._stream.unacknowledged(self._consumer) if entry.id not in held]
         while True:
             if not self._held or self._waits_for_others():
                 self._held += await self._stream.read(self._consumer, self._rules.max_rows, block_ms=1)

@@ -93,6 +93,18 @@ async def test_without_a_live_run_what_waits_is_written_here(bench: Bench):
     assert again.entries == 0
 
 
+async def test_what_a_broken_off_read_brought_is_written_at_the_end(bench: Bench):
+    """
+    Redis answered, and nobody was there to hear it any more: the entries are the flusher's, and it knows nothing of them.
+    """
+    await bench.append(30)
+    flusher = bench.flusher("me")
+    await bench.stream.read("me", max_rows=20, block_ms=None)
+    assert await flusher.drain() == 30
+    assert bench.stored() == list(range(1, 31))
+    assert (await bench.stream.pending()).count == 0
+
+
 async def test_a_live_run_is_asked_to_write_at_once(where, local_exchange, redis_client):
     """
     A run that gathers for ten minutes writes within moments when somebody asks.
