@@ -30,14 +30,8 @@ LIVE_MINUTES = 2  # whole minutes of live trades that are compared
 DEADLINE = 900.0  # seconds for everything together: a machine at rest needs less than 200
 SETTLED_WITHIN = 120.0  # seconds for a break to be repaired, once what follows on it is stored
 REFUSED = 0.01  # part of the requests: a machine that stood still lets some go at once, too many for one second
-NOT_YET = (
-    OSError,
-    HTTPException,
-    ClickHouseError,
-    RuntimeError,
-    KeyError,
-    ValueError,
-)  # said by who is asked too early
+# What is raised where somebody is asked too early.
+NOT_YET = (OSError, HTTPException, ClickHouseError, RuntimeError, KeyError, ValueError)
 MARKETS = ("spot", "usdtm")
 DAY_MS = 86_400_000
 

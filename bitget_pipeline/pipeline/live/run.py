@@ -290,8 +290,9 @@ class _LiveRun:
 
     async def _end(self) -> None:
         """
-        Stop hearing, write what was heard, give the lease back; all within the plan's bound. Nothing is lost when it is not
-        enough: the rest lies in Redis, or is found missing by the next run.
+        Stop hearing, write what was heard, give the lease back; all within the plan's bound, or a moment after it by a process
+        that stood still (`LAST_WORDS`). Nothing is lost when it is not enough: the rest lies in Redis, or is found missing by
+        the next run.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.plan.flush_within

@@ -32,9 +32,8 @@ class Clocks:
         if before is None:
             return False
         steady, wall = now - before[0], (wall_ms - before[1]) / 1000
-        if (
-            wall - steady > self._jump
-        ):  # first: a machine that falls asleep or awakes may stand still for seconds besides
+        # Before a standstill: a machine that falls asleep or awakes may stand still for seconds besides.
+        if wall - steady > self._jump:
             self._tell(f"the clock jumped {_long(wall - steady)} ahead, or the machine slept", now)
             self.stood_still_for = wall
             return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -390,26 +391,38 @@ async def test_an_unchanged_book_is_stored_once_and_kept_alive_in_redis(
     assert there.books.published()["stored"] + there.books.published()["waiting"] == 1
 
 
-@pytest.mark.parametrize(("listens", "words"), [(False, "cannot be reached"), (True, "did not answer within 2 s")])
-async def test_a_redis_that_is_away_does_not_keep_books_from_the_table(warehouse, redis_prefix, listens, words):
-    """
-    Whether it refuses or hangs, it is said; what is sampled is stored all the same.
-    """
+@contextlib.asynccontextmanager
+async def without_a_redis(warehouse: Warehouse, prefix: str, *, listens: bool) -> AsyncIterator[Listening]:
+    """Books that are sampled, beside a Redis that takes connections and never answers, or refuses them."""
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         if listens:
             nobody.listen()
         client = connect(RedisAddress("127.0.0.1", nobody.getsockname()[1]))
-        there = Listening(Latest(client, redis_prefix), warehouse, 15)
+        there = Listening(Latest(client, prefix), warehouse, 15)
         there.books.rules = replace(QUICK, write_every=0.05)
         task = asyncio.create_task(there.books.run(there.writing(), (BTC,)))
-        for seq in range(100, 102):
-            there.hear(frame_of(seq=seq))
-            await until(lambda seq=seq: there.books.published()["stored"] > seq - 100, what="a stored book")
-        await until(lambda: words in there.books.published()["trouble"], what="the trouble")
+        yield there
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await client.aclose()
+
+
+async def hear_and_store(there: Listening, books: int) -> None:
+    """One book after the other comes, each when the one before is stored."""
+    for number in range(books):
+        there.hear(frame_of(seq=100 + number))
+        await until(lambda number=number: there.books.published()["stored"] > number, what="a stored book")
+
+
+@pytest.mark.parametrize(("listens", "words"), [(False, "cannot be reached"), (True, "did not answer within 2 s")])
+async def test_a_redis_that_is_away_does_not_keep_books_from_the_table(warehouse, redis_prefix, listens, words):
+    """
+    Whether it refuses or hangs, it is said; what is sampled is stored all the same.
+    """
+    async with without_a_redis(warehouse, redis_prefix, listens=listens) as there:
+        await hear_and_store(there, 2)
+        await until(lambda: words in there.books.published()["trouble"], what="the trouble")
 
 
 async def test_a_redis_that_hangs_costs_no_second_of_the_books(warehouse, redis_prefix, monkeypatch):
@@ -417,20 +430,9 @@ async def test_a_redis_that_hangs_costs_no_second_of_the_books(warehouse, redis_
     While the first call to it is still waited for, what the next seconds bring is sampled and stored.
     """
     monkeypatch.setattr(latest, "WRITTEN_WITHIN", 600.0)
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        nobody.listen()
-        client = connect(RedisAddress("127.0.0.1", nobody.getsockname()[1]))
-        there = Listening(Latest(client, redis_prefix), warehouse, 15)
-        there.books.rules = replace(QUICK, write_every=0.05)
-        task = asyncio.create_task(there.books.run(there.writing(), (BTC,)))
-        for seq in range(100, 105):
-            there.hear(frame_of(seq=seq))
-            await until(lambda seq=seq: there.books.published()["stored"] > seq - 100, what="a stored book")
+    async with without_a_redis(warehouse, redis_prefix, listens=True) as there:
+        await hear_and_store(there, 5)
         assert there.books.published()["trouble"] == ""  # it still waits
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await client.aclose()
 
 
 async def test_books_that_are_given_up_are_not_shown_and_begin_anew_afterwards(listening):

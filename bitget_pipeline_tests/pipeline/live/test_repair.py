@@ -54,7 +54,7 @@ def gaps_open(overview: Overview) -> int:
     return sum(len(anchor.gaps) for anchor in overview.anchors().values())
 
 
-def all_stored(overview: Overview) -> bool:
+def repaired(overview: Overview) -> bool:
     """Whether no gap is open, and what was fetched for them has arrived in ClickHouse."""
     waits = overview.backlog().oldest_age
     return gaps_open(overview) == 0 and (waits is None or waits < 1.0)
@@ -103,7 +103,7 @@ def settled(overview: Overview, end_ms: int) -> bool:
     return (
         published is not None
         and all(said["last_trade_ms"] > end_ms for said in published.symbols.values())
-        and all_stored(overview)
+        and repaired(overview)
     )
 
 
@@ -130,7 +130,7 @@ async def test_a_killed_repair_goes_on_where_it_was(where, local_exchange, wareh
                 await until(lambda seen=seen: pages(local_exchange) >= seen + 5, what="a part of the repair")
                 process.kill()
             else:
-                await until(lambda: all_stored(overview), within=180, what="the end of the repair")
+                await until(lambda: repaired(overview), within=180, what="the end of the repair")
                 took = time.monotonic() - began
                 process.send_signal(signal.SIGTERM)
             await process.wait()
@@ -179,7 +179,7 @@ async def test_a_break_during_a_long_repair_is_repaired_first(where, local_excha
             lambda: all(anchor.gaps[0].fetched > 0 for anchor in overview.anchors().values()), what="pages of both"
         )
         local_exchange.clear("slow")
-        await until(lambda: all_stored(overview), within=180, what="the end of all repairs")
+        await until(lambda: repaired(overview), within=180, what="the end of all repairs")
         local_exchange.venue.clock.set(speed=1)
         await run.end()
     await assert_stored_is_true(warehouse, local_exchange, Interval(start, end), symbols=SYMBOLS)
@@ -201,7 +201,7 @@ async def test_what_is_older_than_the_trade_history_is_said_to_be_not_repairable
             await until(lambda: run.overview.published().overall["connected"] == 0, what="the break")
             put_forward(local_exchange, 95 * DAY)
             end = local_exchange.now_ms()
-        await until(lambda: run.stored() > 100 and all_stored(overview), within=180, what="the repair")
+        await until(lambda: run.stored() > 100 and repaired(overview), within=180, what="the repair")
         await until(lambda: len(incidents(warehouse)) == len(SYMBOLS), what="an incident of each symbol")
         await run.end()
     reachable = Interval(end - 90 * DAY + HOUR, end)
